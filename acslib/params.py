@@ -182,7 +182,8 @@ def profile(name: str) -> dict:
     return content
 
 
-PROFILE_SECTIONS = ("about", "extends", "common", "by_dataset", "by_model", "by_objective", "by_norm", "settings")
+PROFILE_SECTIONS = ("about", "extends", "common", "by_dataset", "by_model", "by_objective", "by_norm", "settings",
+                    "items")  # fmt: skip
 
 
 def resolve(name: str, profile_name: str = "demo", overrides: dict | None = None) -> Run:
@@ -298,19 +299,36 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
     return suite
 
 
-def variations(group: dict) -> list[dict]:
-    """What a group of a table varies: one dictionary or a list of them."""
-    varied = group.get("vary") or {}
-    return varied if isinstance(varied, list) else [varied]
+def groups(item: str, profile_name: str) -> list[dict]:
+    """The groups of runs of a table or figure, each with `settings`, `methods`, `vary` (a list) and `columns`.
+
+    A profile's `items` may leave out settings of an item and vary something in all of its runs.
+    """
+    items, where = profile(profile_name).get("items", {}), f"profile {profile_name}, items"
+    refuse_unknown(where, items, tables())
+    limits = items.get(item, {})
+    refuse_unknown(f"{where}, {item}", limits, ("settings", "vary"))
+    known = [name for group in read(item)["runs"] for name in group["settings"]]
+    refuse_unknown(f"{where}, {item}", limits.get("settings", ()), known)
+    found = []
+    for group in read(item)["runs"]:
+        refuse_unknown(f"params/{item}.yaml", group, ("settings", "methods", "vary", "columns"))
+        varied = group.get("vary") or {}
+        varied = varied if isinstance(varied, list) else [varied]
+        found.append({
+            "settings": [name for name in group["settings"] if name in limits.get("settings", group["settings"])],
+            "methods": group["methods"], "columns": group.get("columns", {}),
+            "vary": [limits.get("vary", {}) | changes for changes in varied],
+        })  # fmt: skip
+    return found
 
 
-def table_runs(table: str) -> list[str]:
+def table_runs(item: str, profile_name: str) -> list[str]:
     """The names of all runs that a table or figure needs, the full trainings it compares with included, each once."""
     names: dict[str, None] = {}
-    for group in read(table)["runs"]:
-        refuse_unknown(f"params/{table}.yaml", group, ("settings", "methods", "vary", "columns"))
+    for group in groups(item, profile_name):
         for setting_name in group["settings"]:
-            for varied in variations(group):
+            for varied in group["vary"]:
                 for method in ("full", *group["methods"]):
                     names[run_name(setting_name, method, varied)] = None
     return list(names)

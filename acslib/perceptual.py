@@ -260,16 +260,18 @@ def _squared(x):
     return (x.flatten(1) ** 2).sum(1).view(-1, 1, 1, 1)
 
 
-def distance_for(dataset: str, device="cpu") -> LPIPS:
+def distance_for(dataset: str, side: int = 224, device="cpu") -> LPIPS:
     """LPIPS as the paper measures it on `dataset`: AlexNet of ImageNet for image folders, else of the data set itself.
 
-    The latter is trained on first use and cached (see `dataset_alexnet`).
+    The latter is trained on first use and cached (see `dataset_alexnet`). `side` is that of the images: below 64 px
+    ImageNet's AlexNet gets a smaller stride, as its last maps would be of one pixel.
     """
     if dataset in ("imagenet12", "imagenet100"):
-        return LPIPS(imagenet_alexnet()).to(device)
+        return LPIPS(imagenet_alexnet("imagenet" if side >= 64 else "imagenet_32px")).to(device)
     return LPIPS(dataset_alexnet(dataset, device=device)).to(device)
 
 
 def training_attack(setting, steps: int, generator: torch.Generator, device="cpu") -> FastLPA:
     """Fast-LPA of `steps` steps with the bound and the data set's distance of a `params.Setting`."""
-    return FastLPA(setting.epsilon, distance_for(setting.dataset, device), iterations=steps, generator=generator)
+    distance = distance_for(setting.dataset, setting.image_size or 224, device)
+    return FastLPA(setting.epsilon, distance, iterations=steps, generator=generator)

@@ -175,7 +175,7 @@ def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
     setting, paper = run.setting, params.setting_layer(run.setting_name)
     n = min(setting.threats_n, len(labels))
     suite = params.table_c1(paper["dataset"], images.shape[-1], setting.threats_effort)
-    distance = perceptual.distance_for(setting.dataset, images.device)
+    distance = perceptual.distance_for(setting.dataset, images.shape[-1], images.device)
     measures = {"threats_n": n}
     for name, attack in evaluation.table_c1_attacks(suite, distance, setting.autoattack, generator).items():
         measures[f"racc_{name}"], _ = evaluation.robust_accuracy(model, images[:n], labels[:n], attack)
@@ -259,7 +259,7 @@ def train_command(arguments) -> None:
 
 
 def list_command(arguments) -> None:
-    for name in params.table_runs(arguments.name):
+    for name in params.table_runs(arguments.name, arguments.profile):
         print(name)
 
 
@@ -268,7 +268,7 @@ def rules_command(arguments) -> None:
     for table in params.tables():
         paths = [
             records.run_folder(params.resolve(name, arguments.profile), seed, Path("results")) / "record.json"
-            for name in params.table_runs(table) for seed in arguments.seeds
+            for name in params.table_runs(table, arguments.profile) for seed in arguments.seeds
         ]  # fmt: skip
         print(f"RECORDS_{table} := {' '.join(map(str, paths))}")
 

@@ -21,13 +21,13 @@ OBJECTIVES = {name: printed.OBJECTIVES[theirs] for name, theirs in PAPER_OBJECTI
 PAPER_METHODS = {"craig": "adv_craig", "gradmatch": "adv_gradmatch"}
 
 
-def groups(table: str):
+def groups(table: str, profile: str):
     """Each (setting, method, varied, extra columns) of a table, in its order."""
-    for group in params.read(table)["runs"]:
+    for group in params.groups(table, profile):
         for setting_name in group["settings"]:
-            for varied in params.variations(group):
+            for varied in group["vary"]:
                 for method in group["methods"]:
-                    yield setting_name, method, varied, group.get("columns", {})
+                    yield setting_name, method, varied, group["columns"]
 
 
 # ---- from records to rows
@@ -41,7 +41,7 @@ def gather(table: str, profile: str, seeds, results: Path | None = None, partial
     with `partial` rows that need one are left out.
     """
     seeds = list(seeds)
-    wanted = [group for group in groups(table)
+    wanted = [group for group in groups(table, profile)
               if not partial or all(trained(run, seeds, results) for run in needed(group, profile))]  # fmt: skip
     rows = [row_of(*needed(group, profile), group[3], seeds, results) for group in wanted]
     ours = pd.DataFrame([{"table": table} | row for row in rows])
@@ -152,7 +152,7 @@ def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 
 def missing(table: str, profile: str, seeds, results: Path | None = None) -> list[tuple[params.Run, int]]:
     """The runs that `gather` still needs, full trainings first."""
-    wanted = {(run.name, seed): run for group in groups(table) for run in reversed(needed(group, profile))
+    wanted = {(run.name, seed): run for group in groups(table, profile) for run in reversed(needed(group, profile))
               for seed in seeds}  # fmt: skip
     order = sorted(wanted, key=lambda key: METHODS.index(wanted[key].method))
     return [(wanted[key], key[1]) for key in order if records.finished_record(wanted[key], key[1], results) is None]

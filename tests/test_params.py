@@ -122,8 +122,30 @@ def test_halving_the_epochs_as_table_3_does():
 @pytest.mark.parametrize("profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))])
 def test_every_run_of_every_table_resolves(profile):
     for table in params.tables():
-        for name in params.table_runs(table):
+        for name in params.table_runs(table, profile):
             assert resolve(name, profile).plan.cost > 0
+
+
+def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
+    assert len(params.table_runs("table1", "demo")) == 40
+    assert len(params.table_runs("table1", "mini")) == 15
+    assert set(params.table_runs("table1", "mini")) < set(params.table_runs("table1", "demo"))
+    limits = {resolve(name, "mini").setting.train_limit for name in params.table_runs("fig5", "mini")}
+    assert limits == {2500}
+
+
+@pytest.mark.parametrize(
+    ("items", "sentence"),
+    [
+        ("{tabel3: {}}", "'tabel3' is not known: did you mean 'table3'"),
+        ("{table3: {setings: []}}", "'setings' is not known: did you mean 'settings'"),
+        ("{table3: {settings: [wrn28_10-linf]}}", "'wrn28_10-linf' is not known: did you mean 'wrn28_10-linf-cifar10'"),
+    ],
+)
+def test_a_profile_with_mistyped_items(items, sentence, monkeypatch):
+    monkeypatch.setattr(params, "profile", lambda name: {"items": params.yaml.safe_load(items)})
+    with pytest.raises(ParamsError, match=sentence):
+        params.groups("table3", "mine")
 
 
 def test_a_profile_with_a_mistyped_section(tmp_path, monkeypatch):
