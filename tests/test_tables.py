@@ -21,8 +21,9 @@ def record(run, seed):
         metrics |= {"racc": 0.5 - 0.03 * number + 0.01 * seed * (number + 1), "autoattack": 0.4, "autoattack_n": 50}
     seconds = {"select": float(number), "attack": 40 / (number + 1), "update": 20 / (number + 1)}
     error = {"error": 1.0, "relative_error": 0.1 * number, "random_error": 2.0, "random_relative_error": 0.5}
-    history = [{"epoch": 0, "train_robust_accuracy": 0.8, "selection": None},
-               {"epoch": 1, "selection": error if number else None}]  # fmt: skip
+    cost = {f"seconds_{part}": value for part, value in seconds.items()}
+    history = [{"epoch": 0, "phase": "full", "train_robust_accuracy": 0.8, "selection": None} | cost,
+               {"epoch": 1, "phase": "coreset", "selection": error if number else None} | cost]  # fmt: skip
     return {
         "format": records.FORMAT, "run": run.name, "seed": seed, "fingerprint": records.fingerprint(run),
         "params": run.setting.model_dump(mode="json"), "data": "digits", "metrics": metrics, "history": history,
@@ -42,6 +43,16 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gathered(results):
     return {table: tables.gather(table, "demo", [0, 1], results) for table in TABLES}
+
+
+def test_medians_leave_out_what_slowed_a_few_epochs():
+    cost = {"seconds_select": 0.0, "seconds_attack": 8.0, "seconds_update": 2.0, "selection": None}
+    slow = cost | {"seconds_attack": 80.0}
+    full = [{"phase": "full"} | row for row in (cost, slow, cost)]
+    coreset = [{"phase": "coreset"} | row | {"selection": {"size": 9}, "seconds_select": 3.0} for row in (cost, cost, slow)]
+    assert tables.median_total(full) == 30
+    assert tables.median_total([*full, {"phase": "skip"} | cost, *coreset]) == 30 + 30 + 9
+    assert tables.median_total([]) == 0
 
 
 def test_means_spreads_and_paired_differences_by_hand(gathered):
