@@ -131,7 +131,7 @@ def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
     assert len(params.table_runs("table1", "mini")) == 15
     assert set(params.table_runs("table1", "mini")) < set(params.table_runs("table1", "demo"))
     limits = {resolve(name, "mini").setting.train_limit for name in params.table_runs("fig5", "mini")}
-    assert limits == {2500}
+    assert limits == {2000}
 
 
 @pytest.mark.parametrize(
