@@ -60,7 +60,7 @@ def norms(x: Tensor) -> Tensor:
 def project(x: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
     """The nearest point to `x` within `epsilon` of `images`, then within [0, 1] (which stays inside the ball)."""
     if norm == "linf":
-        return torch.minimum(torch.maximum(x, images - epsilon), images + epsilon).clamp(0, 1)
+        return x.clamp(images - epsilon, images + epsilon).clamp_(0, 1)
     change = x - images
     return (images + change * (epsilon / norms(change).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
@@ -156,11 +156,8 @@ class PGD:
                        self.epsilon)  # fmt: skip
 
     def _ascend(self, x, gradient, images):
-        if self.norm == "linf":
-            direction = gradient.sign()
-        else:
-            direction = gradient / norms(gradient).clamp_min(1e-12)
-        return project(x + self.step * direction, images, self.norm, self.epsilon)
+        direction = gradient.sign_() if self.norm == "linf" else gradient.div_(norms(gradient).clamp_min(1e-12))
+        return project(direction.mul_(self.step).add_(x), images, self.norm, self.epsilon)
 
 
 def FGSM(epsilon: float, step: float, **options) -> PGD:

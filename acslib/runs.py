@@ -177,8 +177,9 @@ def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
     suite = params.table_c1(paper["dataset"], images.shape[-1], setting.threats_effort)
     distance = perceptual.distance_for(setting.dataset, images.shape[-1], images.device)
     measures = {"threats_n": n}
+    twin = models.folded(model)
     for name, attack in evaluation.table_c1_attacks(suite, distance, setting.autoattack, generator).items():
-        measures[f"racc_{name}"], _ = evaluation.robust_accuracy(model, images[:n], labels[:n], attack)
+        measures[f"racc_{name}"], _ = evaluation.robust_accuracy(model, images[:n], labels[:n], attack, attacked=twin)
     return measures
 
 

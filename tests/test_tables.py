@@ -49,7 +49,8 @@ def test_medians_leave_out_what_slowed_a_few_epochs():
     cost = {"seconds_select": 0.0, "seconds_attack": 8.0, "seconds_update": 2.0, "selection": None}
     slow = cost | {"seconds_attack": 80.0}
     full = [{"phase": "full"} | row for row in (cost, slow, cost)]
-    coreset = [{"phase": "coreset"} | row | {"selection": {"size": 9}, "seconds_select": 3.0} for row in (cost, cost, slow)]
+    selected = {"phase": "coreset", "selection": {"size": 9}, "seconds_select": 3.0}
+    coreset = [row | selected for row in (cost, cost, slow)]
     assert tables.median_total(full) == 30
     assert tables.median_total([*full, {"phase": "skip"} | cost, *coreset]) == 30 + 30 + 9
     assert tables.median_total([]) == 0
