@@ -11,7 +11,6 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from acslib import models
 from acslib.threats import JPEG, LUMINANCE, AutoAttack, ReColor, StAdv, blocks_to_pixels, luv_to_rgb, rgb_to_luv
 
 OWN_SPACE = [StAdv, ReColor, JPEG]
@@ -29,25 +28,10 @@ def digits(start, stop, channels=1):
     return ink * (0.6 + 0.4 * colours[0]) + (1 - ink) * 0.4 * colours[1], labels
 
 
-def trained(channels):
-    """An undefended network: the weak defence."""
-    images, labels = digits(0, 1200, channels)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = models.build("resnet18", channels=channels, width=8, depths=(1, 1))
-        optimiser = torch.optim.Adam(model.parameters(), 3e-3)
-        for _ in range(8):
-            for rows in torch.randperm(len(images)).split(64):
-                optimiser.zero_grad()
-                cross_entropy(model(images[rows]), labels[rows]).backward()
-                optimiser.step()
-    model.zero_grad()
-    return model.eval()
-
-
 @pytest.fixture(scope="module")
-def weak():
-    return {channels: trained(channels) for channels in (1, 3)}
+def weak(trained):
+    """An undefended network, for grey and for coloured digits: the weak defence."""
+    return {channels: trained(*digits(0, 1200, channels), epochs=8) for channels in (1, 3)}
 
 
 def seeded():
