@@ -30,7 +30,7 @@ PY := .venv/bin/python
 STAMP := .venv/.complete
 TABLES := table1 table2 table3 table4 table5 table6 tableD4 theorem1
 FIGURES := fig1 fig2 fig3 fig4 fig5
-.PHONY: help setup all paper run records lab test test-fast lint bench lpips-net clean clean-results $(TABLES) $(FIGURES)
+.PHONY: help setup all paper publish run records lab test test-fast lint bench lpips-net clean clean-results $(TABLES) $(FIGURES)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-zA-Z0-9-]+):.*## (.*)/\1	\2/p' Makefile | \
@@ -67,6 +67,9 @@ theorem1: ## the bound of Theorem 1 on a problem where it can be computed
 all: $(TABLES) $(FIGURES) ## every table and figure in one profile
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)"
+
+publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps, with a page
+	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
 
 $(TABLES) $(FIGURES):
 	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)

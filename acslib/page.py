@@ -3,7 +3,8 @@
     python -m acslib.page --profile demo --seeds "0 1 2"
 
 writes results/<profile>/paper.html and paper.pdf from what there is, and names what is missing. `make paper` makes
-everything first.
+everything first. With --publish, copies what there is to results/published/<profile>/, which git keeps, with a page
+that GitHub shows.
 """
 
 import argparse
@@ -217,6 +218,35 @@ def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
     return height
 
 
+# ---- Markdown
+
+
+def publish(profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None) -> Path:
+    """Copy tables and figures to results/published/<profile>/, and write its README.md; gives the folder."""
+    results, pictures = results or records.RESULTS, pictures or figures.FOLDER
+    items, folder = [item(name, profile, seeds, results, pictures) for name in ORDER], results / "published" / profile
+    for made in items:
+        for home, kind in ((results, "csv"), (results, "tex"), (pictures, "png"), (pictures, "pdf")):
+            file = home / profile / f"{made.name}.{kind}"
+            if file.exists():
+                records.write_atomically(folder / file.name, file.read_bytes())
+    command = f'make paper PROFILE={profile} SEEDS="{" ".join(map(str, seeds))}"'
+    parts = [f"# Profile `{profile}`", introduction(profile), f"Made by `{command}`, and `make publish`."]
+    for made in items:
+        parts += [f"## {made.heading}", made.caption]
+        parts += [markdown_table(made.table)] if made.table is not None else []
+        parts += list(made.notes)
+        parts += [f"![{made.heading}]({made.name}.png)"] if made.picture else []
+        parts += [f"*{made.missing}*"] if made.missing else []
+    records.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
+    return folder
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    rules = [":--" if name in tables.WHO else "--:" for name in table]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (list(table), rules, *table.values.tolist()))
+
+
 def write(profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None):
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or records.RESULTS, pictures or figures.FOLDER
@@ -231,9 +261,12 @@ def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="acslib.page", description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--seeds", default="0", help='like "0 1 2"')
+    parser.add_argument("--publish", action="store_true", help="copy to results/published instead")
     arguments = parser.parse_args(argv)
     try:
-        print("\n".join(map(str, write(arguments.profile, params.seeds(arguments.seeds)))))
+        seeds = params.seeds(arguments.seeds)
+        made = (publish(arguments.profile, seeds),) if arguments.publish else write(arguments.profile, seeds)
+        print("\n".join(map(str, made)))
     except (params.ParamsError, records.RecordError) as error:
         print(f"acs: {error}", file=sys.stderr)
         return 2

@@ -206,6 +206,20 @@ def test_some_rows_of_a_table(results, tmp_path):
     assert tables.gather("table3", "demo", [0], tmp_path, partial=True).empty
 
 
+def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
+    tables.save("table5", gathered["table5"], tmp_path / "results")
+    picture = tmp_path / "figures" / "demo" / "fig3.png"
+    picture.parent.mkdir(parents=True)
+    picture.write_bytes(b"a picture")
+    folder = page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    assert {file.name for file in folder.iterdir()} == {"README.md", "table5.csv", "table5.tex", "fig3.png"}
+    text = (folder / "README.md").read_text()
+    assert 'make paper PROFILE=demo SEEDS="0 1"' in text
+    assert "![Figure 3](fig3.png)" in text
+    assert "| Full | 89.00 ± 1.41 | - |" in text
+    assert "make table4 PROFILE=demo" in text
+
+
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     for table in ("table2", "table5"):
         tables.save(table, gathered[table], tmp_path / "results")
