@@ -78,6 +78,7 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int) -> Callable | None
         fixed = run.method == "random"
         return BlindSelector(generator, seed if fixed else None)
     greedy = {"craig": selectors.craig, "gradmatch": selectors.gradmatch}[run.method]
+    greedy(torch.eye(2), 1)  # numba compiles, or loads what it has compiled, before any clock runs
     order = torch.randperm(len(labels), generator=generator)
     groups = torch.empty_like(order)
     groups[order] = torch.arange(len(labels)) // setting.selection_batch_size
