@@ -97,7 +97,7 @@ def introduction(profile: str) -> str:
     commit = records.provenance("cpu")["commit"]
     return (
         f"Tables and figures in the paper's order. Profile {profile}: {params.profile(profile)['about']}. What the"
-        " paper prints is grey, and is for its own data, networks and hardware: compare what a coreset changes there"
+        " paper prints, grey or named so, is for its own data, networks and hardware: compare what a coreset changes there"
         " with what it changes here, rather than one number with the other. Differences to full training stand in"
         f" brackets. {f'Made at commit {commit}.' if commit else ''}"
     ).strip()
@@ -226,7 +226,7 @@ def publish(profile: str, seeds: Sequence[int], results: Path | None = None, pic
     results, pictures = results or records.RESULTS, pictures or figures.FOLDER
     items, folder = [item(name, profile, seeds, results, pictures) for name in ORDER], results / "published" / profile
     for made in items:
-        for home, kind in ((results, "csv"), (results, "tex"), (pictures, "png"), (pictures, "pdf")):
+        for home, kind in ((results, "csv"), (pictures, "png")):
             file = home / profile / f"{made.name}.{kind}"
             if file.exists():
                 records.write_atomically(folder / file.name, file.read_bytes())
