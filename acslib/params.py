@@ -81,6 +81,7 @@ class Setting(BaseModel):
     beta: NotNegative
     trades_form: Literal["ce", "kl"]
     attack_mode: Literal["train", "eval"]
+    only_correct: Flag
     lr: Positive
     lr_drops: tuple[Count, ...]
     lr_factor: Part
@@ -116,6 +117,8 @@ class Setting(BaseModel):
             raise ValueError(f"step is missing: an attack under {self.norm} needs one, like 2/255")
         if (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(f"objective {self.objective} does not go with norm {self.norm}: lpips is for fast_lpa")
+        if self.only_correct and self.objective != "fast_lpa":
+            raise ValueError(f"only_correct is true with objective {self.objective}: it is for fast_lpa")
         return self
 
     def scaled(self) -> "Setting":

@@ -31,10 +31,10 @@ FAT = ("#D55E00", "s")  # FAT's colour and marker; the other curves have those o
 VERSIONS = {"plain": ("#CC79A7", "v"), "batch-wise": ("#E69F00", "s"),
             "batch-wise + warm start": (COLOURS["gradmatch"], MARKERS["gradmatch"]),
             "adaptive random": (COLOURS["adaptive_random"], MARKERS["adaptive_random"])}  # fmt: skip
-SPEED_UP = "speed-up over full adversarial training"
+SPEED_UP = "speed-up over full adversarial training (medians of epochs)"
 IDENTITY = ["profile", "setting", "run", "model", "network", "dataset", "data", "device", "seeds", "seed", "method"]
 MEASURES = ["acc_pct", "racc_pct", "relative_clean_error_pct", "relative_robust_error_pct", "speedup_x",
-            "speedup_ceiling_x", "time_s", "seconds_select"]  # fmt: skip
+            "speedup_median_x", "speedup_ceiling_x", "time_s", "seconds_select"]  # fmt: skip
 
 
 # ---- what is measured: Figures 4 and 5
@@ -131,12 +131,12 @@ def over_seeds(table: pd.DataFrame, by: list[str], measures: list[str]) -> pd.Da
     return groups.mean().join(groups.std().add_suffix("_std")).reset_index()
 
 
-def note(table: pd.DataFrame) -> str:
+def note(table: pd.DataFrame, width: int = 160) -> str:
     """What the points are: profile, data, network, and what the error bars mean."""
     n = int(table.seeds.iloc[0])
     bars = "one seed, no error bars" if n == 1 else f"mean and standard deviation (bars) of n = {n} seeds"
     about = [f"profile {table.profile.iloc[0]}", *table["data"].unique(), *table.network.unique(), bars]
-    return textwrap.fill(", ".join(about), 130)
+    return textwrap.fill(", ".join(about), width)
 
 
 def figure3(table: pd.DataFrame) -> Figure:
@@ -155,17 +155,18 @@ def figure3(table: pd.DataFrame) -> Figure:
     axis.set(xlabel=r"$\ell_\infty$ norm of the attack (1/255)", ylim=(0, None),
              ylabel=f"robust accuracy, PGD-{table.steps.iloc[0]:g} (%)")  # fmt: skip
     axis.legend(fontsize=9)
-    axis.set_title(note(table).replace("(bars)", "(shaded)"), fontsize=7, color="#555555")
+    axis.set_title(note(table, 110).replace("(bars)", "(shaded)"), fontsize=7, color="#555555")
     return figure
 
 
 def trace(axis, part: pd.DataFrame, by: str, measure: str, look: tuple[str, str], label: str, **line):
     """One line of relative errors against speed-up with error bars over seeds, from the largest `by` to the least."""
-    points = over_seeds(part, [by], ["speedup_x", measure]).sort_values(by, ascending=False)
-    bars = {f"{end}err": points[f"{name}_std"] for end, name in (("x", "speedup_x"), ("y", measure))}
+    points = over_seeds(part, [by], ["speedup_median_x", measure]).sort_values(by, ascending=False)
+    bars = {f"{end}err": points[f"{name}_std"] for end, name in (("x", "speedup_median_x"), ("y", measure))}
     colour, marker = look
-    return axis.errorbar(points.speedup_x, points[measure], **(bars if len(part) > len(points) else {}), color=colour,
-                         marker=marker, label=label, capsize=2, elinewidth=1, **line)  # fmt: skip
+    line |= bars if len(part) > len(points) else {}
+    return axis.errorbar(points.speedup_median_x, points[measure], color=colour, marker=marker, label=label, capsize=2,
+                         elinewidth=1, **line)  # fmt: skip
 
 
 def full_training(axis) -> None:

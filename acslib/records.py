@@ -24,6 +24,7 @@ from acslib.selectors import Coreset
 from acslib.training import State
 
 FORMAT = 1
+SINCE_FORMAT_1 = {"only_correct": False}  # parameters added since; at this value runs are what they were before
 RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parent.parent / "results")
 
 
@@ -37,7 +38,9 @@ def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
 
 def fingerprint(run: Run) -> str:
     """A short digest of every parameter that determines the run, but not of its name or profile."""
-    text = json.dumps([run.method, run.setting.model_dump(mode="json")], sort_keys=True)
+    setting = {key: value for key, value in run.setting.model_dump(mode="json").items()
+               if key not in SINCE_FORMAT_1 or value != SINCE_FORMAT_1[key]}  # fmt: skip
+    text = json.dumps([run.method, setting], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -29,7 +29,7 @@ def line(axis, label):
 
 def points(method, fractions, errors, seed=0, seeds=1, **columns):
     rows = [ABOUT | columns | {
-        "method": method, "seed": seed, "seeds": seeds, "coreset_fraction": fraction, "speedup_x": 1 / fraction,
+        "method": method, "seed": seed, "seeds": seeds, "coreset_fraction": fraction, "speedup_median_x": 1 / fraction,
         "relative_robust_error_pct": error, "relative_clean_error_pct": 2 * error,
     } for fraction, error in zip(fractions, errors, strict=True)]  # fmt: skip
     return pd.DataFrame(rows)
