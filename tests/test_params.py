@@ -67,6 +67,7 @@ def test_full_profile_is_the_printed_column(column):
     ({"epsilon": "8/0"}, r"epsilon is '8/0', it is not a number"),
     ({"step": None}, r"step is missing"),
     ({"objective": "fast_lpa"}, r"fast_lpa does not go with norm linf"),
+    ({"only_correct": True}, r"only_correct is true with objective adversarial: it is for fast_lpa"),
 ])  # fmt: skip
 def test_bad_values_are_one_sentence_with_value_and_limit(change, message):
     layer = params.setting_layer("resnet18-linf-cifar10") | change

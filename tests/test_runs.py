@@ -111,6 +111,22 @@ def test_record_made_with_other_parameters(finished, tmp_path, run):
         runs.execute(run, 0, "cpu", tmp_path)
 
 
+def test_records_stay_valid_when_a_parameter_is_added():
+    """Digests of runs as they were before `only_correct` was a parameter."""
+    known = {"resnet18-linf-cifar10.full": "15347abee2fe0715", "resnet50-fastlpa-cifar10.gradmatch": "b5cf37329129c1fb"}
+    for name, digest in known.items():
+        assert records.fingerprint(params.resolve(name, "full")) == digest
+    changed = params.resolve("resnet50-fastlpa-cifar10.gradmatch", "full", {"only_correct": True})
+    assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+
+
+def test_only_correct_reaches_the_attack():
+    for only_correct in (False, True):
+        run = params.resolve("resnet50-fastlpa-cifar10.full", "demo", {"only_correct": only_correct})
+        objective = runs.build_objective(run.setting, 3, torch.Generator(), "cpu")
+        assert objective.attack.only_correct is only_correct
+
+
 def test_damaged_record(finished, tmp_path, run):
     _, path = copied(finished, tmp_path, run)
     path.parent.mkdir(parents=True)
