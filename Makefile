@@ -100,7 +100,7 @@ define gathered
 $(1): $(2)
 $(2): notebooks/$(1).ipynb $(RECORDS_$(1)) | $(STAMP)
 	@mkdir -p build/$(PROFILE)
-	$(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
+	OMP_NUM_THREADS=$(THREADS) $(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
 endef
 $(foreach item,$(TABLES),$(eval $(call gathered,$(item),results/$(PROFILE)/$(item).csv)))
 $(foreach item,$(FIGURES),$(eval $(call gathered,$(item),figures/$(PROFILE)/$(item).pdf)))
