@@ -92,7 +92,10 @@ def load(
     kept = kept[_stratified(raw.train_labels[kept], train_limit, seed)]
     validation = _take(raw.train_images, raw.train_labels, held_out, device) if len(held_out) else None
     train = _take(raw.train_images, raw.train_labels, kept, device)
-    test = _take(raw.test_images, raw.test_labels, _stratified(raw.test_labels, test_limit, seed), device)
+    tested = _stratified(raw.test_labels, test_limit, seed)
+    if name.startswith("imagenet"):  # folders come sorted by class; some attacks see the first n test images alone
+        tested = _mixed(raw.test_labels, seed)[:test_limit]
+    test = _take(raw.test_images, raw.test_labels, tested, device)
     height, width = raw.train_images.shape[2:]
     natural = name not in ("digits", "svhn")  # a mirrored digit is another sign
     padding = {"digits": 1, "svhn": 4, "cifar10": 4}.get(name, height // 8)
@@ -171,17 +174,25 @@ def _take(images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, devic
 def _stratified(labels: torch.Tensor, count: int | None, seed: int) -> torch.Tensor:
     """At most `count` indices, ascending, drawn so that every class has its share to within one sample.
 
-    Each sample's place in a shuffled queue of its class, divided by the class's size, is a number in (0, 1); the
-    `count` smallest are kept, so a smaller count is a subset of a larger one.
+    A smaller count is a subset of a larger one.
     """
     if count is None or count >= len(labels):
         return torch.arange(len(labels))
+    return _mixed(labels, seed)[:count].sort().values
+
+
+def _mixed(labels: torch.Tensor, seed: int) -> torch.Tensor:
+    """All indices, in an order of which any first n hold every class's share to within one sample.
+
+    Each sample's place in a shuffled queue of its class, divided by the class's size, is a number in (0, 1): smallest
+    first.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     place = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.unique():
         queue = order[labels[order] == label]
         place[queue] = (torch.arange(len(queue), dtype=torch.float64) + 0.5) / len(queue)
-    return order[place[order].argsort(stable=True)[:count]].sort().values
+    return order[place[order].argsort(stable=True)]
 
 
 def _check_arguments(name, train_limit, test_limit, validation_fraction, image_size, classes) -> None:

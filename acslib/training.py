@@ -249,7 +249,8 @@ def monitor(model: nn.Module, data: Dataset, how: Training) -> dict:
         for name, part in (("train", data.train), ("validation", data.validation)):
             if part is None or not len(part):
                 continue
-            index = torch.arange(min(how.monitor, len(part)), device=part.labels.device)
+            count = min(how.monitor, len(part))  # evenly spaced, as image folders come sorted by class
+            index = torch.arange(count, device=part.labels.device) * len(part) // count
             images, labels = part.float_images(index), part.labels[index]
             row[f"{name}_clean_accuracy"] = accuracy(attacked, images, labels)
             if name == "validation":

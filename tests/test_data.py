@@ -268,6 +268,15 @@ def test_image_folders_follow_the_list_of_classes(folders):
         data.load("imagenet12", root=folders, classes=["n00000099"])
 
 
+def test_first_test_images_of_folders_stand_for_all_classes():
+    """Folders come sorted by class; attacks on the first n test images must not meet two classes alone."""
+    labels = torch.arange(12).repeat_interleave(25)
+    order = data._mixed(labels, 0)
+    assert order.sort().values.equal(torch.arange(300))
+    for n in (12, 24, 48, 300):
+        assert (labels[order[:n]].bincount(minlength=12) == n // 12).all()
+
+
 def test_image_folders_are_read_again_when_they_change(folders):
     assert len(data.load("imagenet12", root=folders, image_size=16).train) == 36
     (folders / "imagenet12/train/n00000000/0.JPEG").unlink()
