@@ -167,7 +167,7 @@ def _hold_out(labels: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor
 
 
 def _take(images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, device) -> ImageSet:
-    whole = len(index) == len(labels)  # a copy of everything would cost more than reading it did
+    whole = torch.equal(index, torch.arange(len(labels)))  # a copy of everything would cost more than reading it did
     return (ImageSet(images, labels) if whole else ImageSet(images[index], labels[index])).to(device)
 
 

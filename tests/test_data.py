@@ -268,8 +268,12 @@ def test_image_folders_follow_the_list_of_classes(folders):
         data.load("imagenet12", root=folders, classes=["n00000099"])
 
 
-def test_first_test_images_of_folders_stand_for_all_classes():
+def test_first_test_images_of_folders_stand_for_all_classes(folders):
     """Folders come sorted by class; attacks on the first n test images must not meet two classes alone."""
+    for limit in (None, 12, 17):
+        test = data.load("imagenet12", root=folders, image_size=30, test_limit=limit).test
+        assert test.labels[:12].sort().values.tolist() == list(range(12))
+        assert len(test) == (limit or 24)
     labels = torch.arange(12).repeat_interleave(25)
     order = data._mixed(labels, 0)
     assert order.sort().values.equal(torch.arange(300))
