@@ -99,7 +99,7 @@ def introduction(profile: str) -> str:
         f"Tables and figures in the paper's order. Profile {profile}: {params.profile(profile)['about']}. What the"
         " paper prints, grey or named so, is for its own data, networks and hardware: compare what a coreset changes"
         " there with what it changes here, rather than one number with the other. Differences to full training stand"
-        f" in brackets. {f'Made at commit {commit}.' if commit else ''}"
+        f" in brackets. {f'Gathered at commit {commit}.' if commit else ''}"
     ).strip()
 
 
@@ -230,8 +230,8 @@ def publish(profile: str, seeds: Sequence[int], results: Path | None = None, pic
             file = home / profile / f"{made.name}.{kind}"
             if file.exists():
                 records.write_atomically(folder / file.name, file.read_bytes())
-    command = f'make paper PROFILE={profile} SEEDS="{" ".join(map(str, seeds))}"'
-    parts = [f"# Profile `{profile}`", introduction(profile), f"Made by `{command}`, and `make publish`."]
+    made_by = f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says), `make publish` this page."
+    parts = [f"# Profile `{profile}`", introduction(profile), made_by]
     for made in items:
         parts += [f"## {made.heading}", made.caption]
         parts += [markdown_table(made.table)] if made.table is not None else []
