@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -7,6 +10,21 @@ from acslib.attacks import PGD
 from acslib.objectives import Vanilla
 from acslib.schedule import full
 from acslib.training import State, Training, fit
+
+SHARED = Path(os.environ.get("ACS_DATA") or Path(__file__).parents[2] / "shared" / "data")
+
+
+@pytest.fixture(scope="session")
+def archive():
+    """archive(name): a file of real images or weights, from ACS_DATA or ../shared/data."""
+
+    def find(name):
+        if not (SHARED / name).is_file():
+            pytest.skip(f"{name} is other people's work and may not be in the repository; what reads it is tested on"
+                        " files made here, too. To test it on the real one, set ACS_DATA to its folder")  # fmt: skip
+        return SHARED / name
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -19,14 +18,7 @@ from PIL import Image
 from acslib import _image_folders, _sources, data
 from acslib._sources import DataError, Unavailable
 
-SHARED = Path(os.environ.get("ACS_DATA") or Path(__file__).parents[2] / "shared" / "data")
 CLASSES = list(_sources.CIFAR10_CLASSES)
-
-
-def archive(name: str) -> Path:
-    if not (SHARED / name).exists():
-        pytest.skip(f"needs {name}: set ACS_DATA to a folder that has it")
-    return SHARED / name
 
 
 @pytest.fixture(autouse=True)
@@ -179,12 +171,12 @@ def test_cifar10_layouts_all_give_the_same_images(layout, few, tmp_path, monkeyp
     assert again.source == loaded.source
 
 
-def test_cifar10_sample_has_the_pixels_of_its_manifest():
+def test_cifar10_sample_has_the_pixels_of_its_manifest(archive):
     import zipfile
 
     file = archive("cifar10_10k2k_webp.zip")
     manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
-    sample = data.load("cifar10", root=SHARED)
+    sample = data.load("cifar10", root=file.parent)
     assert sample.source == "CIFAR-10 sample (data_batch_1 and the first 2000 test images), 32x32, 10000/2000"
     for split, images in (("train", sample.train.images), ("test", sample.test.images)):
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -223,11 +215,12 @@ def test_svhn_reads_the_authors_files_as_torchvision_does(tmp_path, monkeypatch)
     assert not svhn.flip
 
 
-def test_svhn_sample_has_the_pixels_of_its_manifest_and_is_never_flipped():
+def test_svhn_sample_has_the_pixels_of_its_manifest_and_is_never_flipped(archive):
     import zipfile
 
-    manifest = json.loads(zipfile.ZipFile(archive("svhn_train_first1083.zip")).read("manifest.json"))
-    sample = data.load("svhn", root=SHARED)
+    file = archive("svhn_train_first1083.zip")
+    manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
+    sample = data.load("svhn", root=file.parent)
     assert (len(sample.train), len(sample.test), sample.flip, sample.padding) == (900, 183, False, 4)
     pixels = torch.cat([sample.train.images, sample.test.images]).permute(0, 2, 3, 1).contiguous()
     assert hashlib.sha256(pixels.numpy()).hexdigest() == manifest["images_sha256"]
@@ -311,9 +304,8 @@ def test_imagenet100_list_is_the_published_one():
 @pytest.mark.parametrize(
     ("name", "classes", "counts"), [("imagenet12", 12, (1200, 300)), ("imagenet100", 100, (4000, 1000))]
 )
-def test_stand_ins_say_what_they_are(name, classes, counts):
-    archive(_image_folders.STAND_INS[name])
-    loaded = data.load(name, root=SHARED)
+def test_stand_ins_say_what_they_are(name, classes, counts, archive):
+    loaded = data.load(name, root=archive(_image_folders.STAND_INS[name]).parent)
     assert "Tiny-ImageNet stand-in" in loaded.source
     assert (len(loaded.train), len(loaded.test)) == counts
     assert len(loaded.class_names) == classes
@@ -470,9 +462,8 @@ def test_every_source_is_tried_in_order(online, few, tmp_path, monkeypatch):
     assert tried == ["origin", "mirror"]
 
 
-def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkeypatch):
-    archive("svhn_train_first1083.zip")
-    tried = []
+def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkeypatch, archive):
+    root, tried = archive("svhn_train_first1083.zip").parent, []
 
     def origin(_root):
         tried.append("origin")
@@ -481,7 +472,7 @@ def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkey
     local, _, sample = _sources.SOURCES["svhn"]
     monkeypatch.setitem(_sources.SOURCES, "svhn", (local, _sources.Source(origin, local.cached_as, True), sample))
     for _ in range(2):
-        assert len(data.load("svhn", root=SHARED).train) == 900
+        assert len(data.load("svhn", root=root).train) == 900
     assert tried == ["origin"]
 
 

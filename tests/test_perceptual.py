@@ -1,7 +1,5 @@
 """LPIPS against a hand calculation and the `lpips` package; Fast-LPA, LPA and PPGD against their own claims."""
 
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -322,10 +320,9 @@ def test_weights_that_are_not_imagenets_are_refused(tmp_path, monkeypatch):
         imagenet_alexnet()
 
 
-def test_imagenet_weights_tell_noise_from_blur():
+def test_imagenet_weights_tell_noise_from_blur(archive, monkeypatch):
     """A reader's check that the weights are where they belong: equal l2 changes, unequal distances."""
-    if not (Path(os.environ.get("ACS_DATA", "")) / "alexnet_features.npz").is_file():
-        pytest.skip("needs alexnet_features.npz in the folder ACS_DATA")
+    monkeypatch.setenv("ACS_DATA", str(archive("alexnet_features.npz").parent))
     distance = LPIPS(imagenet_alexnet())
     image = interpolate(digits(4)[0].expand(-1, 3, -1, -1), scale_factor=8, mode="bicubic").clamp(0.1, 0.9)
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
