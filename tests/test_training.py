@@ -84,6 +84,26 @@ def test_rate_follows_the_skipped_epochs(few):
     assert [row["rate"] for row in rows] == pytest.approx([0.1] * 4 + [0.01] * 4 + [0.001] * 2)
 
 
+def test_rate_rises_before_it_drops(few):
+    """Fast-LPA's warm-up in the authors' code, here by epochs."""
+    rows = fit(state_of(small_model()), few, how(plan=full(5), lr_warmup=4, lr_drops=(4,))).history
+    assert [row["rate"] for row in rows] == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.01])
+
+
+def test_gradients_are_clipped_entry_by_entry(few):
+    """One step from the same start moves no weight by more than rate times clip, and the small ones just as before."""
+    start = torch.nn.utils.parameters_to_vector(small_model().parameters()).detach()
+
+    def move(clip):
+        settings = how(Vanilla(), plan=full(1), batch_size=200, gradient_clip=clip)
+        trained = fit(state_of(small_model()), few, settings).model
+        return torch.nn.utils.parameters_to_vector(trained.parameters()).detach() - start
+
+    free, clipped = move(None), move(0.01)
+    assert free.abs().max() > 0.1 * 0.01 * 1.5
+    torch.testing.assert_close(clipped, free.clamp(-0.1 * 0.01, 0.1 * 0.01), rtol=1e-3, atol=1e-6)
+
+
 def test_coreset_losses_are_weighted_with_mean_one(few):
     """Whatever the scale of gamma; one batch's gradient is that of mean(gamma_j * loss_j), eq. (23)."""
     index = torch.tensor([3, 5, 8, 13])
