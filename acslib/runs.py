@@ -101,7 +101,7 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int, generator: torch.G
 
 @dataclasses.dataclass
 class BlindSelector:
-    """Sees no gradient. `random` has one seed, `adaptive_random` that of the epoch, so that a resumed run draws alike."""
+    """Sees no gradient. `random` has one seed, `adaptive_random` that of the epoch: a resumed run draws the same."""
 
     seed: Callable[[], int]
     needs_gradients = False
