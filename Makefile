@@ -8,6 +8,7 @@
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
 ## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
 ## RUN, SEED what `make run` trains
+## ACS_RESULTS, ACS_DATA, ACS_CACHE   folders of results, of images at hand, of images decoded; see the README
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
 PROFILE ?= demo
 SEEDS ?= 0
@@ -27,6 +28,8 @@ MAKEFLAGS += -j$(JOBS) --no-builtin-rules
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
+RESULTS := $(or $(ACS_RESULTS),results)
+PICTURES := $(patsubst ./%,%,$(dir $(RESULTS)))figures
 STAMP := .venv/.complete
 TABLES := table1 table2 table3 table4 table5 table6 tableD4 theorem1
 FIGURES := fig1 fig2 fig3 fig4 fig5
@@ -75,7 +78,7 @@ $(TABLES) $(FIGURES):
 	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)
 
 ifneq (,$(filter $(TABLES) $(FIGURES) all paper records,$(MAKECMDGOALS)))
-RULES := build/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS)).mk
+RULES := build/$(subst /,_,$(RESULTS))-$(PROFILE)-seeds$(subst $() ,-,$(SEEDS)).mk
 include $(RULES)
 endif
 
@@ -84,10 +87,10 @@ build/%.mk: $(wildcard params/*.yaml params/profiles/*.yaml) acslib/runs.py acsl
 	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@
 
 RECORDS := $(sort $(foreach item,$(TABLES) $(FIGURES),$(RECORDS_$(item))))
-ONE_RECORD := $(if $(RUN),results/$(PROFILE)/runs/$(RUN)/seed$(SEED)/record.json)
+ONE_RECORD := $(if $(RUN),$(RESULTS)/$(PROFILE)/runs/$(RUN)/seed$(SEED)/record.json)
 records: $(RECORDS) ## train what all tables and figures need, and no more
 
-$(sort $(RECORDS) $(ONE_RECORD)): results/$(PROFILE)/runs/%/record.json: | $(STAMP)
+$(sort $(RECORDS) $(ONE_RECORD)): $(RESULTS)/$(PROFILE)/runs/%/record.json: | $(STAMP)
 	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m acslib.runs train $(patsubst %/,%,$(dir $*)) \
 		--seeds $(patsubst seed%,%,$(notdir $*)) --profile $(PROFILE) $(if $(DEVICE),--device $(DEVICE))
 
@@ -95,15 +98,21 @@ run: $(or $(ONE_RECORD),no-run) ## train and evaluate one run: make run RUN=resn
 no-run: $(STAMP)
 	@echo "make run: say which, as RUN=<one of these>:"; $(PY) -m acslib.runs list table1; exit 2
 
-# an item and its file, which the item's notebook writes from the item's records
+# an item and its file, which the item's notebook writes from the item's records; made again when what gathers and draws
+# it has changed, or when other seeds are asked for
+GATHERING := acslib/figures.py acslib/plots.py acslib/printed.py acslib/tables.py
+.PHONY: always
+$(addsuffix .seeds,$(addprefix $(RESULTS)/$(PROFILE)/.,$(TABLES) $(FIGURES))): always
+	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@
+
 define gathered
 $(1): $(2)
-$(2): notebooks/$(1).ipynb $(RECORDS_$(1)) | $(STAMP)
+$(2): notebooks/$(1).ipynb $(GATHERING) $(RECORDS_$(1)) $(RESULTS)/$(PROFILE)/.$(1).seeds | $(STAMP)
 	@mkdir -p build/$(PROFILE)
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
 endef
-$(foreach item,$(TABLES),$(eval $(call gathered,$(item),results/$(PROFILE)/$(item).csv)))
-$(foreach item,$(FIGURES),$(eval $(call gathered,$(item),figures/$(PROFILE)/$(item).pdf)))
+$(foreach item,$(TABLES),$(eval $(call gathered,$(item),$(RESULTS)/$(PROFILE)/$(item).csv)))
+$(foreach item,$(FIGURES),$(eval $(call gathered,$(item),$(PICTURES)/$(PROFILE)/$(item).pdf)))
 
 # ---- working with it
 
@@ -130,6 +139,6 @@ clean: ## remove build/ and caches; results, figures and .venv stay
 	find * -name __pycache__ -prune -exec rm -rf {} +
 
 clean-results: ## remove results and figures of one PROFILE, if CONFIRM=yes is given
-	@test "$(CONFIRM)" = yes || { echo "this deletes results/$(PROFILE) and figures/$(PROFILE): add CONFIRM=yes"; exit 2; }
+	@test "$(CONFIRM)" = yes || { echo "this deletes $(RESULTS)/$(PROFILE) and $(PICTURES)/$(PROFILE): add CONFIRM=yes"; exit 2; }
 	@test -f params/profiles/$(PROFILE).yaml || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
-	rm -rf results/$(PROFILE) figures/$(PROFILE)
+	rm -rf $(RESULTS)/$(PROFILE) $(PICTURES)/$(PROFILE)

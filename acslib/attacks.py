@@ -52,6 +52,17 @@ def check_images(images: Tensor) -> None:
                              " normalise, the model does that inside")  # fmt: skip
 
 
+def check_labels(model: nn.Module, labels: Tensor) -> None:
+    """Raise ValueError unless class indices are below the width of `model.head`; probabilities are not looked at."""
+    classes = getattr(getattr(model, "head", None), "out_features", None)
+    if classes is None or labels.is_floating_point() or not len(labels):
+        return
+    low, high = (int(bound) for bound in torch.aminmax(labels))
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels span {low}..{high}, the model has {classes} classes:"
+                         f" they must lie in 0..{classes - 1}")  # fmt: skip
+
+
 def norms(x: Tensor) -> Tensor:
     """The l2 norm of each sample, shaped (n, 1, 1, 1)."""
     return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -100,6 +111,7 @@ class PGD:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         check_images(images)
+        check_labels(model, labels)
         if self.epsilon == 0:
             return images.clone()
         with frozen(model):

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from acslib import perceptual, threats
-from acslib.attacks import frozen
+from acslib.attacks import check_labels, frozen
 
 
 @torch.no_grad()
 def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, Tensor]:
     """The fraction of `images` (n, C, H, W) that `model` in evaluation mode labels rightly, and the mask (n,)."""
-    check_labels(model, images, labels)
+    if len(images) != len(labels) or len(images) == 0:
+        raise ValueError(f"{len(images)} images and {len(labels)} labels: as many of each are needed, and at least 1")
+    check_labels(model, labels)
     with frozen(model, "eval"):
         predicted = torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
     mask = predicted == labels
@@ -62,12 +64,3 @@ def table_c1_attacks(suite: dict[str, dict], distance, autoattack: tuple[str, ..
         "lpa": lambda bound, iterations: perceptual.LPA(bound, distance, iterations=iterations, generator=generator),
     }
     return {name: makers[name](**entry) for name, entry in suite.items()}
-
-
-def check_labels(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    if len(images) != len(labels) or len(images) == 0:
-        raise ValueError(f"{len(images)} images and {len(labels)} labels: as many of each are needed, and at least 1")
-    classes = model.head.out_features if hasattr(model, "head") else None
-    if classes and not (0 <= int(labels.min()) and int(labels.max()) < classes):
-        raise ValueError(f"labels span {int(labels.min())}..{int(labels.max())}, the model has {classes} classes:"
-                         f" they must lie in 0..{classes - 1}")  # fmt: skip

@@ -38,7 +38,7 @@ def number(value: Any) -> Any:
         over, _, under = value.partition("/")
         try:
             return float(Fraction(over.strip()) / Fraction(under.strip() or 1))
-        except (ValueError, ZeroDivisionError):
+        except (ValueError, ZeroDivisionError, OverflowError):
             raise ValueError("is not a number: write it like 0.1, 1e-3 or 8/255") from None
     return value
 
@@ -187,12 +187,30 @@ def profile(name: str) -> dict:
     if name not in known:
         raise ParamsError(f"there is no profile {name!r}{nearest(name, known)}")
     content = read(f"profiles/{name}")
-    refuse_unknown(f"profile {name}", content, PROFILE_SECTIONS)
+    check_profile(f"profile {name}", content)
+    if content.get("extends") == name:
+        raise ParamsError(f"profile {name} extends itself: name another one, or leave extends out")
     if "extends" in content:
         base = profile(content["extends"])
         content = {key: base.get(key, {}) | value if isinstance(value, dict) else value
                    for key, value in (base | content).items()}  # fmt: skip
     return content
+
+
+def check_profile(where: str, content: dict) -> None:
+    """Every section and every name in it must be known: a mistyped one would change nothing and say nothing."""
+    refuse_unknown(where, content, PROFILE_SECTIONS)
+    paper = {name: setting_layer(name) for name in read("settings")["settings"]}
+    known = {f"by_{key}": {layer[key] for layer in paper.values()} for key in ("dataset", "model", "objective", "norm")}
+    known |= {"settings": paper, "items": None, "common": Setting.model_fields}
+    for section, names in known.items():
+        inside = content.get(section) or {}
+        if not isinstance(inside, dict):
+            raise ParamsError(f"{where}: {section} holds {inside!r}, names with values are needed")
+        refuse_unknown(f"{where}, {section}", inside, sorted(names) if names else inside)
+        layers = inside.items() if section.startswith("by_") or section == "settings" else ()
+        for name, layer in layers:
+            refuse_unknown(f"{where}, {section}, {name}", layer or {}, Setting.model_fields)
 
 
 PROFILE_SECTIONS = ("about", "extends", "common", "by_dataset", "by_model", "by_objective", "by_norm", "settings",
@@ -208,10 +226,15 @@ def resolve(name: str, profile_name: str = "demo", overrides: dict | None = None
     setting_name, method, varied = parse(name)
     varied = {key: value for key, value in varied.items() if method != "full" or key not in CORESET_ONLY}
     layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name) | varied | (overrides or {})
-    return Run(
+    run = Run(
         name=run_name(setting_name, method, varied), setting_name=setting_name, method=method, profile=profile_name,
         setting=validated(f"run {name}, profile {profile_name}", layer).scaled(),
     )  # fmt: skip
+    if method != "full" and not run.plan.selections:
+        raise ParamsError(f"run {name}, profile {profile_name}: no epoch of {len(run.plan)} selects a coreset with"
+                          f" warm_start {run.setting.warm_start:g}, period {run.setting.period}, schedule"
+                          f" {run.setting.schedule}: lower one of the first two")  # fmt: skip
+    return run
 
 
 def setting_layer(name: str) -> dict:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from acslib._alexnet import AlexNet, dataset_alexnet, imagenet_alexnet, load_alexnet, save_alexnet, train_alexnet
-from acslib.attacks import check_images, frozen, norms
+from acslib.attacks import check_images, check_labels, frozen, norms
 
 __all__ = ["LPA", "LPIPS", "PPGD", "AlexNet", "FastLPA", "dataset_alexnet", "distance_for", "imagenet_alexnet",
            "load_alexnet", "margin", "project", "save_alexnet", "train_alexnet", "training_attack"]  # fmt: skip
@@ -67,6 +67,7 @@ class _PerceptualAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         check_images(images)
+        check_labels(model, labels)
         distance = LPIPS(model) if self.distance is None else self.distance
         with frozen(model, self.mode), frozen(distance), torch.no_grad():
             return self._attack(model, distance, images.detach(), labels)

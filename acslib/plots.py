@@ -32,7 +32,8 @@ VERSIONS = {"plain": ("#CC79A7", "v"), "batch-wise": ("#E69F00", "s"),
             "batch-wise + warm start": (COLOURS["gradmatch"], MARKERS["gradmatch"]),
             "adaptive random": (COLOURS["adaptive_random"], MARKERS["adaptive_random"])}  # fmt: skip
 SPEED_UP = "speed-up over full adversarial training (medians of epochs)"
-IDENTITY = ["profile", "setting", "run", "model", "network", "dataset", "data", "device", "seeds", "seed", "method"]
+IDENTITY = ["profile", "setting", "run", "model", "network", "dataset", "data", "device", "commit", "seeds", "seed",
+            "method"]
 MEASURES = ["acc_pct", "racc_pct", "relative_clean_error_pct", "relative_robust_error_pct", "speedup_x",
             "speedup_median_x", "speedup_ceiling_x", "time_s", "seconds_select"]  # fmt: skip
 

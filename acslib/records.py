@@ -89,6 +89,8 @@ def read_record(path: Path) -> dict:
         found = record.get("format") if isinstance(record, dict) else None
         raise RecordError(f"{path} has format {found}, this version reads {FORMAT}: move the results folder away"
                           " or set ACS_RESULTS to another one")  # fmt: skip
+    if missing := {"run", "seed", "fingerprint", "params", "data", "metrics", "seconds", "history"} - record.keys():
+        raise RecordError(f"{path} is damaged (no {', '.join(sorted(missing))}): delete it and run again")
     return record
 
 

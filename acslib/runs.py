@@ -8,6 +8,8 @@
 
 import argparse
 import dataclasses
+import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,14 +21,26 @@ from safetensors.torch import load_file
 
 from acslib import data, evaluation, models, objectives, params, perceptual, records, selectors, tables, threats
 from acslib.attacks import PGD
+from acslib.gradients import check_gram
 from acslib.params import Run, Setting
 from acslib.training import DTYPES, State, Stopwatch, Training, fit, select_coreset
 
-PROBLEMS = (params.ParamsError, records.RecordError, data.DataError, ValueError)
+PROBLEMS = (ValueError, OSError)  # ValueError: what is wrong with parameters, data, records and losses, in a sentence
 
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def checked_device(name: str | None) -> str:
+    """The device by name, or ParamsError where torch has none such."""
+    name = name or default_device()
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise params.ParamsError(f"there is no device {name!r} here ({reason}): leave it out, or say cpu") from None
+    return name
 
 
 def precision(setting: Setting, device: str) -> str:
@@ -57,6 +71,12 @@ def build_model(setting: Setting, dataset: data.Dataset, seed: int, device: str)
     return model.to(device, memory_format=layout)
 
 
+def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD:
+    return torch.optim.SGD(
+        model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
+    )
+
+
 def build_objective(setting: Setting, steps: int, generator: torch.Generator, device: str):
     """The objective Phi of the setting, with an inner attack of `steps` steps."""
     if setting.objective == "vanilla":
@@ -82,6 +102,9 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int, generator: torch.G
     if run.method == "adaptive_random":
         return BlindSelector(generator.initial_seed)
     greedy = {"craig": selectors.craig, "gradmatch": selectors.gradmatch}[run.method]
+    if setting.granularity == "sample":  # too many inner products are better known now than at the first selection
+        n = len(labels)
+        check_gram(n if run.method == "craig" else math.ceil(setting.coreset_fraction * n), n)
     greedy(torch.eye(2), 1)  # numba compiles, or loads what it has compiled, before any clock runs
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     groups = torch.empty_like(order)
@@ -130,10 +153,8 @@ def train(
     """Train, or go on training, the run whose files are in `folder`."""
     setting = run.setting
     model = build_model(setting, dataset, seed, device)
-    optimiser = torch.optim.SGD(
-        model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
-    )
-    state, mark = State(model, optimiser), f"{records.training_fingerprint(run)}-seed{seed}-{dataset.source}"
+    state = State(model, build_optimiser(setting, model))
+    mark = f"{records.training_fingerprint(run)}-seed{seed}-{dataset.source}"
     checkpoint = folder / "checkpoint.safetensors"
     records.load_checkpoint(checkpoint, state, mark)
 
@@ -193,7 +214,7 @@ def execute(run: Run, seed: int = 0, device: str | None = None, results=None, pr
 
     `announce` is told which images these are before anything is trained, `progress` every epoch's row.
     """
-    device = device or default_device()
+    device = checked_device(device)
     done = records.finished_record(run, seed, results)
     if done is not None:
         return done
@@ -279,20 +300,25 @@ def rules_command(arguments) -> None:
     """Which records each table needs, for Make to include: RECORDS_<table> := ..."""
     for table in params.tables():
         paths = [
-            records.run_folder(params.resolve(name, arguments.profile), seed, Path("results")) / "record.json"
+            records.run_folder(params.resolve(name, arguments.profile), seed, shown_results()) / "record.json"
             for name in params.table_runs(table, arguments.profile) for seed in arguments.seeds
         ]  # fmt: skip
         print(f"RECORDS_{table} := {' '.join(map(str, paths))}")
+
+
+def shown_results() -> Path:
+    """The folder of results as Make and messages name it."""
+    return Path(os.environ.get("ACS_RESULTS") or "results")
 
 
 def show_command(arguments) -> None:
     """Where a table or figure is, and the table itself."""
     if arguments.name.startswith("table"):
         print(f"{tables.text(arguments.name, arguments.profile)}\n")
-        print(f"results/{arguments.profile}/{arguments.name}.csv (and .tex); build/{arguments.profile}/"
+        print(f"{shown_results()}/{arguments.profile}/{arguments.name}.csv (and .tex); build/{arguments.profile}/"
               f"{arguments.name}.ipynb shows it with its pictures")  # fmt: skip
     else:
-        print(f"figures/{arguments.profile}/{arguments.name}.pdf (and .png)")
+        print(f"{shown_results().parent / 'figures'}/{arguments.profile}/{arguments.name}.pdf (and .png)")
 
 
 COMMANDS = {"train": train_command, "list": list_command, "rules": rules_command, "show": show_command}

@@ -1,5 +1,6 @@
 """The paper's tables from the records of runs: ours beside the paper's, as CSV, LaTeX and text."""
 
+import re
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -57,9 +58,10 @@ def needed(group, profile: str) -> tuple[params.Run, params.Run]:
 
 
 def row_of(run: params.Run, reference: params.Run, columns: dict, seeds, results) -> dict:
-    made = pd.DataFrame([flat(one(run, seed, results)) for seed in seeds])
-    full = pd.DataFrame([flat(one(reference, seed, results)) for seed in seeds])
-    first, setting, method = one(run, seeds[0], results), params.setting_layer(run.setting_name), run.method
+    ours, theirs = ([one(which, seed, results) for seed in seeds] for which in (run, reference))
+    same_data([*ours, *theirs])
+    made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
+    first, setting, method = ours[0], params.setting_layer(run.setting_name), run.method
     mean, minutes = made.mean(), made["total"] / 60
     row = {
         "model": MODELS[setting["model"]], "objective": PAPER_OBJECTIVES[run.setting_name.split("-")[1]],
@@ -75,7 +77,7 @@ def row_of(run: params.Run, reference: params.Run, columns: dict, seeds, results
         "epochs": len(run.plan), "period": unless_full(method, run.setting.period), "selections": run.plan.selections,
         "seconds_select": mean["select"], "seconds_attack": mean["attack"], "seconds_update": mean["update"],
         "gradient_error": mean.get("gradient_error"), "random_gradient_error": mean.get("random_gradient_error"),
-        "test_images": first["metrics"]["n"], "device": first["provenance"]["device"],
+        "test_images": first["metrics"]["n"], "device": together(ours, "device"), "commit": together(ours, "commit"),
     }  # fmt: skip
     if "racc" in made:
         row |= compared("racc", made["racc"], full["racc"], method)
@@ -85,9 +87,25 @@ def row_of(run: params.Run, reference: params.Run, columns: dict, seeds, results
         there = [f"racc_{name}" for name in attacks if f"racc_{name}" in made]
         if there:
             row |= compared(f"racc_{kind}", made[there].mean(axis=1), full[there].mean(axis=1), method, "_mean")
-    row |= {f"{name}_n": first["metrics"][f"{name}_n"] for name in ("autoattack", "threats")
-            if f"{name}_n" in first["metrics"]}  # fmt: skip
+    counts = {f"{name}_n": first["metrics"][f"{name}_n"] for name in ("autoattack", "threats")
+              if f"{name}_n" in first["metrics"]}  # fmt: skip
+    row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
     return row | ({"autoattack_pct": 100 * mean["autoattack"]} if "autoattack" in made else {})
+
+
+def same_data(several: list[dict]) -> None:
+    """Raise RecordError unless all records are of the same images: else their mean and difference mean nothing."""
+    for record in several[1:]:
+        if record["data"] != several[0]["data"]:
+            raise records.RecordError(
+                f"{record['run']}, seed {record['seed']}, is of {record['data']}, but {several[0]['run']}, seed"
+                f" {several[0]['seed']}, of {several[0]['data']}: move one away and train it on the other's data"
+            )
+
+
+def together(several: list[dict], name: str) -> str:
+    """What the provenance of several records says, each once."""
+    return ", ".join(dict.fromkeys(str(record["provenance"].get(name)) for record in several))
 
 
 def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
@@ -103,10 +121,10 @@ def unless_full(method: str, value):
 def overfitted(made: pd.DataFrame) -> pd.Series:
     """Catastrophic overfitting, per seed: training's own attack fails where PGD succeeds.
 
-    Told by the robust accuracy on training batches in the last epoch, above one half, of which PGD with 50 steps and
-    10 restarts leaves less than a fifth on test images.
+    Told by the robust accuracy on training batches in the last epoch: more than half the clean accuracy (so training's
+    own attack fails), of which PGD with 50 steps and 10 restarts leaves less than a fifth on test images.
     """
-    return (made["train_robust"] > 0.5) & (made["racc"] < made["train_robust"] / 5)
+    return (made["train_robust"] > made["acc"] / 2) & (made["racc"] < made["train_robust"] / 5)
 
 
 def one(run: params.Run, seed: int, results: Path | None) -> dict:
@@ -231,9 +249,14 @@ def speedup(row, full) -> str:
     return f"{row.speedup_x:.2f} ({row.speedup_ceiling_x:.2f})"
 
 
+def run_on(row) -> str:
+    """Profile and data, in a few words: "demo: digits" where the paper has CIFAR-10."""
+    return f"{row.profile}: {re.match('(scikit-learn )?([^(,]*)', row.data)[2].strip()}"
+
+
 WHO: dict[str, Cell] = {
     "Model": plain("model"), "Objective": lambda row, full: OBJECTIVES[row.setting.split("-")[1]],
-    "Data": plain("dataset"), "Training": plain("method_label"),
+    "Data": plain("dataset"), "Run on": lambda row, full: run_on(row), "Training": plain("method_label"),
 }  # fmt: skip
 CLEAN: dict[str, Cell] = {"ACC %": measured("acc"), "paper ACC": as_printed("acc")}
 ROBUST: dict[str, Cell] = {"RACC %": measured("racc"), "paper RACC": as_printed("racc"),
@@ -242,17 +265,18 @@ TIME: dict[str, Cell] = {"T s": plain("time_s", 1), "paper T min": plain("paper_
                          "speed-up (at most)": speedup, "paper speed-up": plain("paper_speedup_x", 2)}  # fmt: skip
 LAYOUTS: dict[str, dict[str, Cell]] = {
     "table1": WHO | CLEAN | ROBUST | TIME,
-    "table2": {name: WHO[name] for name in ("Data", "Training")} | CLEAN | {
+    "table2": {name: WHO[name] for name in ("Data", "Run on", "Training")} | CLEAN | {
         "unseen RACC %": measured("racc_unseen", "_mean"), "paper unseen": as_printed("racc_unseen", "_mean"),
         "seen RACC %": measured("racc_seen", "_mean"), "paper seen": as_printed("racc_seen", "_mean")} | TIME,
-    "table3": {name: WHO[name] for name in ("Objective", "Data", "Training")} | CLEAN | ROBUST | TIME,
-    "table4": {"Training": WHO["Training"]} | CLEAN | ROBUST | {
+    "table3": {name: WHO[name] for name in ("Objective", "Data", "Run on", "Training")} | CLEAN | ROBUST | TIME,
+    "table4": {name: WHO[name] for name in ("Run on", "Training")} | CLEAN | ROBUST | {
         "RACC % in training": plain("train_robust_pct", 2),
         "overfitted": lambda row, full: f"{row.overfitted_seeds} of {row.seeds}",
         "S_avg min/epoch": plain("speed_avg_min_per_epoch", 4),
         "paper S_avg": plain("paper_speed_avg_min_per_epoch", 4)} | TIME,
     "table6": {"T printed": plain("selection_freq_epochs", 0), "T here": plain("period", 0),
-               "selections": plain("selections", 0), "Training": WHO["Training"]} | CLEAN | ROBUST | TIME,
+               "selections": plain("selections", 0), "Run on": WHO["Run on"],
+               "Training": WHO["Training"]} | CLEAN | ROBUST | TIME,
 }  # fmt: skip
 ATTACKS = {"autoattack_l2": "Auto-l2", "autoattack_linf": "Auto-linf", "jpeg": "JPEG", "stadv": "StAdv",
            "recolor": "ReColor", "unseen_mean": "unseen mean", "ppgd": "PPGD", "lpa": "LPA",
@@ -280,10 +304,10 @@ def every_attack(table: pd.DataFrame) -> Iterable[dict]:
     """Table D4: a row of ours and, where there is one, the paper's below it."""
     columns = {"acc_pct": "Clean"} | {f"racc_{name}_pct": title for name, title in ATTACKS.items()}
     for _, row in table.iterrows():
-        yield {"Data": row.dataset, "Training": row.method_label,
+        yield {"Data": row.dataset, "Run on": run_on(row), "Training": row.method_label,
                **{title: fixed(row.get(name)) for name, title in columns.items()}, "T": fixed(row.time_s, 1, " s")}
         if pd.notna(row.get("paper_acc_pct")):
-            yield {"Data": row.dataset, "Training": IN_THE_PAPER,
+            yield {"Data": row.dataset, "Run on": "", "Training": IN_THE_PAPER,
                    **{title: fixed(row.get(f"paper_{name}")) for name, title in columns.items()},
                    "T": fixed(row.paper_time_min, 2, " min")}  # fmt: skip
 
@@ -293,12 +317,13 @@ def both_modes(table: pd.DataFrame) -> Iterable[dict]:
     for label, part in table.groupby("method_label", sort=False):
         rows = part.set_index("mode")
         for who, prefix in ((label, ""), (IN_THE_PAPER, "paper_")):
-            line = {"Training": who}
+            line = {"Run on": "" if prefix else run_on(part.iloc[0]), "Training": who}
+            known = set(line.values())
             for measure, title in (("acc_pct", "Clean %"), ("racc_pct", "RACC %"), ("time", "T")):
                 for modes, heading in ((("only_core", "full"), "ONLY-Core"), (("half_half",), "Half-Half")):
                     there = rows[rows.index.isin(modes)]
                     line[f"{title} {heading}"] = mode_cell(there.iloc[0], prefix, measure) if len(there) else "-"
-            if set(line.values()) != {who, "-"}:
+            if set(line.values()) - known != {"-"}:
                 yield line
 
 
@@ -314,8 +339,9 @@ def title(table: str, gathered: pd.DataFrame) -> str:
     sources = "; ".join(f"{name} is {part.data.iloc[0]}" for name, part in gathered.groupby("dataset", sort=False))
     networks = "; ".join(name for name in gathered.network.unique() if name not in MODELS.values())
     number = "one seed" if first.seeds == 1 else f"mean ± standard deviation of {first.seeds} seeds"
-    attacked = "".join(f" {what} on the first {first[name]:g} test images." for name, what in
-                       (("threats_n", "Attacks"), ("autoattack_n", "AA (AutoAttack)")) if name in gathered)  # fmt: skip
+    counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
+    attacked = "".join(f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
+                       for what, count in counts.items() if pd.notna(count))  # fmt: skip
     return (f"{params.read(table)['title']}. Profile {first.profile}, {number}. {sources}."
             + (f" Networks: {networks}." if networks else "") + attacked + f" Device: {first.device}.")  # fmt: skip
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from acslib.attacks import check_images, frozen
+from acslib.attacks import check_images, check_labels, frozen
 from acslib.perceptual import margin
 
 
@@ -39,6 +39,7 @@ class _Threat:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         check_images(images)
+        check_labels(model, labels)
         if self.bound == 0:
             return images.clone()
         return self.render(images, self.change(model, images, labels))
@@ -278,6 +279,7 @@ class AutoAttack:
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         check_images(images)
+        check_labels(model, labels)
         if self.epsilon == 0 or len(images) == 0:
             return images.clone()
         with frozen(model, self.mode), _untouched_globals(images.device):

@@ -29,7 +29,7 @@ def main() -> None:
 def report(run: params.Run, dataset: data.Dataset) -> None:
     model = runs.build_model(run.setting, dataset, 0, "cpu")
     how = runs.training_of(run, dataset.train.labels, 0, "cpu")
-    state = State(model, torch.optim.SGD(model.parameters(), run.setting.lr, momentum=run.setting.momentum))
+    state = State(model, runs.build_optimiser(run.setting, model))
     seconds = {"full": [], "select": [], "coreset": []}
     for _ in range(ROUNDS):
         for part, spent in seconds.items():

@@ -159,6 +159,13 @@ def test_images_outside_zero_one_are_refused(undefended, pgd, images, message):
         pgd(undefended, images, torch.zeros(2, dtype=torch.long))
 
 
+def test_labels_out_of_range_are_refused(undefended, pgd, batch):
+    labels = batch[1].clone()
+    labels[0] = 10
+    with pytest.raises(ValueError, match=r"span 0..10, the model has 10 classes: they must lie in 0..9"):
+        pgd(undefended, batch[0], labels)
+
+
 def test_bad_attack_is_refused():
     with pytest.raises(ValueError, match="l7"):
         PGD("l7", 0.1, 0.1, 1)

