@@ -78,11 +78,11 @@ $(TABLES) $(FIGURES):
 	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)
 
 ifneq (,$(filter $(TABLES) $(FIGURES) all paper records,$(MAKECMDGOALS)))
-RULES := build/$(subst /,_,$(RESULTS))-$(PROFILE)-seeds$(subst $() ,-,$(SEEDS)).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS)).mk
 include $(RULES)
 endif
 
-build/%.mk: $(wildcard params/*.yaml params/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
+$(RESULTS)/.make/%.mk: $(wildcard params/*.yaml params/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
 	@mkdir -p $(@D)
 	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@
 
@@ -102,12 +102,12 @@ no-run: $(STAMP)
 # it has changed, or when other seeds are asked for
 GATHERING := acslib/figures.py acslib/plots.py acslib/printed.py acslib/tables.py
 .PHONY: always
-$(addsuffix .seeds,$(addprefix $(RESULTS)/$(PROFILE)/.,$(TABLES) $(FIGURES))): always
+$(addsuffix .seeds,$(addprefix $(RESULTS)/.make/$(PROFILE)-,$(TABLES) $(FIGURES))): always
 	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@
 
 define gathered
 $(1): $(2)
-$(2): notebooks/$(1).ipynb $(GATHERING) $(RECORDS_$(1)) $(RESULTS)/$(PROFILE)/.$(1).seeds | $(STAMP)
+$(2): notebooks/$(1).ipynb $(GATHERING) $(RECORDS_$(1)) $(RESULTS)/.make/$(PROFILE)-$(1).seeds | $(STAMP)
 	@mkdir -p build/$(PROFILE)
 	OMP_NUM_THREADS=$(THREADS) $(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
 endef

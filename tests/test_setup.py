@@ -93,6 +93,26 @@ def test_one_run_is_one_command():
 # ---- what stands in the way of an environment
 
 
+def test_other_seeds_and_another_folder_are_gathered_anew(tmp_path):
+    """Real calls of make, with `true` in the place of Python: what it would gather is what it prints."""
+    results = tmp_path / "mine" / "results"
+
+    def gathers(seeds):
+        answer = make("table4", "PY=true", "-o", ".venv/.complete", f"ACS_RESULTS={results}", f"SEEDS={seeds}")
+        assert answer.returncode == 0, answer.stderr
+        (results / "demo").mkdir(exist_ok=True)
+        (results / "demo" / "table4.csv").touch()
+        return f'-r seeds "{seeds}"' in answer.stdout
+
+    assert gathers("0")
+    assert not gathers("0")
+    assert gathers("0 1 2")
+    assert not gathers("0 1 2")
+    assert gathers("0")
+    assert f"rm -rf {results}/demo {tmp_path}/mine/figures/demo" in make(
+        "-n", "clean-results", "CONFIRM=yes", f"ACS_RESULTS={results}").stdout  # fmt: skip
+
+
 def test_too_old_python_says_so_in_its_own_syntax(make_venv, monkeypatch):
     ast.parse((ROOT / "tools" / "make_venv.py").read_text(), feature_version=(3, 4))
     monkeypatch.setattr(make_venv.sys, "version_info", (3, 8, 18))
