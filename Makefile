@@ -71,8 +71,9 @@ all: $(TABLES) $(FIGURES) ## every table and figure in one profile
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)"
 
-publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps, with a page
+publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps, with a page; fill in README and claims
 	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
+	@$(PY) tools/claims.py
 
 $(TABLES) $(FIGURES):
 	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)

@@ -1,0 +1,275 @@
+"""Writes the tables of README.md and docs/claims.md from the CSVs in results/published: no number in them is typed.
+
+    python tools/claims.py
+
+fills every block `<!-- numbers: NAME -->` ... `<!-- end -->` with what the function NAME below gives. `make publish`
+calls it, and a test that it would change nothing.
+"""
+
+import re
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from acslib import page, tables
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "claims.md")
+PROFILES = ("demo", "mini")
+BLOCK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(<!-- end -->)", re.S)
+R18 = {"resnet18-trades-cifar10": "TRADES", "resnet18-linf-cifar10": "linf", "resnet18-l2-svhn": "l2"}
+METHODS = {"adv_craig": "CRAIG", "adv_gradmatch": "GradMatch", "random": "random", "adaptive_random": "adaptive random"}
+
+
+@cache
+def read(profile: str, name: str) -> pd.DataFrame:
+    return pd.read_csv(ROOT / "results" / "published" / profile / f"{name}.csv")
+
+
+def row(table: pd.DataFrame, **where) -> pd.Series:
+    """The only row with these values."""
+    for column, value in where.items():
+        table = table[table[column] == value]
+    assert len(table) == 1, f"{len(table)} rows have {where}"
+    return table.iloc[0]
+
+
+def signed(value: float) -> str:
+    return f"{value:+.1f}" if abs(value) >= 0.05 else "0.0"
+
+
+def counted(seeds: int) -> str:
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
+
+
+def spread(row: pd.Series, measure: str) -> str:
+    """Mean and, with several seeds, standard deviation."""
+    std = row[f"{measure}_std_pct"]
+    return f"{row[f'{measure}_pct']:.1f}" + (f" ± {std:.1f}" if row.seeds > 1 else "")
+
+
+def markdown(rows: list[dict]) -> str:
+    names = list(rows[0])
+    lines = [names, [":--", *["--:"] * (len(names) - 1)], *[[str(cell) for cell in row.values()] for row in rows]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def table1() -> str:
+    """README: the ResNet-18 rows of Table 1 in the demo."""
+    shown = tables.shown(read("demo", "table1"))
+    return page.markdown_table(shown[shown.Model == "ResNet-18"].drop(columns=["Model", "paper T min"])) + "\n"
+
+
+def time() -> str:
+    rows = []
+    for profile in PROFILES:
+        for method in ("adv_craig", "adv_gradmatch", "adaptive_random"):
+            line = {"speed-up by medians": f"`{profile}` {METHODS[method]}"}
+            for setting, title in R18.items():
+                run = row(read(profile, "table1"), setting=setting, method=method)
+                line[title] = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}"
+            rows.append(line)
+    return markdown(rows)
+
+
+def loss() -> str:
+    """GradMatch, adaptive random and the paper's GradMatch minus full training."""
+    rows = []
+    for profile, method, prefix in (("demo", "adv_gradmatch", "paper_"), *((profile, method, "") for profile in PROFILES
+                                    for method in ("adv_gradmatch", "adaptive_random"))):  # fmt: skip
+        who = "paper, ResNet-18, GradMatch" if prefix else f"`{profile}` {METHODS[method]}"
+        line = {"minus full training": who}
+        for setting in list(R18)[:2]:
+            run, full = (row(read(profile, "table1"), setting=setting, method=name) for name in (method, "full"))
+            for measure in ("acc", "racc"):
+                column = f"{prefix}{measure}_pct"
+                line[f"{R18[setting]} {measure.upper()}"] = signed(run[column] - full[column])
+        rows.append(line)
+    return markdown(rows)
+
+
+def sizes() -> str:
+    """Figure 4: GradMatch minus adaptive random (minus fixed random)."""
+    rows = []
+    for profile in PROFILES:
+        table = read(profile, "fig4").query("series == 'size'")
+        for measure in ("racc_pct", "acc_pct"):
+            mean = table.pivot_table(measure, "coreset_fraction", "method").sort_index(ascending=False)
+            gains = mean[["adaptive_random", "random"]].rsub(mean.adv_gradmatch, axis=0)
+            gains.loc["mean"] = gains.mean()
+            title = f"`{profile}`, {counted(table.seeds.iloc[0])}, {measure[:-4].upper()}"
+            cells = [f"{signed(gain.adaptive_random)} ({signed(gain.random)})" for _, gain in gains.iterrows()]
+            names = [f"{100 * size:g} %" if size != "mean" else size for size in gains.index]
+            rows.append({"GradMatch minus random": title} | dict(zip(names, cells, strict=True)))
+    return markdown(rows)
+
+
+def against() -> str:
+    """Tables 1 and 5: minus adaptive random, with the standard error of the choice of test images in brackets."""
+    rows = []
+    for profile in PROFILES:
+        found = {"table1": tables.against_adaptive(read(profile, "table1"))}
+        five = tables.against_adaptive(read(profile, "table5"))
+        found["table5"] = five[five["mode"] == "only_core"]
+        for method in ("adv_craig", "adv_gradmatch"):
+            line = {"RACC minus adaptive random's": f"`{profile}` {METHODS[method]}"}
+            for setting, title in R18.items():
+                gain = row(found["table1"], setting=setting, method=method)
+                line[title] = f"{signed(gain.difference)} ({gain.chance:.1f})"
+            gain, seeds = row(found["table5"], method=method), counted(read(profile, "table5").seeds.iloc[0])
+            line["linf, Table 5"] = f"{signed(gain.difference)} ({gain.chance:.1f}), {seeds}"
+            rows.append(line)
+    return markdown(rows)
+
+
+def solvers() -> str:
+    """GradMatch minus CRAIG."""
+    rows = []
+    for profile in PROFILES:
+        for measure in ("acc_pct", "racc_pct"):
+            line = {"GradMatch minus CRAIG": f"`{profile}` {measure[:-4].upper()}"}
+            for setting, title in R18.items():
+                ours, theirs = (row(read(profile, "table1"), setting=setting, method=f"adv_{name}")[measure]
+                                for name in ("gradmatch", "craig"))  # fmt: skip
+                line[title] = signed(ours - theirs)
+            rows.append(line)
+    return markdown(rows)
+
+
+def warm() -> str:
+    """Figure 4: GradMatch's RACC over warm starts."""
+    rows = []
+    for profile in PROFILES:
+        table = read(profile, "fig4")
+        mean = table[table.series == "warm_start"].groupby("warm_start").racc_pct.mean()
+        adaptive = table[(table.method == "adaptive_random") & (table.coreset_fraction == 0.5)].racc_pct.mean()
+        full = table[table.method == "full"].racc_pct.mean()
+        rows.append({"RACC, warm start": f"`{profile}`"}
+                    | {f"{100 * kappa:g} %": f"{racc:.1f}" for kappa, racc in mean.items()}
+                    | {"adaptive random, 60 %": f"{adaptive:.1f}", "full training": f"{full:.1f}"})  # fmt: skip
+    return markdown(rows)
+
+
+def period() -> str:
+    rows = []
+    for profile in PROFILES:
+        table = read(profile, "table6").dropna(subset="selection_freq_epochs")
+        for method in ("adv_craig", "adv_gradmatch", "adaptive_random"):
+            part = table[table.method == method].sort_values("selection_freq_epochs")
+            line = {"RACC (seconds selecting)": f"`{profile}` {METHODS[method]}"}
+            for run in part.itertuples():
+                cost = f" ({run.seconds_select:.1f})" if method != "adaptive_random" else ""
+                line[f"T = {run.selection_freq_epochs:g}"] = f"{run.racc_pct:.1f}{cost}"
+            rows.append(line)
+    return markdown(rows)
+
+
+def half() -> str:
+    rows = []
+    for profile in PROFILES:
+        table = read(profile, "table5")
+        for method in ("adv_craig", "adv_gradmatch", "adaptive_random"):
+            core, both = (row(table, method=method, mode=mode) for mode in ("only_core", "half_half"))
+            rows.append({
+                "Table 5": f"`{profile}` {METHODS[method]}", "clean, only core": spread(core, "acc"),
+                "half-half": spread(both, "acc"), "RACC, only core": spread(core, "racc"),
+                "half-half ": spread(both, "racc"),
+                "time, medians": f"x {both.time_median_s / core.time_median_s:.2f}",
+            })  # fmt: skip
+    return markdown(rows)
+
+
+def radius() -> str:
+    """Figure 3 at some of its norms, in units of the training's."""
+    curves = {("PGD", "full"): "full PGD", ("PGD", "adv_gradmatch"): "GradMatch",
+              ("PGD", "adaptive_random"): "adaptive random", ("FAT", "full"): "full FAT"}  # fmt: skip
+    rows = []
+    for profile in reversed(PROFILES):
+        table = read(profile, "fig3")
+        table = table.assign(norm=(table.epsilon_255 / table.training_epsilon_255).round(3))
+        for key, part in table.groupby(["curve", "method"], sort=False):
+            mean = part.groupby("norm").racc_pct.mean()
+            rows.append({"norm of the attack": f"`{profile}` {curves[key]}"}
+                        | {f"{norm:g}": f"{mean[norm]:.1f}" for norm in (0, 0.5, 1, 1.25, 1.5, 1.75, 2)})  # fmt: skip
+    return markdown(rows)
+
+
+def fast() -> str:
+    """Table 4."""
+    rows = []
+    for profile in PROFILES:
+        for run in read(profile, "table4").itertuples():
+            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+            rows.append({"FAT": f"`{profile}` {METHODS.get(run.method, 'full')}", "speed-up": speed,
+                         "ACC": f"{run.acc_pct:.1f}", "RACC": f"{run.racc_pct:.1f}",
+                         "RACC, training's own attack": f"{run.train_robust_pct:.1f}"})  # fmt: skip
+    return markdown([line for line in rows if " random" not in line["FAT"] or "adaptive" in line["FAT"]])
+
+
+def perceptual() -> str:
+    """Table 2."""
+    rows = []
+    for profile in PROFILES:
+        for run in read(profile, "table2").itertuples():
+            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+            rows.append({"Fast-LPA": f"`{profile}` {run.dataset} {METHODS.get(run.method, 'full')}", "speed-up": speed,
+                         "clean": f"{run.acc_pct:.1f}", "unseen RACC": f"{run.racc_unseen_mean_pct:.1f}",
+                         "seen RACC": f"{run.racc_seen_mean_pct:.1f}"})  # fmt: skip
+    return markdown([line for line in rows if not re.search(r"\d random", line["Fast-LPA"])])
+
+
+def early() -> str:
+    """Table 3, linf."""
+    rows = []
+    for profile in PROFILES:
+        table = read(profile, "table3")
+        for run in table[table.setting == "wrn28_10-linf-cifar10"].itertuples():
+            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+            rows.append({"half the epochs": f"`{profile}` {METHODS.get(run.method, 'full')}", "speed-up": speed,
+                         "ACC": f"{run.acc_pct:.1f}", "RACC": f"{run.racc_pct:.1f}"})  # fmt: skip
+    return markdown([line for line in rows if not line["half the epochs"].endswith("` random")])
+
+
+def versions() -> str:
+    """Figure 5: RACC (speed-up) by size."""
+    rows = []
+    for profile in reversed(PROFILES):
+        table = read(profile, "fig5").dropna(subset="version")
+        for (method, version), part in table.groupby(["method", "version"], sort=False):
+            mean = part.groupby("coreset_fraction")[["racc_pct", "speedup_median_x"]].mean().sort_index(ascending=False)
+            who = METHODS[method] + ("" if method == "adaptive_random" else f", {version}")
+            rows.append({"RACC (speed-up)": f"`{profile}` {who}"}
+                        | {f"{100 * size:g} %": f"{run.racc_pct:.1f} ({run.speedup_median_x:.1f})"
+                           for size, run in mean.iterrows()})  # fmt: skip
+    return markdown(rows)
+
+
+def gradient() -> str:
+    """Relative gradient errors in Table 1."""
+    rows = []
+    for profile in PROFILES:
+        for method in ("adv_gradmatch", "adv_craig"):
+            line = {"relative gradient error (random's)": f"`{profile}` {METHODS[method]}"}
+            for setting, title in R18.items():
+                run = row(read(profile, "table1"), setting=setting, method=method)
+                line[title] = f"{run.gradient_error:.2f} ({run.random_gradient_error:.2f})"
+            rows.append(line)
+    return markdown(rows)
+
+
+def filled(text: str) -> str:
+    """The document with every block as it should be. Raises KeyError for a block that no function writes."""
+    return BLOCK.sub(lambda found: found[1] + globals()[found[2]]() + found[3], text)
+
+
+def main() -> None:
+    for document in DOCUMENTS:
+        text = document.read_text()
+        if (new := filled(text)) != text:
+            document.write_text(new)
+            print(document.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()
