@@ -22,6 +22,7 @@ METHODS = ("full", "craig", "gradmatch", "random", "adaptive_random")
 FOLDER = Path(os.environ.get("ACS_PARAMS") or Path(__file__).parent.parent / "params")
 CORESET_ONLY = {"coreset_fraction", "period", "period_factor", "warm_start", "schedule", "granularity", "half_half",
                 "selection_steps", "selection_batch_size", "gradient_layer"}  # fmt: skip
+# what training does not depend on; `sample` only permits data, which a checkpoint names itself
 EVALUATION_ONLY = {"evaluation_epsilon", "evaluation_step", "evaluation_steps", "evaluation_restarts", "autoattack",
                    "autoattack_n", "threats_n", "threats_effort", "sample"}  # fmt: skip
 
