@@ -148,12 +148,13 @@ def tradeoff(gathered: pd.DataFrame) -> Figure:
             method = row.method.removeprefix("adv_")
             spread = row.racc_std_pct if row.seeds > 1 else None
             size = 9 if method == "full" else 7
-            axis.errorbar(row.speedup_x, row.racc_pct, spread, fmt=MARKERS[method], color=COLOURS[method], ms=size)
+            look = {"fmt": MARKERS[method], "color": COLOURS[method], "ms": size}
+            axis.errorbar(row.speedup_median_x, row.racc_pct, spread, **look)
             if pd.notna(row.get("paper_racc_pct")):
                 axis.plot(row.paper_speedup_x, row.paper_racc_pct, MARKERS[method], color="#BBBBBB", fillstyle="none")
         first = gathered[gathered.setting == name].iloc[0]
         axis.set_title(f"{first.model}\n{tables.OBJECTIVES[name.split('-')[1]]}, {first.dataset}", fontsize=9)
-        axis.set(xlabel="speed-up", ylabel="robust accuracy (%)")
+        axis.set(xlabel="speed-up (medians of epochs)", ylabel="robust accuracy (%)")
         axis.margins(0.15)
     handles = [plt.Line2D([], [], marker=MARKERS[m], color=COLOURS[m], linestyle="") for m in COLOURS]
     handles.append(plt.Line2D([], [], marker="o", color="#BBBBBB", fillstyle="none", linestyle=""))

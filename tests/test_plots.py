@@ -1,5 +1,7 @@
 """Figures 1 to 5: what relative errors are, what the CSVs hold, and that drawings show what the tables say."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -258,3 +260,12 @@ def test_sample_gradients_are_those_of_a_selection(trained):
     again = plots.sample_gradients(run, model, data, 0, 30)
     assert len(gradients) == 30
     assert torch.equal(gradients.errors, again.errors)
+
+
+@pytest.mark.parametrize("profile", ["demo", "mini"])
+@pytest.mark.parametrize("number", [3, 4, 5])
+def test_what_is_published_can_be_drawn(profile, number):
+    """A CSV of an older version would lack what the axes show."""
+    table = pd.read_csv(Path(__file__).parents[1] / "results" / "published" / profile / f"fig{number}.csv")
+    figure = getattr(plots, f"figure{number}")(table)
+    assert all(axis.lines or axis.collections for axis in figure.axes)

@@ -56,6 +56,15 @@ def test_medians_leave_out_what_slowed_a_few_epochs():
     assert tables.median_total([]) == 0
 
 
+def test_speed_up_is_told_within_the_run_where_it_can_be():
+    """Full epochs of 10 s in this run, 20 s in the full training, which another hour slowed: 200 s over 100 s."""
+    full = pd.DataFrame({"full_epoch": [20.0], "median_total": [400.0]})
+    warm = pd.DataFrame({"full_epoch": [10.0], "median_total": [100.0]})
+    assert tables.speedup_by_medians(warm, full, 20) == 2
+    assert tables.speedup_by_medians(warm.assign(full_epoch=float("nan")), full, 20) == 4
+    assert tables.speedup_by_medians(full, full, 20) == 1
+
+
 def test_means_spreads_and_paired_differences_by_hand(gathered):
     """Accuracies over two seeds: full .90 and .88 clean, .50 and .51 robust; GradMatch .88, .86 and .44, .47."""
     rows = gathered["table3"][gathered["table3"].setting == "wrn28_10-linf-cifar10"].set_index("method")
