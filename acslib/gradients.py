@@ -226,10 +226,6 @@ def _empty_square(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.from_numpy(np.empty((n, n), str(dtype).removeprefix("torch.")))
 
 
-def _describe(value) -> str:
-    return f"{value.dtype} of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
 def _add_sum(out: Tensor, part: LastLayerGradients, weights: Tensor | None = None) -> None:
     for errors, features in part.terms:
         errors = errors if weights is None else errors * weights[:, None]

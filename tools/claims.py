@@ -61,16 +61,21 @@ def table1() -> str:
     return page.markdown_table(shown[shown.Model == "ResNet-18"].drop(columns=["Model", "paper T min"])) + "\n"
 
 
+def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
+    """Table 1's ResNet-18 settings as columns: `cell(row)` of each profile and method."""
+    return markdown([
+        {title: f"`{profile}` {METHODS[method]}"}
+        | {name: cell(row(read(profile, "table1"), setting=setting, method=method)) for setting, name in R18.items()}
+        for profile in PROFILES for method in methods
+    ])  # fmt: skip
+
+
+def of_ceiling(run) -> str:
+    return f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+
+
 def time() -> str:
-    rows = []
-    for profile in PROFILES:
-        for method in ("adv_craig", "adv_gradmatch", "adaptive_random"):
-            line = {"speed-up by medians": f"`{profile}` {METHODS[method]}"}
-            for setting, title in R18.items():
-                run = row(read(profile, "table1"), setting=setting, method=method)
-                line[title] = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}"
-            rows.append(line)
-    return markdown(rows)
+    return by_setting("speed-up by medians", ("adv_craig", "adv_gradmatch", "adaptive_random"), of_ceiling)
 
 
 def loss() -> str:
@@ -195,40 +200,30 @@ def radius() -> str:
     return markdown(rows)
 
 
-def fast() -> str:
-    """Table 4."""
+def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who="") -> str:
+    """A line a run, all but the fixed random subset's: its speed-up and measures. `which`: a query; `who`: a column."""
     rows = []
     for profile in PROFILES:
-        for run in read(profile, "table4").itertuples():
-            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
-            rows.append({"FAT": f"`{profile}` {METHODS.get(run.method, 'full')}", "speed-up": speed,
-                         "ACC": f"{run.acc_pct:.1f}", "RACC": f"{run.racc_pct:.1f}",
-                         "RACC, training's own attack": f"{run.train_robust_pct:.1f}"})  # fmt: skip
-    return markdown([line for line in rows if " random" not in line["FAT"] or "adaptive" in line["FAT"]])
+        for _, run in read(profile, table).query(f"method != 'random'{which}").iterrows():
+            name = " ".join(filter(None, [f"`{profile}`", run.get(who), METHODS.get(run.method, "full")]))
+            rows.append({title: name, "speed-up": of_ceiling(run)}
+                        | {heading: f"{run[column]:.1f}" for heading, column in measures.items()})  # fmt: skip
+    return markdown(rows)
+
+
+def fast() -> str:
+    measures = {"ACC": "acc_pct", "RACC": "racc_pct", "RACC, training's own attack": "train_robust_pct"}
+    return by_run("FAT", "table4", measures)
 
 
 def perceptual() -> str:
-    """Table 2."""
-    rows = []
-    for profile in PROFILES:
-        for run in read(profile, "table2").itertuples():
-            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
-            rows.append({"Fast-LPA": f"`{profile}` {run.dataset} {METHODS.get(run.method, 'full')}", "speed-up": speed,
-                         "clean": f"{run.acc_pct:.1f}", "unseen RACC": f"{run.racc_unseen_mean_pct:.1f}",
-                         "seen RACC": f"{run.racc_seen_mean_pct:.1f}"})  # fmt: skip
-    return markdown([line for line in rows if not re.search(r"\d random", line["Fast-LPA"])])
+    measures = {"clean": "acc_pct", "unseen RACC": "racc_unseen_mean_pct", "seen RACC": "racc_seen_mean_pct"}
+    return by_run("Fast-LPA", "table2", measures, who="dataset")
 
 
 def early() -> str:
-    """Table 3, linf."""
-    rows = []
-    for profile in PROFILES:
-        table = read(profile, "table3")
-        for run in table[table.setting == "wrn28_10-linf-cifar10"].itertuples():
-            speed = f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
-            rows.append({"half the epochs": f"`{profile}` {METHODS.get(run.method, 'full')}", "speed-up": speed,
-                         "ACC": f"{run.acc_pct:.1f}", "RACC": f"{run.racc_pct:.1f}"})  # fmt: skip
-    return markdown([line for line in rows if not line["half the epochs"].endswith("` random")])
+    linf = " and setting == 'wrn28_10-linf-cifar10'"
+    return by_run("half the epochs", "table3", {"ACC": "acc_pct", "RACC": "racc_pct"}, linf)
 
 
 def versions() -> str:
@@ -246,16 +241,8 @@ def versions() -> str:
 
 
 def gradient() -> str:
-    """Relative gradient errors in Table 1."""
-    rows = []
-    for profile in PROFILES:
-        for method in ("adv_gradmatch", "adv_craig"):
-            line = {"relative gradient error (random's)": f"`{profile}` {METHODS[method]}"}
-            for setting, title in R18.items():
-                run = row(read(profile, "table1"), setting=setting, method=method)
-                line[title] = f"{run.gradient_error:.2f} ({run.random_gradient_error:.2f})"
-            rows.append(line)
-    return markdown(rows)
+    return by_setting("relative gradient error (random's)", ("adv_gradmatch", "adv_craig"),
+                      lambda run: f"{run.gradient_error:.2f} ({run.random_gradient_error:.2f})")  # fmt: skip
 
 
 def filled(text: str) -> str:
