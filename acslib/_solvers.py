@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy.linalg.blas import dgemm
 
 TIE = 1e-12  # candidates closer than this, relative to the largest first score, tie: the lower index wins
 DUPLICATE = 1e-13  # squared distances below this share of |g_i|^2 + |g_j|^2 are rounding
 RANK = 1e-12  # an atom with less than this share of its squared norm outside the span of the others depends on them
-PANEL = 96  # candidates kept orthogonal together: 64 to 128 cost about the same, 32 a third more
+PANEL = 160  # candidates kept orthogonal together: 128 to 192 cost about the same, 96 a sixth more
+BLOCK = 32  # picks after which the panel is made orthogonal to them
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 
 
@@ -85,12 +87,12 @@ class MatchingPursuit:
     would turn negative leave, and the search goes on.
 
     The atoms chosen next are mostly among those best aligned now. So their Gram rows are fetched and orthogonalised
-    against the support a panel at a time, by matrix products, and each pick then only meets the panel's earlier ones;
-    a pick from outside opens the next panel. The picks are those of the textbook algorithm.
+    against the support a panel at a time, by matrix products, and each pick then only meets the last few ones; a pick
+    from outside renews the panel. The picks are those of the textbook algorithm.
 
-    rows: callable, indices (b,) -> Gram rows (b, n). correlations: (n,) `<g_i, target>`. diagonal: (n,) `|g_i|^2`.
-    norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered, `weights`, `trace` (the relative
-    error, square root of the objective over |target|, after each pick) and `reason`.
+    rows: callable, indices (b,) -> Gram rows (b, n), a new array. correlations: (n,) `<g_i, target>`. diagonal: (n,)
+    `|g_i|^2`. norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered, `weights`, `trace` (the
+    relative error, square root of the objective over |target|, after each pick) and `reason`.
     """
 
     def __init__(self, rows, correlations, diagonal, norm2, budget, *, ridge=0.0, tolerance=0.0, nonnegative=True):
@@ -106,7 +108,11 @@ class MatchingPursuit:
         self.size, self.clock = 0, 0
         self.support, self.entered, self.w = np.empty(budget, np.int64), np.empty(budget, np.int64), np.zeros(budget)
         self.kept, self.root = np.empty((budget, n)), np.zeros((budget, budget))
-        self.panel, self.opened_at = {}, 0
+        # the panel: candidates, their places, Gram rows made orthogonal to the support of size `advanced_to`, and what
+        # of the support makes up the difference; `orthogonal` has the directions added to the support since then
+        self.members, self.panel, self.advanced_to = np.empty(0, np.int64), {}, 0
+        self.deflated, self.solved = np.empty((0, n)), np.empty((0, 0))
+        self.orthogonal = np.empty((BLOCK, n))
 
     def run(self) -> MatchingPursuit:
         while (reason := self._stop()) is None:
@@ -143,38 +149,42 @@ class MatchingPursuit:
         return np.where(self.chosen | self.blocked, -np.inf, scores)
 
     def _open_panel(self) -> None:
-        """The Gram rows of the best candidates, orthogonal to the support; those of the last panel are kept."""
+        """The best candidates take the place of those that no longer are, with Gram rows orthogonal to the support."""
+        self._advance()
         t, scores = self.size, self._scores()
         width = min(PANEL, len(scores))
-        members = np.argpartition(scores, -width)[-width:]
-        members = np.union1d(members[scores[members] > self.floor], self.pick)
-        known = np.array([atom in self.panel for atom in members.tolist()])
-        carried, fresh = members[known], members[~known]
-        rows, root, kept = self.rows(fresh), self.root[:t, :t], self.kept[:t]
+        best = np.argpartition(scores, -width)[-width:]
+        wanted = np.union1d(best[scores[best] > self.floor], self.pick)
+        fresh = np.setdiff1d(wanted, self.members)
+        rows, root, kept = np.require(self.rows(fresh), np.float64, "CW"), self.root[:t, :t], self.kept[:t]
         solved = rows[:, self.support[:t]] @ root.T @ root
-        deflated = rows - solved @ kept
-        if len(carried):
-            positions = [self.panel[atom] for atom in carried.tolist()]
-            updated = self._updated(positions, carried)
-            rows = np.concatenate([self.panel_rows[positions], rows])
-            deflated, solved = map(np.concatenate, zip(updated, (deflated, solved), strict=True))
-        self.panel_rows, self.deflated, self.solved, self.opened_at = rows, deflated, solved, t
-        self.panel = {atom: position for position, atom in enumerate([*carried.tolist(), *fresh.tolist()])}
-        self.orthogonal = np.empty((len(members), len(scores)))
+        _subtract_product(rows, solved, kept)
+        entering = {"members": fresh, "solved": solved, "deflated": rows}
+        places = np.flatnonzero(~np.isin(self.members, wanted))[: len(fresh)]
+        for name, values in entering.items():
+            present = getattr(self, name)
+            present[places] = values[: len(places)]
+            setattr(self, name, np.concatenate([present, values[len(places) :]]))
+        self.panel = {atom: position for position, atom in enumerate(self.members.tolist())}
 
-    def _updated(self, positions, atoms) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the panel made orthogonal to its picks too, and what of the support they were explained by."""
-        start, t = self.opened_at, self.size
+    def _advance(self) -> None:
+        """Make the panel orthogonal to the picks since the last time, too."""
+        start, t = self.advanced_to, self.size
         earlier = self.orthogonal[: t - start]
-        overlap = earlier[:, atoms].T
+        overlap = earlier[:, self.members].T
         solved = overlap @ self.root[start:t, :t]
-        solved[..., :start] += self.solved[positions]
-        return self.deflated[positions] - overlap @ earlier, solved
+        solved[:, :start] += self.solved
+        _subtract_product(self.deflated, overlap, earlier)
+        self.solved, self.advanced_to = solved, t
 
     def _add(self, atom: int) -> None:
         """One pick: a step of the progressive Cholesky factorisation, then new weights for all atoms."""
         t, position = self.size, self.panel[atom]
-        row, solved = self._updated(position, atom)
+        earlier = self.orthogonal[: t - self.advanced_to]
+        overlap = earlier[:, atom]
+        row = self.deflated[position] - overlap @ earlier
+        solved = overlap @ self.root[self.advanced_to : t, :t]
+        solved[: self.advanced_to] += self.solved[position]
         pivot = row[atom] + self.ridge
         gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
         if gain <= ROUNDING * self.norm2:
@@ -183,9 +193,9 @@ class MatchingPursuit:
         scale = np.sqrt(pivot)
         direction = self.root[t, : t + 1]
         direction[:t], direction[t] = -solved / scale, 1 / scale
-        orthogonal = self.orthogonal[t - self.opened_at]
+        orthogonal = self.orthogonal[len(earlier)]
         orthogonal[:] = row / scale
-        self.kept[t], self.support[t], self.entered[t], self.w[t] = self.panel_rows[position], atom, self.clock, 0.0
+        self.kept[t], self.support[t], self.entered[t], self.w[t] = self.rows(np.array([atom])), atom, self.clock, 0.0
         self.chosen[atom] = True
         self.size, self.clock = t + 1, self.clock + 1
         step = self.residual[atom] / scale
@@ -197,10 +207,13 @@ class MatchingPursuit:
             self.residual -= step * orthogonal
             self.error2 -= gain
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+        if self.size - self.advanced_to == BLOCK:
+            self._advance()
 
     def _drop(self, trial: np.ndarray, atom: int) -> None:
         """Walk from the feasible weights towards the trial ones; atoms that reach zero on the way leave."""
         feasible = self.w[: self.size].copy()
+        self._advance()
         while trial.min() <= 0:
             share = np.where(trial <= 0, feasible / np.where(trial <= 0, feasible - trial, 1.0), np.inf)
             leaving = int(share.argmin())
@@ -210,7 +223,7 @@ class MatchingPursuit:
             feasible, trial = _without(feasible, leaving), _without(trial, leaving)
             self._remove(leaving)
         t = self.size
-        self.w[:t], self.panel, self.opened_at = trial, {}, t
+        self.w[:t], self.advanced_to = trial, t
         self.residual = self.correlations - trial @ self.kept[:t]
         before, self.error2 = self.error2, self.norm2 - trial @ self.correlations[self.support[:t]]
         if self.error2 < before - ROUNDING * self.norm2:
@@ -225,12 +238,24 @@ class MatchingPursuit:
         normal = root[:, position].copy()
         normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
         root -= np.outer(normal, (2 / (normal @ normal)) * (normal @ root))
+        given_back = root[last] @ self.kept[: self.size]  # the panel is no longer orthogonal to this direction
+        shares = given_back[self.members]
+        _subtract_product(self.deflated, -shares[:, None], given_back[None])
+        self.solved -= np.outer(shares, root[last])
+        self.solved[:, position] = self.solved[:, last]
+        self.solved = self.solved[:, :last]
         root[:, position] = root[:, last]
         root[last], root[:, last] = 0.0, 0.0
         self.chosen[self.support[position]] = False
         for values in (self.support, self.entered, self.kept):
             values[position] = values[last]
         self.size = last
+
+
+def _subtract_product(values: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """`values -= left @ right` in place; `values` must be a float64 array in C order."""
+    if left.size:
+        dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
 
 
 def _without(values: np.ndarray, position: int) -> np.ndarray:

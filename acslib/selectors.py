@@ -21,6 +21,8 @@ from torch import Tensor
 from acslib._solvers import MatchingPursuit, facility_location, to_distances
 from acslib.gradients import LastLayerGradients, as_gradients, check_gram, check_integers
 
+KEPT_ROWS = 2  # Gram rows that the pursuit keeps at hand, in budgets
+
 Gradients = LastLayerGradients | Tensor
 Selector = Callable[[Gradients, int], "Coreset"]
 
@@ -90,12 +92,12 @@ def gradmatch(
     objective is |missing|^2 + lambda |weights|^2. Raises ValueError for a budget outside 0..n, non-finite gradients
     or a target of another length.
     """
-    gradients = as_gradients(gradients)
+    gradients = as_gradients(gradients).to(torch.float64)
     budget = _check_budget(budget, len(gradients))
     ridge, tolerance = _check_not_negative("ridge", ridge), _check_not_negative("tolerance", tolerance)
     diagonal = _check_finite(gradients)
-    target = gradients.total(dtype=torch.float64) if target is None else target
-    correlations = _to_numpy(gradients.correlations(target, dtype=torch.float64))
+    target = gradients.total() if target is None else target
+    correlations = _to_numpy(gradients.correlations(target))
     norm2 = float(target.double().square().sum())
     if not math.isfinite(norm2):
         raise ValueError(f"the target's squared norm is {norm2}; give a finite target")
@@ -212,13 +214,25 @@ def _in_order_of_picks(coreset: Coreset) -> Tensor:
 
 
 def _rows_of(gradients: LastLayerGradients, budget: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives Gram rows to the pursuit: the whole matrix, unless so few are wanted that fetching them is cheaper."""
-    check_gram(budget, len(gradients))
+    """What gives Gram rows to the pursuit: the whole matrix, unless so few are wanted that fetching them is cheaper.
+
+    Candidates leave the pursuit's panel and come back, so what was fetched is kept, until it is KEPT_ROWS budgets.
+    """
+    check_gram(KEPT_ROWS * budget, len(gradients))
     if 8 * budget >= len(gradients):
-        gram = _to_numpy(gradients.gram(dtype=torch.float64))
+        gram = _to_numpy(gradients.gram())
         return gram.__getitem__
-    double = gradients.to(torch.float64)
-    return lambda rows: _to_numpy(double.gram_rows(torch.from_numpy(rows).to(double.device)))
+    fetched: dict[int, np.ndarray] = {}
+
+    def rows(wanted: np.ndarray) -> np.ndarray:
+        if len(fetched) > KEPT_ROWS * budget:
+            fetched.clear()
+        missing = [sample for sample in wanted.tolist() if sample not in fetched]
+        if missing:
+            fetched.update(zip(missing, _to_numpy(gradients.gram_rows(torch.tensor(missing))), strict=True))
+        return np.stack([fetched[sample] for sample in wanted.tolist()])
+
+    return rows
 
 
 def _to_numpy(values: Tensor) -> np.ndarray:

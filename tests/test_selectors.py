@@ -78,16 +78,30 @@ def test_unconstrained_pursuit_takes_every_step_of_the_textbook(seed, ridge):
     np.testing.assert_allclose(coreset.weights, weights[np.argsort(picks)], rtol=1e-9)
 
 
-def test_panels_do_not_change_the_picks(monkeypatch):
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("nonnegative", [False, True])
+def test_panels_do_not_change_the_picks(monkeypatch, nonnegative, ridge):
     gradients, _ = network_like(400, width=60)
-    for nonnegative in (False, True):
-        monkeypatch.setattr(_solvers, "PANEL", 96)
-        expected = gradmatch(gradients, 150, nonnegative=nonnegative)
-        for panel in (1, 7):
-            monkeypatch.setattr(_solvers, "PANEL", panel)
-            found = gradmatch(gradients, 150, nonnegative=nonnegative)
-            assert torch.equal(found.picks, expected.picks)
-            torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=1e-12)
+    expected = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
+    assert (len(expected.trace) > 150) == nonnegative, "the weights' sign should make atoms leave"
+    for panel, block in ((1, 1), (7, 2), (7, 32), (400, 5)):
+        monkeypatch.setattr(_solvers, "PANEL", panel)
+        monkeypatch.setattr(_solvers, "BLOCK", block)
+        found = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
+        assert torch.equal(found.picks, expected.picks)
+        torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=1e-12)
+
+
+def test_gram_rows_are_fetched_once(monkeypatch):
+    gradients, _ = network_like(400, width=60)
+    expected = gradmatch(gradients, 40)
+    fetch, fetched = LastLayerGradients.gram_rows, []
+    monkeypatch.setattr(_solvers, "PANEL", 5)  # so narrow that candidates leave it and come back
+    monkeypatch.setattr(LastLayerGradients, "gram_rows", lambda self, rows: fetched.extend(rows) or fetch(self, rows))
+    assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
+    assert len(fetched) == len(set(map(int, fetched))) >= 40
+    monkeypatch.setattr(selectors, "KEPT_ROWS", 0)  # every row is forgotten at once
+    assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
 
 
 @seeds
