@@ -179,7 +179,3 @@ def _imagenet100(n: int = 126_000, classes: int = 100, width: int = 2048):
     coreset = batch_wise(gradmatch, gradients, 128, n // 2)
     seconds["coreset"] = time.process_time() - started
     return seconds, sums_gb, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, len(coreset)
-
-
-if __name__ == "__main__":
-    main()
