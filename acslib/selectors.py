@@ -229,7 +229,8 @@ def _rows_of(gradients: LastLayerGradients, budget: int) -> Callable[[np.ndarray
             fetched.clear()
         missing = [sample for sample in wanted.tolist() if sample not in fetched]
         if missing:
-            fetched.update(zip(missing, _to_numpy(gradients.gram_rows(torch.tensor(missing))), strict=True))
+            found = gradients.gram_rows(torch.tensor(missing, device=gradients.device))
+            fetched.update(zip(missing, _to_numpy(found), strict=True))
         return np.stack([fetched[sample] for sample in wanted.tolist()])
 
     return rows
