@@ -164,7 +164,8 @@ class MatchingPursuit:
         for name, values in entering.items():
             present = getattr(self, name)
             present[places] = values[: len(places)]
-            setattr(self, name, np.concatenate([present, values[len(places) :]]))
+            if len(values) > len(places):
+                setattr(self, name, np.concatenate([present, values[len(places) :]]))
         self.panel = {atom: position for position, atom in enumerate(self.members.tolist())}
 
     def _advance(self) -> None:

@@ -25,8 +25,8 @@ class LastLayerGradients:
     errors: (n, C), d loss_i / d logits_i, as in eq. (18). features: (n, D), what the last layer saw; None stands for
     the bias part alone, `g_i = errors_i`. errors2 (n, C), features2 (n, D): the terms of eq. (22) that go through the
     adversarial image. A gradient read as a vector has d = C (D + 1) entries: the (C, D + 1) matrix `[dW, db]`, row by
-    row. Methods compute in `dtype`, by default that of the factors and at least float32. Raises ValueError for shapes,
-    types or devices that do not fit together.
+    row. Methods compute in `dtype`, by default that of the factors, and at least in float32. Raises ValueError for
+    shapes, types or devices that do not fit together.
     """
 
     errors: Tensor
@@ -93,7 +93,7 @@ class LastLayerGradients:
         return LastLayerGradients(self.errors if self.errors2 is None else self.errors + self.errors2)
 
     def _working(self, dtype: torch.dtype | None) -> torch.dtype:
-        return dtype or torch.promote_types(self.dtype, torch.float32)
+        return torch.promote_types(dtype or self.dtype, torch.float32)
 
     def _blocks(self) -> Iterator[slice]:
         rows = max(1, BLOCK_ELEMENTS // max(self.matrix_shape))
@@ -131,7 +131,7 @@ class LastLayerGradients:
         out = torch.zeros(len(self), dtype=dtype, device=self.device)
         for block in self._blocks():
             for errors, features in self[block].to(dtype).terms:
-                seen = matrix[:, -1] if features is None else features @ matrix[:, :-1].T + matrix[:, -1]
+                seen = matrix[:, -1] if features is None else _matmul(features, matrix[:, :-1].T) + matrix[:, -1]
                 out[block] += (errors * seen).sum(1)
         return out
 
@@ -230,12 +230,19 @@ def _add_sum(out: Tensor, part: LastLayerGradients, weights: Tensor | None = Non
     for errors, features in part.terms:
         errors = errors if weights is None else errors * weights[:, None]
         if features is not None:
-            out[:, :-1] += errors.T @ features
+            out[:, :-1] += _matmul(errors.T, features)
         out[:, -1] += errors.sum(0)
 
 
+def _matmul(x: Tensor, y: Tensor) -> Tensor:
+    """`x @ y`; on the CPU by numpy's BLAS, which for few rows or columns is up to three times faster than torch's."""
+    if x.device.type != "cpu" or x.requires_grad or y.requires_grad:
+        return x @ y
+    return torch.from_numpy(x.numpy() @ y.numpy())
+
+
 def _products(x: Tensor, y: Tensor) -> Tensor:
-    return x @ y.T
+    return _matmul(x, y.T)
 
 
 def _inner(left: LastLayerGradients, right: LastLayerGradients, product) -> Tensor:

@@ -125,6 +125,7 @@ def test_gram_is_right_across_its_blocks():
 def test_half_precision_factors_are_worked_on_in_single():
     gradients = make(dtype=torch.bfloat16)
     assert gradients.total().dtype == gradients.gram().dtype == torch.float32
+    assert gradients.total(dtype=torch.bfloat16).dtype == torch.float32
     exact = gradients.to(torch.float64)
     torch.testing.assert_close(gradients.gram(dtype=torch.float64), exact.gram(), rtol=1e-14, atol=1e-14)
 
@@ -134,6 +135,18 @@ def test_gradients_of_a_live_graph_are_detached():
     gradients = LastLayerGradients(features[:, :CLASSES] * 2, features)
     assert not gradients.gram().requires_grad
     assert not gradients.total().requires_grad
+
+
+def test_weights_and_vectors_may_be_differentiated():
+    gradients = make(n=12, terms=2)
+    weights = torch.rand(12, dtype=torch.float64, requires_grad=True)
+    vector = torch.randn(gradients.shape[1], dtype=torch.float64, requires_grad=True)
+    dense = gradients.dense()
+    by_weights, by_vector = torch.autograd.grad(gradients.total(weights) @ vector, [weights, vector])
+    torch.testing.assert_close(by_weights, dense @ vector)
+    torch.testing.assert_close(by_vector, dense.T @ weights)
+    slope = torch.autograd.grad(gradients.correlations(vector) @ weights, vector)[0]
+    torch.testing.assert_close(slope, dense.T @ weights)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a stretch of code")
