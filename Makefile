@@ -8,15 +8,22 @@
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
 ## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
 ## RUN, SEED what `make run` trains
-## ACS_RESULTS, ACS_DATA, ACS_CACHE   folders of results, of images at hand, of images decoded; see the README
+## ACS_RESULTS, ACS_PARAMS, ACS_DATA, ACS_CACHE   folders of results, parameters, images at hand and images decoded
+## ACS_MIRROR, ACS_OFFLINE   where else images are, and whether the network may be used; see the README
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
 PROFILE ?= demo
 SEEDS ?= 0
 SEED ?= 0
 DATA ?= digits
+# $(call need,NAME,pattern,what it must be): the value of NAME, or the end
+need = $(if $(shell printf '%s\n' '$($1)' | grep -xE '$2'),,$(error $1 is "$($1)": give $3))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 JOBS ?= $(if $(filter full,$(PROFILE)),1,$(CORES))
+$(call need,JOBS,[1-9][0-9]*,a whole number from 1 on)
 THREADS ?= $(shell echo $$(($(CORES) / $(JOBS) > 0 ? $(CORES) / $(JOBS) : 1)))
+$(call need,THREADS,[1-9][0-9]*,a whole number from 1 on)
+$(call need,PROFILE,[A-Za-z0-9_-]+,a profile as params/profiles names it)
+$(call need,SEED,[0-9]+,one whole number from 0 on)
 LAUNCH ?=
 DEVICE ?=
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -29,6 +36,8 @@ MAKEFLAGS += -j$(JOBS) --no-builtin-rules
 
 PY := .venv/bin/python
 RESULTS := $(or $(ACS_RESULTS),results)
+$(if $(filter-out 1,$(words $(RESULTS))),$(error ACS_RESULTS is "$(RESULTS)": Make needs a folder without spaces))
+PARAMS := $(or $(ACS_PARAMS),params)
 PICTURES := $(patsubst ./%,%,$(dir $(RESULTS)))figures
 STAMP := .venv/.complete
 TABLES := table1 table2 table3 table4 table5 table6 tableD4 theorem1
@@ -79,11 +88,11 @@ $(TABLES) $(FIGURES):
 	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)
 
 ifneq (,$(filter $(TABLES) $(FIGURES) all paper records,$(MAKECMDGOALS)))
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS)).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS))$(subst /,_,$(ACS_PARAMS)).mk
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(wildcard params/*.yaml params/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
+$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
 	@mkdir -p $(@D)
 	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@
 
@@ -95,6 +104,7 @@ $(sort $(RECORDS) $(ONE_RECORD)): $(RESULTS)/$(PROFILE)/runs/%/record.json: | $(
 	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m acslib.runs train $(patsubst %/,%,$(dir $*)) \
 		--seeds $(patsubst seed%,%,$(notdir $*)) --profile $(PROFILE) $(if $(DEVICE),--device $(DEVICE))
 
+$(ONE_RECORD): $(if $(filter run,$(MAKECMDGOALS)),always)
 run: $(or $(ONE_RECORD),no-run) ## train and evaluate one run: make run RUN=resnet18-linf-cifar10.gradmatch SEED=0
 no-run: $(STAMP)
 	@echo "make run: say which, as RUN=<one of these>:"; $(PY) -m acslib.runs list table1; exit 2

@@ -27,6 +27,9 @@ EVALUATION_ONLY = {"evaluation_epsilon", "evaluation_step", "evaluation_steps", 
                    "autoattack_n", "threats_n", "threats_effort", "sample"}  # fmt: skip
 
 
+LAST_SEED = 2**32 - 1  # numpy's limit
+
+
 class ParamsError(ValueError):
     """A parameter is unknown, missing, mistyped or out of range."""
 
@@ -125,6 +128,9 @@ class Setting(BaseModel):
                 raise ValueError(f"{name} is missing: an attack under {self.norm} needs one, like 2/255")
         if not self.autoattack and (self.autoattack_n or self.norm == "lpips"):
             raise ValueError("autoattack is empty: name its attacks, like [apgd-ce, apgd-t], or set autoattack_n to 0")
+        for name in ("epsilon", "evaluation_epsilon"):
+            if self.norm == "linf" and getattr(self, name) > 1:
+                raise ValueError(f"{name} is {getattr(self, name):g}, pixels span 0 to 1: write it like 8/255")
         if (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(f"objective {self.objective} does not go with norm {self.norm}: lpips is for fast_lpa")
         if self.only_correct and self.objective != "fast_lpa":
@@ -166,15 +172,28 @@ class Run(BaseModel):
         return self.setting.plan(self.method)
 
 
+class Loader(yaml.SafeLoader):
+    """YAML in which a name given twice is an error: of two values the first would be ignored without a word."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for name in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if name.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{name.value!r} is there twice", name.start_mark)
+            seen.add(name.value)
+        return super().construct_mapping(node, deep)
+
+
 @cache
 def read(name: str) -> dict:
     """A YAML file of `params/`, by its name without the ending."""
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise ParamsError(f"there is no {path}: {path.parent.name} holds {', '.join(known) or 'nothing'}")
+        raise ParamsError(f"there is no {path}: {path.parent.name} holds {', '.join(known) or 'no YAML files'}, and"
+                          " ACS_PARAMS says which folder is read")  # fmt: skip
     try:
-        content = yaml.safe_load(path.read_text())
+        content = yaml.load(path.read_text(), Loader)
     except yaml.YAMLError as error:
         raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -182,17 +201,17 @@ def read(name: str) -> dict:
     return content
 
 
-def profile(name: str) -> dict:
+def profile(name: str, extended_by: tuple[str, ...] = ()) -> dict:
     folder = FOLDER / "profiles"
     known = sorted(file.stem for file in folder.glob("*.yaml"))
     if name not in known:
         raise ParamsError(f"there is no profile {name!r}{nearest(name, known)}")
     content = read(f"profiles/{name}")
     check_profile(f"profile {name}", content)
-    if content.get("extends") == name:
+    if name in extended_by:
         raise ParamsError(f"profile {name} extends itself: name another one, or leave extends out")
     if "extends" in content:
-        base = profile(content["extends"])
+        base = profile(content["extends"], (*extended_by, name))
         content = {key: base.get(key, {}) | value if isinstance(value, dict) else value
                    for key, value in (base | content).items()}  # fmt: skip
     return content
@@ -211,6 +230,8 @@ def check_profile(where: str, content: dict) -> None:
         refuse_unknown(f"{where}, {section}", inside, sorted(names) if names else inside)
         layers = inside.items() if section.startswith("by_") or section == "settings" else ()
         for name, layer in layers:
+            if not isinstance(layer or {}, dict):
+                raise ParamsError(f"{where}, {section}: {name} holds {layer!r}, names with values are needed")
             refuse_unknown(f"{where}, {section}, {name}", layer or {}, Setting.model_fields)
 
 
@@ -247,12 +268,10 @@ def setting_layer(name: str) -> dict:
 
 def profile_layer(profile_name: str, setting_name: str) -> dict:
     paper, content = setting_layer(setting_name), profile(profile_name)
-    layers = [content.get("common"), content.get("by_dataset", {}).get(paper["dataset"]),
-              content.get("by_model", {}).get(paper["model"]), content.get("by_objective", {}).get(paper["objective"]),
-              content.get("by_norm", {}).get(paper["norm"]), content.get("settings", {}).get(setting_name)]  # fmt: skip
-    merged: dict = {}
-    for layer in layers:
-        merged |= layer or {}
+    chosen = {f"by_{key}": paper[key] for key in ("dataset", "model", "objective", "norm")} | {"settings": setting_name}
+    merged = dict(content.get("common") or {})
+    for section, name in chosen.items():
+        merged |= (content.get(section) or {}).get(name) or {}
     return merged
 
 
@@ -302,7 +321,10 @@ def parse(name: str) -> tuple[str, str, dict]:
         key, at, value = change.partition("@")
         if not at:
             raise ParamsError(f"run {name!r}: {change!r} must read <parameter>@<value>")
-        varied[key] = yaml.safe_load(value)
+        try:
+            varied[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ParamsError(f"run {name!r}: {value!r} is no value: write a number, a word or [a,list]") from None
     refuse_unknown(f"run {name!r}", varied, Setting.model_fields)
     return setting_name, method, varied
 
@@ -325,6 +347,7 @@ def _text(value) -> str:
 
 def tables() -> list[str]:
     """The tables and figures that are described in `params/`."""
+    read("settings")
     return sorted(path.stem for path in FOLDER.glob("*.yaml") if "runs" in read(path.stem))
 
 
@@ -347,9 +370,11 @@ def groups(item: str, profile_name: str) -> list[dict]:
 
     A profile's `items` may leave out settings of an item and vary something in all of its runs.
     """
-    items, where = profile(profile_name).get("items", {}), f"profile {profile_name}, items"
+    items, where = profile(profile_name).get("items") or {}, f"profile {profile_name}, items"
     refuse_unknown(where, items, tables())
-    limits = items.get(item, {})
+    if item not in tables():
+        raise ParamsError(f"there is no table or figure {item!r}{nearest(item, tables())}")
+    limits = items.get(item) or {}
     refuse_unknown(f"{where}, {item}", limits, ("settings", "vary"))
     known = [name for group in read(item)["runs"] for name in group["settings"]]
     refuse_unknown(f"{where}, {item}", limits.get("settings", ()), known)
@@ -380,19 +405,34 @@ def table_runs(item: str, profile_name: str) -> list[str]:
 def check_notebook(given: dict, *known: str) -> None:
     """Refuse a notebook's parameter that the notebook does not know: papermill only warns about one.
 
-    `given` is the notebook's `globals()` in its first cell of code after the parameters, `known` their names.
+    `given` is the notebook's `globals()` in its first cell of code after the parameters, `known` their names. When the
+    cells are run again in the same kernel, the notebook's own variables are there too, and names pass.
     """
     plain = (str, int, float, bool, list, dict, type(None))
     values = {name: value for name, value in given.items() if isinstance(value, plain)}
     names = [name for name in values if not name.startswith("_") and name not in ("In", "Out")]
-    refuse_unknown("notebook parameter", names, known)
+    if "_parameters_checked" not in given:
+        refuse_unknown("notebook parameter", names, known)
+    given["_parameters_checked"] = True
     if "profile" in known:
         profile(given["profile"])
 
 
-def seeds(text: str | int) -> list[int]:
-    """The seeds in "0 1 2". Raises ParamsError for anything but whole numbers from 0 on."""
-    words = str(text).split()
-    if not words or not all(word.isdecimal() for word in words):
-        raise ParamsError(f"seeds are {text!r}: write whole numbers from 0 on, separated by spaces, like '0 1 2'")
-    return [int(word) for word in words]
+def seeds(text: str | int | list[int]) -> list[int]:
+    """The seeds in "0 1 2". Raises ParamsError for anything but distinct whole numbers from 0 to LAST_SEED."""
+    words = " ".join(map(str, text)).split() if isinstance(text, list) else str(text).split()
+    if not words or not all(word.isdecimal() and word.isascii() and int(word) <= LAST_SEED for word in words):
+        raise ParamsError(f"seeds are {text!r}: write whole numbers from 0 to {LAST_SEED}, separated by spaces, like"
+                          " '0 1 2'")  # fmt: skip
+    found = [int(word) for word in words]
+    if len(set(found)) < len(found):
+        raise ParamsError(f"seeds are {text!r}: one of them is there twice, and a repeated run is no second one")
+    return found
+
+
+def one_seed(text: str | int) -> int:
+    """The same where a single seed is wanted."""
+    found = seeds(text)
+    if len(found) > 1:
+        raise ParamsError(f"seed is {text!r}: give one")
+    return found[0]

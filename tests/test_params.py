@@ -88,6 +88,7 @@ def test_table_c1_is_the_printed_one():
     ({"epsilon": "8/0"}, r"epsilon is '8/0', it is not a number"),
     ({"step": None}, r"step is missing"),
     ({"objective": "fast_lpa"}, r"fast_lpa does not go with norm linf"),
+    ({"epsilon": 8}, r"epsilon is 8, pixels span 0 to 1: write it like 8/255"),
     ({"only_correct": True}, r"only_correct is true with objective adversarial: it is for fast_lpa"),
 ])  # fmt: skip
 def test_bad_values_are_one_sentence_with_value_and_limit(change, message):
@@ -115,6 +116,7 @@ def test_numbers_as_yaml_1_1_hands_them_on(text, value):
     ("resnet18-linf-cifar01.craig", "did you mean 'resnet18-linf-cifar10'"),
     ("resnet18-linf-cifar10.craig+perod@3", "did you mean 'period'"),
     ("resnet18-linf-cifar10.craig+period", "must read <parameter>@<value>"),
+    ("resnet18-linf-cifar10.craig+lr@{a", "'{a' is no value: write a number, a word or"),
     ("resnet18-linf-cifar10.craig+lr@1e400", "lr is '1e400', it"),
     ("resnet18-linf-cifar10.craig+evaluation_step@null", "evaluation_step is missing: an attack under linf needs one"),
     ("resnet18-linf-cifar10.craig+autoattack@[]", "autoattack is empty: name its attacks"),
@@ -207,6 +209,8 @@ def a_profile(text, tmp_path, monkeypatch):
     ("comon: {lr: 0.1}", "'comon' is not known: did you mean 'common'"),
     ("common: [", "is not YAML"),
     ("common: 5", "common holds 5, names with values are needed"),
+    ("by_dataset: {cifar10: 5}", "cifar10 holds 5, names with values are needed"),
+    ("common: {period: 0, lr: 0.1, period: 2}", "'period' is there twice"),
     ("common: {lrr: 0.1}", "'lrr' is not known: did you mean 'lr'"),
     ("by_dataset: {cifar01: {lr: 0.1}}", "by_dataset: 'cifar01' is not known: did you mean 'cifar10'"),
     ("by_norm: {linff: {lr: 0.1}}", "by_norm: 'linff' is not known: did you mean 'linf'"),
@@ -218,3 +222,40 @@ def a_profile(text, tmp_path, monkeypatch):
 def test_a_profile_with_a_mistake(text, sentence, tmp_path, monkeypatch):
     with a_profile(text, tmp_path, monkeypatch), pytest.raises(ParamsError, match=sentence):
         resolve("resnet18-linf-cifar10.full", "mine")
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("0 1 1", "one of them is there twice"), ("", "write whole numbers from 0"), ("-1", "write whole numbers from 0"),
+    ("4294967296", "from 0 to 4294967295"), ("²", "write whole numbers"), ("0,1", "write whole numbers"),
+])  # fmt: skip
+def test_seeds(given, message):
+    assert params.seeds("0 7") == params.seeds(params.seeds("0 7")) == [0, 7]
+    assert params.one_seed("3") == params.one_seed(3) == 3
+    with pytest.raises(ParamsError, match=message):
+        params.seeds(given)
+    with pytest.raises(ParamsError, match="seed is '0 1': give one"):
+        params.one_seed("0 1")
+
+
+def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr(params, "FOLDER", tmp_path / "nowhere")
+    params.read.cache_clear()
+    with pytest.raises(ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"):
+        params.tables()
+    params.read.cache_clear()
+
+
+def test_unknown_table():
+    with pytest.raises(ParamsError, match="no table or figure 'tabel1': did you mean 'table1'"):
+        params.table_runs("tabel1", "demo")
+
+
+def test_a_notebook_may_be_run_again_in_one_kernel():
+    """The second time its own variables are there; the first time a mistyped name is told."""
+    with pytest.raises(ParamsError, match="'profil' is not known: did you mean 'profile'"):
+        params.check_notebook({"profil": "demo", "profile": "demo"}, "profile")
+    names = {"profile": "demo"}
+    params.check_notebook(names, "profile")
+    params.check_notebook(names | {"record": {}, "step": 3}, "profile")
+    with pytest.raises(ParamsError, match="no profile 'dmo'"):
+        params.check_notebook(names | {"profile": "dmo"}, "profile")
