@@ -100,7 +100,7 @@ class MatchingPursuit:
         self.rows, self.correlations, self.diagonal, self.norm2 = rows, correlations, diagonal, norm2
         self.budget, self.ridge, self.tolerance, self.nonnegative = budget, ridge, tolerance, nonnegative
         self.slack = TIE * np.abs(correlations).max(initial=0.0)
-        self.floor = 10 * TIE * np.sqrt(norm2 * diagonal.max(initial=0.0))
+        self.floor = 10 * TIE * np.sqrt(norm2 * diagonal)  # an atom less aligned than this with what is left is spent
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2, self.trace = correlations.copy(), norm2, []
         # the support, in no particular order: atoms, when they entered, weights, Gram rows, and `root`, whose
@@ -139,14 +139,14 @@ class MatchingPursuit:
             return "tolerance"
         scores = self._scores()
         best = scores.max()
-        if best <= self.floor:
+        if best == -np.inf:
             return "optimum"
         self.pick = int(np.argmax(scores >= best - self.slack))
         return None
 
     def _scores(self) -> np.ndarray:
         scores = self.residual if self.nonnegative else np.abs(self.residual)
-        return np.where(self.chosen | self.blocked, -np.inf, scores)
+        return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
 
     def _open_panel(self) -> None:
         """The best candidates take the place of those that no longer are, with Gram rows orthogonal to the support."""
@@ -154,7 +154,7 @@ class MatchingPursuit:
         t, scores = self.size, self._scores()
         width = min(PANEL, len(scores))
         best = np.argpartition(scores, -width)[-width:]
-        wanted = np.union1d(best[scores[best] > self.floor], self.pick)
+        wanted = np.union1d(best[scores[best] > -np.inf], self.pick)
         fresh = np.setdiff1d(wanted, self.members)
         rows, root, kept = np.require(self.rows(fresh), np.float64, "CW"), self.root[:t, :t], self.kept[:t]
         solved = rows[:, self.support[:t]] @ root.T @ root

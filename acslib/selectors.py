@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from acslib._solvers import MatchingPursuit, facility_location, to_distances
-from acslib.gradients import LastLayerGradients, as_gradients, check_gram, check_integers
+from acslib.gradients import GRAM_ELEMENTS, LastLayerGradients, as_gradients, check_gram, check_integers
 
 KEPT_ROWS = 2  # Gram rows that the pursuit keeps at hand, in budgets
 
@@ -29,7 +29,7 @@ Selector = Callable[[Gradients, int], "Coreset"]
 
 @dataclass(frozen=True, eq=False)
 class Coreset:
-    """The samples to train on and their weights gamma (eq. 12), with how they were found.
+    """The samples to train on and their weights gamma (eq. 12), with how they were found; on the CPU.
 
     indices: (k,) int64, ascending. weights: (k,) float64, for the sum over samples of eqs. (12), (13) and (23); >= 0
     unless a selector was told otherwise. reason: why the search ended: "budget", "tolerance", or "optimum" where no
@@ -55,10 +55,11 @@ class Coreset:
             raise ValueError("indices must be ascending, each given once, and not negative: sort them first")
         if not self.weights.isfinite().all():
             raise ValueError("weights must be finite: check the gradients they were made from")
-        if self.picks is None:
-            object.__setattr__(self, "picks", self.indices)
-        if self.trace is None:
-            object.__setattr__(self, "trace", torch.empty(0, dtype=torch.float64))
+        found = {"indices": self.indices, "weights": self.weights}
+        found["picks"] = self.indices if self.picks is None else self.picks
+        found["trace"] = torch.empty(0, dtype=torch.float64) if self.trace is None else self.trace
+        for name, values in found.items():
+            object.__setattr__(self, name, values.cpu())
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -128,10 +129,15 @@ def craig(gradients: Gradients, budget: int | None = None, *, tolerance: float |
     return _coreset(picks, weights, reason, costs)
 
 
-def random(n: int, budget: int, generator: torch.Generator | None = None) -> Coreset:
-    """`budget` of n samples, uniformly without replacement, each with weight n / budget: eq. (12) without bias."""
+def random(samples: int | Gradients | range, budget: int, generator: torch.Generator | None = None) -> Coreset:
+    """`budget` of n samples, uniformly without replacement, each with weight n / budget: eq. (12) without bias.
+
+    samples: n, or gradients, of which only the number counts, so that this too is a selector.
+    """
+    n = samples if isinstance(samples, int) else len(samples)
     budget = _check_budget(budget, n)
-    picks = torch.randperm(n, generator=generator)[:budget]
+    device = "cpu" if generator is None else generator.device
+    picks = torch.randperm(n, generator=generator, device=device)[:budget].cpu()
     return Coreset(picks.sort().values, torch.full((budget,), n / max(budget, 1), dtype=torch.float64), picks=picks)
 
 
@@ -213,13 +219,19 @@ def _in_order_of_picks(coreset: Coreset) -> Tensor:
     return coreset.weights[torch.searchsorted(coreset.indices, coreset.picks)]
 
 
+def gram_rows_held(n: int, budget: int) -> int:
+    """How many of n Gram rows `gradmatch` has in memory: all of them where that is cheaper and they fit."""
+    return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
+
+
 def _rows_of(gradients: LastLayerGradients, budget: int) -> Callable[[np.ndarray], np.ndarray]:
     """What gives Gram rows to the pursuit: the whole matrix, unless so few are wanted that fetching them is cheaper.
 
     Candidates leave the pursuit's panel and come back, so what was fetched is kept, until it is KEPT_ROWS budgets.
     """
-    check_gram(KEPT_ROWS * budget, len(gradients))
-    if 8 * budget >= len(gradients):
+    held = gram_rows_held(len(gradients), budget)
+    check_gram(held, len(gradients))
+    if held == len(gradients):
         gram = _to_numpy(gradients.gram())
         return gram.__getitem__
     fetched: dict[int, np.ndarray] = {}

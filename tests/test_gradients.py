@@ -147,6 +147,18 @@ def test_weights_and_vectors_may_be_differentiated():
     torch.testing.assert_close(by_vector, dense.T @ weights)
     slope = torch.autograd.grad(gradients.correlations(vector) @ weights, vector)[0]
     torch.testing.assert_close(slope, dense.T @ weights)
+    _, along = torch.func.jvp(gradients.total, (weights.detach(),), (torch.ones_like(weights),))
+    torch.testing.assert_close(along, dense.sum(0))
+
+
+def test_no_samples_and_weights_that_do_not_fit():
+    gradients = make(n=6, terms=2)
+    none = gradients[:0]
+    assert none.gram_rows(torch.arange(0)).shape == none.gram().shape == (0, 0)
+    assert none.total().abs().sum() == 0
+    assert none.correlations(torch.ones(none.shape[1])).shape == none.squared_norms().shape == (0,)
+    with pytest.raises(ValueError, match=r"weights have shape \(1,\); give one for each of the 6 samples"):
+        gradients.total(torch.ones(1))
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a stretch of code")

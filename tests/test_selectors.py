@@ -131,6 +131,47 @@ def test_weights_are_the_nonnegative_least_squares_on_the_samples(seed, n, width
     assert (coreset.trace.diff() < 0).all()
 
 
+def textbook_nonnegative_pursuit(atoms, target, budget, ridge):
+    """The most aligned sample enters, scipy's NNLS gives the weights, samples with none leave; how many left."""
+    penalised = np.concatenate([atoms, np.eye(len(atoms)) * ridge**0.5], 1)
+    wanted, support, left = np.append(target, np.zeros(len(atoms))), [], 0
+    while len(support) < budget:
+        weights = np.zeros(len(atoms))
+        weights[support] = nnls(penalised[support].T, wanted)[0] if support else 0
+        left += int((weights[support] <= 0).sum())
+        support = [atom for atom in support if weights[atom] > 0]
+        scores = penalised @ (wanted - weights @ penalised)
+        scores[support] = -np.inf
+        if scores.max() <= 1e-9 * np.abs(target).max():
+            return sorted(support), left
+        support.append(int(scores.argmax()))
+    weights = nnls(penalised[support].T, wanted)[0]
+    return sorted(np.array(support)[weights > 0].tolist()), left + int((weights <= 0).sum())
+
+
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+def test_every_pick_is_that_of_a_textbook_pursuit(ridge):
+    """With the sign constraint, on instances in several of which samples leave again."""
+    departures = 0
+    for seed in range(15):
+        atoms = network_like(80, width=6, seed=seed)[0].dense().numpy()
+        for budget in (1, 5, 12, 20):
+            expected, left = textbook_nonnegative_pursuit(atoms, atoms.sum(0), budget, ridge)
+            if len(expected) < budget:  # someone left at the very last pick: there ours goes on
+                continue
+            got = gradmatch(torch.from_numpy(atoms), budget, ridge=ridge, tolerance=0.0)
+            assert got.indices.tolist() == expected, (seed, budget)
+            departures += left
+    assert departures > 10
+
+
+def test_a_huge_sample_does_not_hide_the_others():
+    gradients = torch.tensor([[1e12, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    coreset = gradmatch(gradients, 2, target=torch.tensor([0.0, 1.0]))
+    assert coreset.indices.tolist() == [1]
+    assert coreset.weights.tolist() == [1.0]
+
+
 def test_samples_that_turn_negative_leave_and_the_search_goes_on():
     gradients, _ = network_like(400, width=20, seed=3)
     coreset = gradmatch(gradients, 55)
@@ -346,8 +387,31 @@ def test_random_is_uniform_without_repeats_and_unbiased():
         counts[selectors.random(10, 3, generator).indices] += 1
     assert (counts - 600).abs().max() < 100
     gradients, _ = network_like(200)
-    mean = torch.stack([200 / 20 * gradients[selectors.random(200, 20, generator).indices].total() for _ in range(500)])
+    draws = [selectors.random(gradients, 20, generator) for _ in range(500)]
+    mean = torch.stack([gradients[draw.indices].total(draw.weights) for draw in draws])
     torch.testing.assert_close(mean.mean(0), gradients.total(), rtol=0.3, atol=3.0)
+
+
+def test_random_goes_per_class_and_by_batches_too():
+    gradients, labels = network_like(100)
+    drawn = per_class(selectors.random, gradients, labels, 20)
+    assert torch.bincount(labels[drawn.indices], weights=drawn.weights).sum() == pytest.approx(100)
+    counts, sizes = torch.bincount(labels[drawn.indices]), torch.bincount(labels)
+    assert (counts - sizes / 5).abs().max() < 1
+    batches = batch_wise(selectors.random, gradients, 10, 40)
+    assert sorted(set((batches.indices // 10).tolist())) == sorted((batches.indices[::10] // 10).tolist())
+    assert batches.weights.unique().tolist() == [2.5]
+
+
+@given(n=st.integers(1, 40_000), share=st.floats(0.001, 1))
+@settings(max_examples=200, deadline=None)
+def test_gram_rows_in_memory(n, share):
+    """Never more than all; all only where they fit; a smaller budget never needs more."""
+    budget = max(1, int(share * n))
+    held = selectors.gram_rows_held(n, budget)
+    assert min(n, budget) <= held <= n
+    assert held == n or 8 * budget < n or n * n > 1 << 30
+    assert selectors.gram_rows_held(n, budget) >= selectors.gram_rows_held(n, max(1, budget // 2))
 
 
 def test_selection_beats_random_at_the_same_size():
