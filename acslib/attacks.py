@@ -78,10 +78,11 @@ def project(x: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
 
 def uniform_in_ball(images: Tensor, norm: str, epsilon: float, generator=None) -> Tensor:
     """Noise uniform in the linf or l2 ball of radius `epsilon`."""
+    like = {"device": images.device, "dtype": images.dtype, "generator": generator}
     if norm == "linf":
-        return torch.rand(images.shape, device=images.device, generator=generator).mul_(2).sub_(1).mul_(epsilon)
-    direction = torch.randn(images.shape, device=images.device, generator=generator)
-    radius = torch.rand(len(images), device=images.device, generator=generator) ** (1 / images[0].numel())
+        return torch.rand(images.shape, **like).mul_(2).sub_(1).mul_(epsilon)
+    direction = torch.randn(images.shape, **like)
+    radius = torch.rand(len(images), **like) ** (1 / max(images.shape[1:].numel(), 1))
     return direction * (epsilon * radius.view(-1, 1, 1, 1) / norms(direction).clamp_min(1e-12))
 
 
@@ -110,6 +111,7 @@ class PGD:
             raise ValueError(f"{self}: epsilon, step and steps must be at least 0 and restarts at least 1")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        images = images.detach()
         check_images(images)
         check_labels(model, labels)
         if self.epsilon == 0:

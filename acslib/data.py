@@ -27,6 +27,11 @@ class ImageSet:
     images: torch.Tensor
     labels: torch.Tensor
 
+    def __post_init__(self):
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise DataError(f"images are {self.images.dtype} of shape {tuple(self.images.shape)}: give bytes (uint8) of"
+                            " shape (n, channels, height, width)")  # fmt: skip
+
     def __len__(self) -> int:
         return len(self.labels)
 

@@ -6,18 +6,25 @@ import torch
 from torch import Tensor, nn
 
 from acslib import perceptual, threats
-from acslib.attacks import check_labels, frozen
+from acslib.attacks import check_images, check_labels, frozen
 
 
 @torch.no_grad()
 def clean_accuracy(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500) -> tuple[float, Tensor]:
-    """The fraction of `images` (n, C, H, W) that `model` in evaluation mode labels rightly, and the mask (n,)."""
+    """The fraction of `images` (n, C, H, W) that `model` in evaluation mode labels rightly, and the mask (n,).
+
+    Raises ValueError for images outside [0, 1], labels that the model has no class for and outputs that are not finite.
+    """
     if len(images) != len(labels) or len(images) == 0:
         raise ValueError(f"{len(images)} images and {len(labels)} labels: as many of each are needed, and at least 1")
+    check_images(images)
     check_labels(model, labels)
     with frozen(model, "eval"):
-        predicted = torch.cat([model(part).argmax(1) for part in images.split(batch_size)])
-    mask = predicted == labels
+        logits = torch.cat([model(part) for part in images.split(batch_size)])
+    if not logits.isfinite().all():
+        raise ValueError("the network's outputs are not all finite, its training has diverged: lower lr, move the run's"
+                         " folder away and train again")  # fmt: skip
+    mask = logits.argmax(1) == labels
     return float(mask.float().mean()), mask
 
 
@@ -26,15 +33,15 @@ def robust_accuracy(
 ) -> tuple[float, Tensor]:
     """The fraction of `images` that stays rightly labelled under `attack`, and the mask (n,).
 
-    A sample counts as robust only if it is right when clean and no iterate of any restart fools the model: attacks
-    that know how to stop early (PGD) are told to. With epsilon 0 this is the clean accuracy. `attacked` is a faster
-    twin of `model` (see `models.folded`) for the attack to work on; `model` alone judges, and where it disagrees with
-    the twin the attack is run again on `model` itself.
+    A sample counts as robust only if it is right when clean and no iterate of any restart fools the network attacked:
+    attacks that know how to stop early (PGD) are told to. With epsilon 0 this is the clean accuracy. `attacked` is a
+    faster twin of `model` (see `models.folded`) for the attack to work on, and to stop early by; `model` judges what
+    the attack gives, and where what fools the twin does not fool it the attack is run again on `model` itself.
     """
     if hasattr(attack, "early_stop"):
         attack = dataclasses.replace(attack, early_stop=True)
     _, mask = clean_accuracy(model, images, labels, batch_size)
-    for rows in mask.nonzero().squeeze(1).split(batch_size):
+    for rows in mask.nonzero().squeeze(1).split(batch_size) if mask.any() else ():
         with frozen(model, "eval"):
             mask[rows], disputed = _standing(model, images[rows], labels[rows], attack, attacked or model)
             rows = rows[disputed]

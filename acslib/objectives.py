@@ -6,6 +6,8 @@ it is left out):
     perturb(model, images, labels) -> adversarial images
     loss(model, images, labels, adversarial=None) -> (n,)
     gradients(model, images, labels, adversarial=None) -> LastLayerGradients
+
+`perturb` raises ValueError for images outside [0, 1] and for labels that the model has no class for.
 """
 
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot
 
-from acslib.attacks import frozen
+from acslib.attacks import check_images, check_labels, frozen
 from acslib.gradients import LastLayerGradients
 
 
@@ -24,6 +26,8 @@ class Vanilla:
     """Cross-entropy on the clean images, eq. (2)."""
 
     def perturb(self, model, images, labels):
+        check_images(images)
+        check_labels(model, labels)
         return images
 
     def loss(self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None) -> Tensor:
@@ -60,8 +64,13 @@ class Trades:
     beta: float = 6.0
     form: Literal["ce", "kl"] = "ce"
 
+    def __post_init__(self):
+        if self.form not in ("ce", "kl"):
+            raise ValueError(f"form is {self.form!r}: choose ce or kl")
+
     def perturb(self, model, images, labels):
         """An approximate solution of eq. (21)."""
+        check_labels(model, labels)  # the attack sees the clean prediction instead
         with torch.no_grad(), frozen(model):
             target = model(images).softmax(1)
         return self.attack(model, images, target)

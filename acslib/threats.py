@@ -38,6 +38,7 @@ class _Threat:
             raise ValueError(f"bound {self.bound} must be at least 0 and iterations {self.iterations} at least 1")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        images = images.detach()
         check_images(images)
         check_labels(model, labels)
         if self.bound == 0:
@@ -278,6 +279,7 @@ class AutoAttack:
             raise ValueError(f"attacks are {self.attacks}: choose from {', '.join(ATTACKS)}")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        images = images.detach()
         check_images(images)
         check_labels(model, labels)
         if self.epsilon == 0 or len(images) == 0:

@@ -64,7 +64,6 @@ def test_model_is_left_as_found(undefended, batch, training, early_stop):
         assert all(module.training == training for module in undefended.modules())
         assert [parameter.requires_grad for parameter in undefended.parameters()] == flags
         assert all(torch.equal(value, before[key]) for key, value in undefended.state_dict().items())
-        assert all(parameter.grad is None or not parameter.requires_grad for parameter in [undefended.mean])
     finally:
         undefended.eval()
         undefended.stem[0].conv.weight.requires_grad_(True)
@@ -90,10 +89,41 @@ def test_train_mode_attacks_with_the_batch_statistics(batch):
 
 
 def test_no_gradient_of_a_weight_is_computed(undefended, batch):
-    for parameter in undefended.parameters():
-        parameter.grad = None
+    seen = []
+    hook = undefended.register_forward_hook(lambda model, *_: seen.extend(p.requires_grad for p in model.parameters()))
     PGD("linf", 0.1, 0.05, 2)(undefended, *batch)
-    assert all(parameter.grad is None for parameter in undefended.parameters())
+    hook.remove()
+    assert seen
+    assert not any(seen)
+
+
+class FooledInPassing(torch.nn.Module):
+    """Right everywhere but where the mean pixel lies between 0.5 and 0.6; the loss always rises with the pixels."""
+
+    def forward(self, x):
+        mean = x.mean((1, 2, 3))
+        between = ((mean > 0.5) & (mean < 0.6)).float()
+        return torch.stack([-0.01 * mean - between, 0.01 * mean - 1 + 2 * between], 1)
+
+
+def test_an_iterate_that_fools_in_passing_counts():
+    images, labels = torch.full((3, 1, 4, 4), 0.45), torch.zeros(3, dtype=torch.long)
+    attack = PGD("linf", 0.4, 0.1, 3, random_start=False)
+    model = FooledInPassing()
+    assert (model(attack(model, images, labels)).argmax(1) == labels).all(), "the last iterate fools nobody"
+    assert robust_accuracy(model, images, labels, attack)[0] == 0
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("early_stop", [False, True])
+def test_unusual_images(undefended, batch, norm, early_stop):
+    """None at all, some that ask for a gradient, and others than float32."""
+    images, labels = batch
+    attack = PGD(norm, 0.1, 0.05, 2, early_stop=early_stop)
+    assert len(attack(undefended, images[:0], labels[:0])) == 0
+    assert not attack(undefended, images[:3].clone().requires_grad_(), labels[:3]).requires_grad
+    low = attack(models.folded(undefended, torch.bfloat16), images[:3].bfloat16(), labels[:3])
+    assert low.dtype == torch.bfloat16
 
 
 def test_more_steps_and_restarts_are_stronger(undefended, batch):

@@ -566,3 +566,8 @@ def test_mirror_without_npm_is_unavailable(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="npm"):
         _sources.npm_cifar10(None)
+
+
+def test_images_must_be_bytes():
+    with pytest.raises(data.DataError, match=r"images are torch.float32 of shape \(2, 1, 4, 4\): give bytes"):
+        data.ImageSet(torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))

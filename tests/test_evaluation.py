@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -52,6 +54,35 @@ def test_attack_on_a_folded_twin_is_judged_by_the_model(undefended, digits):
 
     fooled, _ = robust_accuracy(undefended, images, labels, attack, attacked=Confused())
     assert fooled == pytest.approx(plain, abs=0.02)
+
+
+def test_a_collapsed_network_is_evaluated(batch):
+    """No image is right when clean, so that there is nothing to attack."""
+
+    def refuse(model, images, labels):
+        raise AssertionError(f"asked to attack {len(images)} images")
+
+    class Wrong(torch.nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot((batch[1] + 1) % 10, 10).float()
+
+    fraction, mask = robust_accuracy(Wrong(), *batch, refuse)
+    assert fraction == 0
+    assert not mask.any()
+
+
+def test_a_network_that_has_diverged_has_no_accuracy(undefended, batch):
+    broken = copy.deepcopy(undefended)
+    broken.head.weight.data.mul_(float("inf"))
+    with pytest.raises(ValueError, match="outputs are not all finite, its training has diverged: lower lr"):
+        clean_accuracy(broken, *batch)
+
+
+def test_images_out_of_range(undefended, batch):
+    with pytest.raises(ValueError, match=r"attacks need \[0, 1\]: divide bytes by 255"):
+        clean_accuracy(undefended, 255 * batch[0], batch[1])
+    with pytest.raises(ValueError, match="images span"):
+        clean_accuracy(undefended, batch[0] * float("nan"), batch[1])
 
 
 def test_labels_out_of_range(undefended, batch):

@@ -91,3 +91,18 @@ def test_perturb_is_used_when_nothing_is_given(undefended, batch):
             objective.loss(undefended, *batch), objective.loss(undefended, *batch, adversarial=adversarial)
         )
         assert objective.loss(undefended, *batch).mean() > Vanilla().loss(undefended, *batch).mean() + 1
+
+
+@pytest.mark.parametrize("objective", [Vanilla(), AdversarialTraining(ATTACK), Trades(ATTACK)], ids=["2", "3", "4"])
+def test_bad_images_and_labels_are_refused(undefended, batch, objective):
+    images, labels = batch
+    for method in (objective.loss, objective.gradients):
+        with pytest.raises(ValueError, match=r"attacks need \[0, 1\]"):
+            method(undefended, 255 * images, labels)
+        with pytest.raises(ValueError, match=r"span .*the model has 10 classes"):
+            method(undefended, images, labels + 5)
+
+
+def test_unknown_form_of_trades():
+    with pytest.raises(ValueError, match="form is 'KL': choose ce or kl"):
+        Trades(ATTACK, form="KL")
