@@ -99,8 +99,10 @@ def show_images(images: Tensor, titles: Sequence[str] = (), columns: int = 10, s
 
 
 def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
-    """The samples of largest weight, and the distribution of the weights."""
-    order = coreset.weights.argsort(descending=True, stable=True)[:count]
+    """The samples of largest weight; one of each weight where there are enough, since batches share theirs."""
+    order = coreset.weights.argsort(descending=True, stable=True)
+    first = torch.cat([torch.ones(1, dtype=torch.bool), coreset.weights[order].diff() != 0])
+    order = (order[first] if int(first.sum()) >= count else order)[:count]
     chosen = coreset.indices[order]
     titles = [f"{data.class_names[int(data.train.labels[i])]}\n{float(w):.2f}"
               for i, w in zip(chosen, coreset.weights[order], strict=True)]  # fmt: skip

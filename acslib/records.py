@@ -1,7 +1,8 @@
 """Records of runs on disk: atomic, resumable, with where they came from.
 
-A run keeps its files in `results/<profile>/runs/<run>/seed<k>/`: `checkpoint.safetensors` while it trains,
-`weights.safetensors` when it is trained, and `record.json`, written last: only a run with a record is done.
+A run keeps its files in `results/<profile>/runs/<run>/seed<k>/`: `checkpoint.safetensors` while it trains, what it
+selected in each epoch that did so, `weights.safetensors` when it is trained, and `record.json`, written last: only a
+run with a record is done.
 """
 
 import errno
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from acslib.params import EVALUATION_ONLY, Run
 from acslib.selectors import Coreset
@@ -73,6 +74,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise RecordError(f"could not write {path}, {reason} and run again, it goes on from the last epoch") from error
 
 
+def check_writable(folder: Path) -> None:
+    """RecordError now, before any training, if nothing can be written to `folder`."""
+    probe = folder / "writable"
+    write_atomically(probe, b"")
+    probe.unlink(missing_ok=True)
+
+
 def write_json(path: Path, content: dict) -> None:
     write_atomically(path, json.dumps(content, indent=1).encode())
 
@@ -89,8 +97,10 @@ def read_record(path: Path) -> dict:
         found = record.get("format") if isinstance(record, dict) else None
         raise RecordError(f"{path} has format {found}, this version reads {FORMAT}: move the results folder away"
                           " or set ACS_RESULTS to another one")  # fmt: skip
-    if missing := {"run", "seed", "fingerprint", "params", "data", "metrics", "seconds", "history"} - record.keys():
-        raise RecordError(f"{path} is damaged (no {', '.join(sorted(missing))}): delete it and run again")
+    needed = {"run": str, "seed": int, "fingerprint": str, "params": dict, "data": str, "metrics": dict,
+              "seconds": dict, "history": list}  # fmt: skip
+    if missing := sorted(name for name, kind in needed.items() if not isinstance(record.get(name), kind)):
+        raise RecordError(f"{path} is damaged (no {', '.join(missing)}): delete it and run again")
     return record
 
 
@@ -137,6 +147,14 @@ def load_checkpoint(path: Path, state: State, mark: str) -> bool:
     if note.get("format") != FORMAT or note["fingerprint"] != mark:
         raise RecordError(f"{path} belongs to a run with other parameters, other data or another version: move"
                           f" {path.parent} away, or set ACS_RESULTS to another folder")  # fmt: skip
+    try:
+        _restore(state, tensors, note)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise RecordError(f"{path} is damaged ({error}): delete it and the run starts afresh") from None
+    return True
+
+
+def _restore(state: State, tensors: dict, note: dict) -> None:
     state.model.load_state_dict(_part(tensors, "model."))
     entries: dict[int, dict] = {}
     for key, value in _part(tensors, "optimiser.").items():
@@ -147,11 +165,30 @@ def load_checkpoint(path: Path, state: State, mark: str) -> bool:
     if "coreset.indices" in tensors:
         state.coreset = Coreset(tensors["coreset.indices"], tensors["coreset.weights"])
     state.epoch, state.history = note["epoch"], note["history"]
-    return True
 
 
 def _part(tensors: dict, prefix: str) -> dict:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def save_coreset(folder: Path, state: State) -> None:
+    """The coreset that was selected in the epoch just trained."""
+    coreset = state.coreset
+    write_atomically(folder / f"coreset-{state.epoch - 1:03d}.safetensors",
+                     save({"indices": coreset.indices, "weights": coreset.weights}))  # fmt: skip
+
+
+def load_coresets(run: Run, seed: int, results: Path | None = None) -> dict[int, Coreset]:
+    """What a run selected, by epoch; empty for full training. Raises RecordError for a damaged or missing file."""
+    folder, found = run_folder(run, seed, results), {}
+    for epoch in [epoch.index for epoch in run.plan if epoch.select]:
+        path = folder / f"coreset-{epoch:03d}.safetensors"
+        try:
+            found[epoch] = Coreset(**load_file(path))
+        except (SafetensorError, OSError, TypeError, ValueError) as error:
+            raise RecordError(f"{path} is damaged or not there ({error}): move {folder} away and train {run.name} again"
+                              ) from None  # fmt: skip
+    return found
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

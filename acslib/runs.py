@@ -23,7 +23,7 @@ from acslib import data, evaluation, models, objectives, params, perceptual, rec
 from acslib.attacks import PGD
 from acslib.gradients import check_gram
 from acslib.params import Run, Setting
-from acslib.training import DTYPES, State, Stopwatch, Training, fit, select_coreset
+from acslib.training import DTYPES, Diverged, State, Training, fit
 
 PROBLEMS = (ValueError, OSError)  # ValueError: what is wrong with parameters, data, records and losses, in a sentence
 
@@ -36,7 +36,7 @@ def checked_device(name: str | None) -> str:
     """The device by name, or ParamsError where torch has none such."""
     name = name or default_device()
     try:
-        torch.empty(0, device=name)
+        torch.ones(1, device=name).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise params.ParamsError(f"there is no device {name!r} here ({reason}): leave it out, or say cpu") from None
@@ -104,7 +104,8 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int, generator: torch.G
     greedy = {"craig": selectors.craig, "gradmatch": selectors.gradmatch}[run.method]
     if setting.granularity == "sample":  # too many inner products are better known now than at the first selection
         n = len(labels)
-        check_gram(n if run.method == "craig" else math.ceil(setting.coreset_fraction * n), n)
+        budget = math.ceil(setting.coreset_fraction * n)
+        check_gram(n if run.method == "craig" else selectors.gram_rows_held(n, budget), n)
     greedy(torch.eye(2), 1)  # numba compiles, or loads what it has compiled, before any clock runs
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     groups = torch.empty_like(order)
@@ -124,13 +125,16 @@ def build_selector(run: Run, labels: torch.Tensor, seed: int, generator: torch.G
 
 @dataclasses.dataclass
 class BlindSelector:
-    """Sees no gradient. `random` has one seed, `adaptive_random` that of the epoch: a resumed run draws the same."""
+    """Sees no gradient, and draws samples whatever the granularity.
+
+    `random` has one seed, `adaptive_random` that of the epoch: a resumed run draws the same.
+    """
 
     seed: Callable[[], int]
     needs_gradients = False
 
     def __call__(self, samples, budget: int):
-        return selectors.random(len(samples), budget, torch.Generator().manual_seed(self.seed()))
+        return selectors.random(samples, budget, torch.Generator().manual_seed(self.seed()))
 
 
 def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Training:
@@ -160,10 +164,17 @@ def train(
 
     def keep(state: State):
         progress(state.history[-1])
+        if state.history[-1]["selection"]:
+            records.save_coreset(folder, state)
         if state.history[-1]["phase"] != "skip" or state.epoch == len(run.plan):
             records.save_checkpoint(checkpoint, state, mark)
 
-    fit(state, dataset, training_of(run, dataset.train.labels, seed, device), keep)
+    try:
+        fit(state, dataset, training_of(run, dataset.train.labels, seed, device), keep)
+    except Diverged as error:
+        if not checkpoint.exists():
+            raise
+        raise Diverged(f"{error}; move {folder} away before, it keeps the epochs up to {state.epoch - 1}") from None
     records.save_weights(folder / "weights.safetensors", model)
     return state
 
@@ -219,6 +230,7 @@ def execute(run: Run, seed: int = 0, device: str | None = None, results=None, pr
     if done is not None:
         return done
     folder = records.run_folder(run, seed, results)
+    records.check_writable(folder)
     dataset = load_data(run.setting, device)
     announce(dataset.source)
     state = train(run, dataset, seed, device, folder, progress)
@@ -246,22 +258,13 @@ def load_trained(run: Run, seed: int = 0, device: str | None = None, results=Non
     model = build_model(run.setting, dataset, seed, device)
     path = records.run_folder(run, seed, results) / "weights.safetensors"
     if not path.exists():
-        raise records.RecordError(f"there is no {path}: train {run.name} first")
+        lost = f"delete {path.parent}, which has lost it, and " if (path.parent / "record.json").exists() else ""
+        raise records.RecordError(f"there is no {path}: {lost}train {run.name}")
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError) as error:
         raise records.RecordError(f"{path} is damaged ({error}): delete its folder and train again") from None
     return model.to(device).eval(), dataset
-
-
-def select_now(run: Run, model, dataset: data.Dataset, seed: int) -> selectors.Coreset | None:
-    """The coreset that a trained network would select; None for full training."""
-    if run.method == "full":
-        return None
-    device = str(dataset.train.labels.device)
-    how = training_of(run, dataset.train.labels, seed, device)
-    how.generator.manual_seed(seed)
-    return select_coreset(model, dataset, how, Stopwatch(torch.device(device)))[0]
 
 
 def epoch_line(row: dict) -> str:
@@ -297,13 +300,24 @@ def list_command(arguments) -> None:
 
 
 def rules_command(arguments) -> None:
-    """Which records each table needs, for Make to include: RECORDS_<table> := ..."""
+    """Which records each table needs, for Make to include: RECORDS_<table> := ...
+
+    A record that other parameters made depends on `always`, so that Make asks for it again and the user is told.
+    """
+    stale = {}
     for table in params.tables():
-        paths = [
-            records.run_folder(params.resolve(name, arguments.profile), seed, shown_results()) / "record.json"
-            for name in params.table_runs(table, arguments.profile) for seed in arguments.seeds
-        ]  # fmt: skip
+        paths = []
+        for name in params.table_runs(table, arguments.profile):
+            run = params.resolve(name, arguments.profile)
+            for seed in arguments.seeds:
+                paths.append(records.run_folder(run, seed, shown_results()) / "record.json")
+                try:
+                    records.finished_record(run, seed, shown_results())
+                except records.RecordError:
+                    stale[paths[-1]] = None
         print(f"RECORDS_{table} := {' '.join(map(str, paths))}")
+    for path in stale:
+        print(f"{path}: always")
 
 
 def shown_results() -> Path:
@@ -313,12 +327,18 @@ def shown_results() -> Path:
 
 def show_command(arguments) -> None:
     """Where a table or figure is, and the table itself."""
+    name, known = arguments.name, [*params.tables(), "theorem1"]
+    if name not in known:
+        raise params.ParamsError(f"there is no table or figure {name!r}{params.nearest(name, known)}")
     if arguments.name.startswith("table"):
         print(f"{tables.text(arguments.name, arguments.profile)}\n")
         print(f"{shown_results()}/{arguments.profile}/{arguments.name}.csv (and .tex); build/{arguments.profile}/"
               f"{arguments.name}.ipynb shows it with its pictures")  # fmt: skip
     else:
-        print(f"{shown_results().parent / 'figures'}/{arguments.profile}/{arguments.name}.pdf (and .png)")
+        picture = shown_results().parent / "figures" / arguments.profile / f"{arguments.name}.pdf"
+        if not picture.exists():
+            raise records.RecordError(f"there is no {picture}: make {name} PROFILE={arguments.profile} makes it")
+        print(f"{picture} (and .png)")
 
 
 COMMANDS = {"train": train_command, "list": list_command, "rules": rules_command, "show": show_command}

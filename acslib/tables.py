@@ -90,7 +90,9 @@ def row_of(run: params.Run, reference: params.Run, columns: dict, seeds, results
     counts = {f"{name}_n": first["metrics"][f"{name}_n"] for name in ("autoattack", "threats")
               if f"{name}_n" in first["metrics"]}  # fmt: skip
     row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
-    return row | ({"autoattack_pct": 100 * mean["autoattack"]} if "autoattack" in made else {})
+    if "autoattack" in made:
+        row |= compared("autoattack", made["autoattack"], full["autoattack"], method)
+    return row
 
 
 def same_data(several: list[dict]) -> None:
@@ -227,11 +229,11 @@ def against_adaptive(gathered: pd.DataFrame, measure: str = "racc_pct", n: str =
 Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full training
 
 
-def with_difference(value, difference, std=None, mark: str = "") -> str:
+def with_difference(value, difference, std=None, mark: str = "", digits: int = 2) -> str:
     if value is None or pd.isna(value):
         return "-"
-    text = f"{value:.2f}{mark}" + (f" ± {std:.2f}" if std is not None and not pd.isna(std) else "")
-    return text if difference is None or pd.isna(difference) else f"{text} ({difference:+.2f})"
+    text = f"{value:.{digits}f}{mark}" + (f" ± {std:.{digits}f}" if std is not None and not pd.isna(std) else "")
+    return text if difference is None or pd.isna(difference) else f"{text} ({difference:+.{digits}f})"
 
 
 def fixed(value, digits: int = 2, unit: str = "") -> str:
@@ -264,6 +266,12 @@ def speedup(row, full) -> str:
     return f"{row.speedup_median_x:.2f} ({row.speedup_ceiling_x:.2f})"
 
 
+def seconds(row, full) -> str:
+    """T, its standard deviation over seeds, and the difference to full training."""
+    difference = None if row.method == "full" else row.time_s - full.time_s
+    return with_difference(row.time_s, difference, row.get("time_std_s"), digits=1)
+
+
 def run_on(row) -> str:
     """Profile and data, in a few words: "demo: digits" where the paper has CIFAR-10."""
     return f"{row.profile}: {re.match('(scikit-learn )?([^(,]*)', row.data)[2].strip()}"
@@ -275,8 +283,8 @@ WHO: dict[str, Cell] = {
 }  # fmt: skip
 CLEAN: dict[str, Cell] = {"ACC %": measured("acc"), "paper ACC": as_printed("acc")}
 ROBUST: dict[str, Cell] = {"RACC %": measured("racc"), "paper RACC": as_printed("racc"),
-                           "AA %": plain("autoattack_pct", 2)}  # fmt: skip
-TIME: dict[str, Cell] = {"T s": plain("time_s", 1), "paper T min": plain("paper_time_min", 2),
+                           "AA %": measured("autoattack")}  # fmt: skip
+TIME: dict[str, Cell] = {"T s": seconds, "paper T min": plain("paper_time_min", 2),
                          "speed-up (at most)": speedup, "paper speed-up": plain("paper_speedup_x", 2)}  # fmt: skip
 LAYOUTS: dict[str, dict[str, Cell]] = {
     "table1": WHO | CLEAN | ROBUST | TIME,
@@ -373,11 +381,17 @@ def save(table: str, gathered: pd.DataFrame, results: Path | None = None) -> Pat
     return path
 
 
-def load(table: str, profile: str, results: Path | None = None) -> pd.DataFrame:
-    path = (results or records.RESULTS) / profile / f"{table}.csv"
+def load(name: str, profile: str, results: Path | None = None) -> pd.DataFrame:
+    path = (results or records.RESULTS) / profile / f"{name}.csv"
     if not path.exists():
-        raise records.RecordError(f"there is no {path}: make {table} PROFILE={profile} makes it")
-    return pd.read_csv(path)
+        raise records.RecordError(f"there is no {path}: make {name} PROFILE={profile} makes it")
+    try:
+        table = pd.read_csv(path)
+    except ValueError as error:
+        raise records.RecordError(f"{path} is damaged ({error}): delete it and make {name} again") from None
+    if missing := {"table", "profile", "setting", "method"} - set(table):
+        raise records.RecordError(f"{path} has no {', '.join(sorted(missing))}: delete it and make {name} again")
+    return table
 
 
 def latex(table: str, gathered: pd.DataFrame) -> str:

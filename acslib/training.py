@@ -23,7 +23,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Diverged(ValueError):
-    """The loss stopped being a number."""
+    """The loss, a weight or a gradient stopped being a number."""
 
 
 @dataclass
@@ -85,12 +85,22 @@ class Training:
     half_half: bool = False
     monitor: int = 256
 
+    def __post_init__(self):
+        known = {"attack_mode": ("train", "eval"), "precision": tuple(DTYPES)}
+        for name, values in known.items():
+            if getattr(self, name) not in values:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: choose {' or '.join(values)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size is {self.batch_size}: give at least 1")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
+
 
 def fit(state: State, data: Dataset, how: Training, on_epoch: Callable[[State], None] = lambda state: None) -> State:
     """Train `state.model` on `data.train` from epoch `state.epoch` on; `on_epoch` is called after each epoch.
 
-    The lines are those of Algorithm 1. Skipped epochs only move the learning rate's clock. Raises Diverged when a
-    loss is not finite.
+    The lines are those of Algorithm 1. Skipped epochs only move the learning rate's clock. Raises Diverged when a loss,
+    a weight or a gradient is not finite; `on_epoch` has then seen every epoch before that one.
     """
     n = len(data.train)
     for epoch in how.plan.epochs[state.epoch :]:
@@ -112,6 +122,10 @@ def fit(state: State, data: Dataset, how: Training, on_epoch: Callable[[State], 
     return state
 
 
+def diverged(what: str, how: Training) -> Diverged:
+    return Diverged(f"{what}: lower lr (now {how.learning_rate:g}) and train again")
+
+
 def everything(n: int) -> Coreset:
     return Coreset(torch.arange(n), torch.ones(n))
 
@@ -129,7 +143,7 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
     """Lines 15-18 of Algorithm 1: perturb and step, over the coreset in a fresh order."""
     model = state.model.train()
     totals = {"loss": 0.0, "correct": 0, "seen": 0}
-    for batch, weights, outside in batches(state.coreset, len(data.train), how, phase):
+    for batch, weights, outside in batches(state.coreset, len(data.train), how, phase, data.train.images.device):
         with clock("update"):
             images, labels = augmented(data, batch, how.generator), data.train.labels[batch]
         with clock("attack"), attacker(model, how) as attacked:
@@ -147,31 +161,36 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
             state.optimiser.step()
             value = loss.item()
         if not math.isfinite(value):
-            raise Diverged(f"the loss became {value} in epoch {state.epoch}: lower lr (now {how.learning_rate:g}) and"
-                           " run again; what was computed up to the last epoch is kept")  # fmt: skip
+            raise diverged(f"the loss became {value} in epoch {state.epoch}", how)
         trained_on = logits[-1 - (len(outside) > 0)]
         totals["loss"] += value * len(batch)
         totals["correct"] += int((trained_on.argmax(1) == labels).sum())
         totals["seen"] += len(batch)
+    if not all(value.isfinite().all() for value in model.state_dict().values()):
+        raise diverged(f"the weights are no longer finite after epoch {state.epoch}", how)
     return {"loss": totals["loss"] / totals["seen"], "train_robust_accuracy": totals["correct"] / totals["seen"],
             "samples": totals["seen"]}  # fmt: skip
 
 
-def batches(coreset: Coreset, n: int, how: Training, phase: str):
-    """Shuffled (indices, weights, indices of clean images) in batches of nearly equal size.
+def batches(coreset: Coreset, n: int, how: Training, phase: str, device: torch.device):
+    """Shuffled (indices, weights, indices of clean images) on `device`, in batches of nearly equal size.
 
     Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without bias.
     """
-    coreset, device = coreset.normalised(), how.generator.device
-    order = torch.randperm(len(coreset), generator=how.generator, device=device)
+    coreset = coreset.normalised()
+    order = shuffled(len(coreset), how.generator, device)
     indices = coreset.indices.to(device)[order]
     weights = coreset.weights.to(device, torch.float32)[order]
     count = math.ceil(len(indices) / how.batch_size)
     outside = [indices[:0]] * count
     if how.half_half and phase == "coreset":
         rest = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, indices, False).nonzero().squeeze(1)
-        outside = rest[torch.randperm(len(rest), generator=how.generator, device=device)].tensor_split(count)
+        outside = rest[shuffled(len(rest), how.generator, device)].tensor_split(count)
     yield from zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True)
+
+
+def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.randperm(n, generator=generator, device=generator.device).to(device)
 
 
 def augmented(data: Dataset, indices: Tensor, generator) -> Tensor:
@@ -209,7 +228,10 @@ def adversarial_gradients(model: nn.Module, data: Dataset, how: Training) -> Las
         for batch in torch.arange(len(data.train), device=data.train.labels.device).split(how.batch_size):
             images, labels = data.train.float_images(batch), data.train.labels[batch]
             pieces.append(objective.gradients(attacked, images, labels))
-    return gathered(pieces)
+    gradients = gathered(pieces)
+    if not gradients.squared_norms().isfinite().all():
+        raise diverged("the gradients to select by are no longer finite", how)
+    return gradients
 
 
 def gathered(pieces: list[LastLayerGradients]) -> LastLayerGradients:

@@ -56,6 +56,16 @@ def test_is_kept_tidy(notebook):
     assert len(cells) <= 40
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
+def test_a_cell_may_be_run_again(notebook):
+    """What checks the parameters takes them as it left them: no name of a parameter changes its meaning."""
+    cells = json.loads((ROOT / notebook).read_text())["cells"]
+    first, second = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:2]
+    names: dict = {"__name__": "__main__"}
+    for source in (first, second, second, first, second):
+        exec(compile(source, str(notebook), "exec"), names)
+
+
 def has_profile(notebook):
     cells = json.loads((ROOT / notebook).read_text())["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]

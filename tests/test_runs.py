@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from acslib import params, records, runs
 
@@ -55,11 +56,11 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path, run):
     assert [row["phase"] for row in two["history"]] == ["full"] * 2 + ["skip"] + ["coreset"] * 3
 
 
-@pytest.mark.parametrize("method", ["craig", "random", "adaptive_random"])
-def test_interrupted_between_selections(method, tmp_path):
+@pytest.mark.parametrize(("method", "period"), [("craig", 1), ("random", 1), ("adaptive_random", 1), ("gradmatch", 4)])
+def test_interrupted_between_selections(method, period, tmp_path):
     """Whatever a method draws at its next selection does not depend on whether the run was stopped before it."""
-    run = params.resolve(f"resnet18-linf-cifar10.{method}+epochs@6+period@1+steps@1+train_limit@200+autoattack_n@0"
-                         "+evaluation_steps@1", "demo")  # fmt: skip
+    run = params.resolve(f"resnet18-linf-cifar10.{method}+epochs@6+period@{period}+steps@1+train_limit@200"
+                         "+autoattack_n@0+evaluation_steps@1", "demo")  # fmt: skip
 
     def stop(row):
         if row["epoch"] == 5:
@@ -197,6 +198,71 @@ def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(tmp_pa
         runs.build_selector(run, torch.zeros(49_500, dtype=torch.long), 0, torch.Generator())
 
 
+def test_gradmatch_is_told_as_early(tmp_path):
+    run = params.resolve("resnet18-linf-cifar10.gradmatch+coreset_fraction@0.3+granularity@sample", "demo")
+    with pytest.raises(ValueError, match=r"29700 x 49500 inner products take 12 GB"):
+        runs.build_selector(run, torch.zeros(49_500, dtype=torch.long), 0, torch.Generator())
+
+
+def test_what_was_selected_is_kept(finished, tmp_path, run):
+    folder, record = finished
+    coresets = records.load_coresets(run, 0, folder)
+    logged = {row["epoch"]: row["selection"]["size"] for row in record["history"] if row["selection"]}
+    assert {epoch: len(coreset) for epoch, coreset in coresets.items()} == logged
+    with pytest.raises(records.RecordError, match="coreset-.* is damaged or not there"):
+        records.load_coresets(run, 0, tmp_path)
+
+
+def test_lost_weights_are_told_with_the_way_out(finished, tmp_path, run):
+    record, path = copied(finished, tmp_path, run)
+    with pytest.raises(records.RecordError, match=r"there is no .*weights.safetensors: train"):
+        runs.load_trained(run, 0, "cpu", tmp_path)
+    records.write_json(path, record)
+    with pytest.raises(records.RecordError, match=r"weights.safetensors: delete .*, which has lost it, and train"):
+        runs.load_trained(run, 0, "cpu", tmp_path)
+
+
+def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path, run):
+    (tmp_path / "file").write_text("in the way")
+    trained = []
+    with pytest.raises(records.RecordError, match="could not write .*mend that and run again"):
+        runs.execute(run, 0, "cpu", tmp_path / "file", progress=trained.append)
+    assert not trained
+
+
+def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monkeypatch, capsys):
+    """So that editing a parameter is told, rather than an old table shown."""
+    monkeypatch.setenv("ACS_RESULTS", str(tmp_path))
+    run = params.resolve("resnet18-fat-cifar10.full", "smoke")
+    path = records.run_folder(run, 0, tmp_path) / "record.json"
+    kept = {"format": records.FORMAT, "run": run.name, "seed": 0, "data": "", "metrics": {}, "seconds": {},
+            "history": [], "params": run.setting.model_dump(mode="json")}  # fmt: skip
+    for fingerprint, asked in ((records.fingerprint(run), False), ("else", True)):
+        records.write_json(path, kept | {"fingerprint": fingerprint})
+        assert runs.main(["rules", "--profile", "smoke"]) == 0
+        assert (f"{path}: always" in capsys.readouterr().out.splitlines()) is asked
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["show", "fig9"], "no table or figure 'fig9'"),
+    (["list", "settings"], "no table or figure 'settings'"),
+    (["show", "fig1"], "fig1.pdf: make fig1 PROFILE=demo makes it"),
+    (["show", "table1"], "damaged"),
+    (["show", "table2"], "has no method, profile, setting, table: delete it and make table2 again"),
+    (["list", "table1", "--seeds", "0 0"], "one of them is there twice"),
+])  # fmt: skip
+def test_tables_that_are_not_there(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "table1.csv").touch()
+    (tmp_path / "demo" / "table2.csv").write_text("a,b\n1,2\n")
+    assert runs.main(arguments) == 2
+    answer = capsys.readouterr().err
+    assert message in answer
+    assert answer.count("\n") == 1
+
+
 def test_damaged_record(finished, tmp_path, run):
     _, path = copied(finished, tmp_path, run)
     path.parent.mkdir(parents=True)
@@ -249,6 +315,7 @@ def test_a_really_full_disk(tmp_path):
     ("resnet18-linf-cifar10.full+lr@abc", [], "lr is 'abc', it is not a number"),
     ("resnet18-linf-cifar10.full", ["--profile", "dmo"], "no profile 'dmo': did you mean 'demo'"),
     ("resnet18-linf-cifar10.full", ["--device", "gpu"], "there is no device 'gpu' here"),
+    ("resnet18-linf-cifar10.full", ["--device", "meta"], "there is no device 'meta' here"),
     ("resnet18-linf-cifar10.full", ["--device", "cuda:99"], "there is no device 'cuda:99' here"),
 ])  # fmt: skip
 def test_command_line_answers_in_one_sentence(name, options, message, capsys, tmp_path, monkeypatch):
@@ -261,9 +328,28 @@ def test_command_line_answers_in_one_sentence(name, options, message, capsys, tm
 
 def test_diverging_run_keeps_its_last_epoch(tmp_path):
     run = params.resolve("resnet18-linf-cifar10.full+epochs@2+steps@1+lr@1e30", "demo")
-    with pytest.raises(ValueError, match="lower lr"):
+    with pytest.raises(ValueError, match=r"lower lr \(now 1e\+30\) and train again$"):
         runs.execute(run, 0, "cpu", tmp_path)
     assert not (records.run_folder(run, 0, tmp_path) / "record.json").exists()
+
+
+def test_a_run_that_diverges_later_says_what_it_kept(tmp_path):
+    """Another rate is another run, so the epochs before have to make way for it."""
+    run = params.resolve("resnet18-linf-cifar10.full+epochs@3+steps@1+lr_warmup@0", "demo")
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        runs.execute(run, 0, "cpu", tmp_path, progress=lambda row: row["epoch"] == 1 and stop())
+    path = records.run_folder(run, 0, tmp_path) / "checkpoint.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, "pt") as file:
+        note = file.metadata()
+    tensors["model.head.weight"].mul_(float("inf"))
+    save_file(tensors, path, note)
+    with pytest.raises(ValueError, match=r"lower lr .* again; move .*seed0 away before, it keeps the epochs up to 0"):
+        runs.execute(run, 0, "cpu", tmp_path)
 
 
 def test_rules_for_make_name_every_record(capsys):

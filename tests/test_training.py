@@ -128,10 +128,10 @@ def test_half_half_visits_every_other_image_clean():
     settings = how(half_half=True)
     settings.generator.manual_seed(0)
     coreset = Coreset(torch.arange(0, 200, 2), torch.ones(100))
-    rows = list(batches(coreset, 200, settings, "coreset"))
+    rows = list(batches(coreset, 200, settings, "coreset", torch.device("cpu")))
     assert sorted(torch.cat([batch for batch, _, _ in rows]).tolist()) == list(range(0, 200, 2))
     assert sorted(torch.cat([clean for _, _, clean in rows]).tolist()) == list(range(1, 200, 2))
-    assert all(len(clean) == 0 for _, _, clean in batches(everything(200), 200, settings, "full"))
+    assert all(len(clean) == 0 for _, _, clean in batches(everything(200), 200, settings, "full", torch.device("cpu")))
 
 
 def test_half_half_is_the_mean_of_both_losses(few):
@@ -202,6 +202,38 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(few):
 def test_a_diverging_loss_stops_with_the_way_out(few):
     with pytest.raises(Diverged, match=r"loss became .* in epoch \d+: lower lr"):
         fit(state_of(small_model()), few, how(Vanilla(), learning_rate=1e30, plan=full(3)))
+
+
+def test_weights_that_overflow_in_the_last_step_are_no_result(few):
+    """The loss before that step was a number."""
+
+    class Steep(Vanilla):
+        def loss(self, *given, **named):
+            return 1e4 * super().loss(*given, **named)
+
+    seen = []
+    with pytest.raises(Diverged, match="weights are no longer finite after epoch 0: lower lr"):
+        fit(state_of(small_model()), few, how(Steep(), learning_rate=1e38, plan=full(1), batch_size=200), seen.append)
+    assert not seen
+
+
+def test_gradients_that_overflow_are_told_with_the_rate(few):
+    model = small_model()
+    with torch.no_grad():
+        model.head.weight.fill_(float("nan"))
+    with pytest.raises(Diverged, match=r"gradients to select by are no longer finite: lower lr \(now 0.1\)"):
+        fit(state_of(model), few, how(plan=plan(1, 0.5, 0, 1), selector=selectors.gradmatch))
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"attack_mode": "Train"}, "attack_mode is 'Train': choose train or eval"),
+    ({"precision": "bf16"}, "precision is 'bf16': choose float32 or bfloat16"),
+    ({"batch_size": 0}, "batch_size is 0: give at least 1"),
+    ({"learning_rate": float("nan")}, "learning_rate is nan: give a finite one above 0"),
+])  # fmt: skip
+def test_a_training_that_cannot_be(options, message):
+    with pytest.raises(ValueError, match=message):
+        how(**options)
 
 
 def test_a_selector_without_weights_is_refused(few):
