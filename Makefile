@@ -15,6 +15,7 @@ PROFILE ?= demo
 SEEDS ?= 0
 SEED ?= 0
 DATA ?= digits
+comma := ,
 # $(call need,NAME,pattern,what it must be): the value of NAME, or the end
 need = $(if $(shell printf '%s\n' '$($1)' | grep -xE '$2'),,$(error $1 is "$($1)": give $3))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
@@ -24,6 +25,7 @@ THREADS ?= $(shell echo $$(($(CORES) / $(JOBS) > 0 ? $(CORES) / $(JOBS) : 1)))
 $(call need,THREADS,[1-9][0-9]*,a whole number from 1 on)
 $(call need,PROFILE,[A-Za-z0-9_-]+,a profile as params/profiles names it)
 $(call need,SEED,[0-9]+,one whole number from 0 on)
+$(call need,DATA,digits|cifar10|svhn|imagenet12|imagenet100,digits$(comma) cifar10$(comma) svhn$(comma) imagenet12 or imagenet100)
 LAUNCH ?=
 DEVICE ?=
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
@@ -94,7 +96,7 @@ endif
 
 $(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
 	@mkdir -p $(@D)
-	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@
+	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@ || { rm -f $@.part; exit 2; }
 
 RECORDS := $(sort $(foreach item,$(TABLES) $(FIGURES),$(RECORDS_$(item))))
 ONE_RECORD := $(if $(RUN),$(RESULTS)/$(PROFILE)/runs/$(RUN)/seed$(SEED)/record.json)

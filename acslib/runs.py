@@ -332,8 +332,9 @@ def show_command(arguments) -> None:
         raise params.ParamsError(f"there is no table or figure {name!r}{params.nearest(name, known)}")
     if arguments.name.startswith("table"):
         print(f"{tables.text(arguments.name, arguments.profile)}\n")
-        print(f"{shown_results()}/{arguments.profile}/{arguments.name}.csv (and .tex); build/{arguments.profile}/"
-              f"{arguments.name}.ipynb shows it with its pictures")  # fmt: skip
+        notebook = Path("build", arguments.profile, f"{name}.ipynb")
+        print(f"{shown_results()}/{arguments.profile}/{name}.csv (and .tex)"
+              + (f"; {notebook} shows it with its pictures" if notebook.exists() else ""))  # fmt: skip
     else:
         picture = shown_results().parent / "figures" / arguments.profile / f"{arguments.name}.pdf"
         if not picture.exists():

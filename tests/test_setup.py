@@ -83,6 +83,19 @@ def test_clean_spares_results_and_clean_results_asks():
         assert make("clean-results", "CONFIRM=yes", f"PROFILE={kept}").returncode != 0
 
 
+@pytest.mark.parametrize(("given", "sentence"), [
+    ("JOBS=0", 'JOBS is "0": give a whole number from 1 on'), ("THREADS=abc", 'THREADS is "abc": give a whole number'),
+    ("PROFILE=", 'PROFILE is "": give a profile'), ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
+    ("DATA=cifar", 'DATA is "cifar": give digits, cifar10, svhn, imagenet12 or imagenet100'),
+    ("ACS_RESULTS=/tmp/a b", 'ACS_RESULTS is "/tmp/a b": Make needs a folder without spaces'),
+])  # fmt: skip
+def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
+    answer = make("help", given)
+    assert answer.returncode != 0
+    assert sentence in answer.stderr
+    assert answer.stderr.count("\n") == 1
+
+
 def test_one_run_is_one_command():
     shown = make("-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5", "DEVICE=cuda:1").stdout
     command = " ".join(shown.replace("\\\n", " ").split())

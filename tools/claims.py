@@ -43,6 +43,12 @@ def counted(seeds: int) -> str:
     return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 
+def of_table1(profile: str) -> str:
+    """The profile, and how many seeds its Table 1 has if more than one."""
+    seeds = read(profile, "table1").seeds.iloc[0]
+    return f"`{profile}`" + (f", {seeds} seeds," if seeds > 1 else "")
+
+
 def spread(row: pd.Series, measure: str) -> str:
     """Mean and, with several seeds, standard deviation."""
     std = row[f"{measure}_std_pct"]
@@ -64,7 +70,7 @@ def table1() -> str:
 def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
     """Table 1's ResNet-18 settings as columns: `cell(row)` of each profile and method."""
     return markdown([
-        {title: f"`{profile}` {METHODS[method]}"}
+        {title: f"{of_table1(profile)} {METHODS[method]}"}
         | {name: cell(row(read(profile, "table1"), setting=setting, method=method)) for setting, name in R18.items()}
         for profile in PROFILES for method in methods
     ])  # fmt: skip
@@ -83,7 +89,7 @@ def loss() -> str:
     rows = []
     for profile, method, prefix in (("demo", "adv_gradmatch", "paper_"), *((profile, method, "") for profile in PROFILES
                                     for method in ("adv_gradmatch", "adaptive_random"))):  # fmt: skip
-        who = "paper, ResNet-18, GradMatch" if prefix else f"`{profile}` {METHODS[method]}"
+        who = "paper, ResNet-18, GradMatch" if prefix else f"{of_table1(profile)} {METHODS[method]}"
         line = {"minus full training": who}
         for setting in list(R18)[:2]:
             run, full = (row(read(profile, "table1"), setting=setting, method=name) for name in (method, "full"))
@@ -118,7 +124,7 @@ def against() -> str:
         five = tables.against_adaptive(read(profile, "table5"))
         found["table5"] = five[five["mode"] == "only_core"]
         for method in ("adv_craig", "adv_gradmatch"):
-            line = {"RACC minus adaptive random's": f"`{profile}` {METHODS[method]}"}
+            line = {"RACC minus adaptive random's": f"{of_table1(profile)} {METHODS[method]}"}
             for setting, title in R18.items():
                 gain = row(found["table1"], setting=setting, method=method)
                 line[title] = f"{signed(gain.difference)} ({gain.chance:.1f})"
@@ -133,7 +139,7 @@ def solvers() -> str:
     rows = []
     for profile in PROFILES:
         for measure in ("acc_pct", "racc_pct"):
-            line = {"GradMatch minus CRAIG": f"`{profile}` {measure[:-4].upper()}"}
+            line = {"GradMatch minus CRAIG": f"{of_table1(profile)} {measure[:-4].upper()}"}
             for setting, title in R18.items():
                 ours, theirs = (row(read(profile, "table1"), setting=setting, method=f"adv_{name}")[measure]
                                 for name in ("gradmatch", "craig"))  # fmt: skip
