@@ -389,7 +389,8 @@ def load(name: str, profile: str, results: Path | None = None) -> pd.DataFrame:
         table = pd.read_csv(path)
     except ValueError as error:
         raise records.RecordError(f"{path} is damaged ({error}): delete it and make {name} again") from None
-    if missing := {"table", "profile", "setting", "method"} - set(table):
+    needed = {"profile", "table", "setting", "method"} if name in LAYOUTS else {"profile"}
+    if missing := needed - set(table):
         raise records.RecordError(f"{path} has no {', '.join(sorted(missing))}: delete it and make {name} again")
     return table
 
