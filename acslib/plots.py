@@ -81,7 +81,7 @@ def attack_curves(
     A curve that the file already holds for the same weights and evaluation is not attacked again.
     """
     path = (results or records.RESULTS) / profile / "fig3.csv"
-    known = pd.read_csv(path) if path.exists() else pd.DataFrame({"weights": []})
+    known = pd.read_csv(path, dtype=tables.DIGESTS) if path.exists() else pd.DataFrame({"weights": []})
     rows = [row | {"seed": seed} for seed in seeds
             for row in tables.gather("fig3", profile, [seed], results).to_dict("records")]  # fmt: skip
     curves = []

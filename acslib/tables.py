@@ -18,6 +18,7 @@ LABELS = {
 MODELS = {"resnet18": "ResNet-18", "resnet34": "ResNet-34", "resnet50": "ResNet-50",
           "wideresnet28_10": "WideResNet-28-10"}  # fmt: skip
 DATASETS = {"cifar10": "CIFAR-10", "svhn": "SVHN", "imagenet12": "ImageNet-12", "imagenet100": "ImageNet-100"}
+DIGESTS = {"commit": str, "weights": str}  # columns of CSVs that may be all digits by chance and are no numbers
 PAPER_OBJECTIVES = {"linf": "linf_pgd", "l2": "l2_pgd", "trades": "trades", "fat": "fast_at", "fastlpa": "fast_lpa"}
 OBJECTIVES = {name: printed.OBJECTIVES[theirs] for name, theirs in PAPER_OBJECTIVES.items()}
 PAPER_METHODS = {"craig": "adv_craig", "gradmatch": "adv_gradmatch"}
@@ -386,7 +387,7 @@ def load(name: str, profile: str, results: Path | None = None) -> pd.DataFrame:
     if not path.exists():
         raise records.RecordError(f"there is no {path}: make {name} PROFILE={profile} makes it")
     try:
-        table = pd.read_csv(path)
+        table = pd.read_csv(path, dtype=DIGESTS)
     except ValueError as error:
         raise records.RecordError(f"{path} is damaged ({error}): delete it and make {name} again") from None
     needed = {"profile", "table", "setting", "method"} if name in LAYOUTS else {"profile"}
