@@ -87,7 +87,7 @@ def test_clean_spares_results_and_clean_results_asks():
     ("JOBS=0", 'JOBS is "0": give a whole number from 1 on'), ("THREADS=abc", 'THREADS is "abc": give a whole number'),
     ("PROFILE=", 'PROFILE is "": give a profile'), ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
     ("DATA=cifar", 'DATA is "cifar": give digits, cifar10, svhn, imagenet12 or imagenet100'),
-    ("ACS_RESULTS=/tmp/a b", 'ACS_RESULTS is "/tmp/a b": Make needs a folder without spaces'),
+    ("ACS_RESULTS=my results", 'ACS_RESULTS is "my results": Make needs a folder without spaces'),
 ])  # fmt: skip
 def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
     answer = make("help", given)
