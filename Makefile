@@ -94,7 +94,7 @@ RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS))$(subst /,_,$(
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) acslib/runs.py acslib/params.py | $(STAMP)
+$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) acslib/runs.py acslib/params.py acslib/settings.py | $(STAMP)
 	@mkdir -p $(@D)
 	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@ || { rm -f $@.part; exit 2; }
 
@@ -113,7 +113,7 @@ no-run: $(STAMP)
 
 # an item and its file, which the item's notebook writes from the item's records; made again when what gathers and draws
 # it has changed, or when other seeds are asked for
-GATHERING := acslib/figures.py acslib/plots.py acslib/printed.py acslib/tables.py
+GATHERING := acslib/figures.py acslib/layouts.py acslib/plots.py acslib/printed.py acslib/tables.py
 .PHONY: always
 $(addsuffix .seeds,$(addprefix $(RESULTS)/.make/$(PROFILE)-,$(TABLES) $(FIGURES))): always
 	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib import data, models
-from acslib._sources import DataError, Unavailable, cache_folder
+from acslib._files import DataError, Unavailable, cache_folder
 
 
 class Stem(NamedTuple):

@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
-from acslib._sources import DataError, Raw, cache_folder, load_cached, require_sha256, save_cached
+from acslib._files import DataError, Raw, cache_folder, load_cached, require_sha256, save_cached
 
 SUFFIXES = (".jpeg", ".jpg", ".png")
 STAND_INS = {"imagenet12": "tinyimagenet12_64px_small.tar.xz", "imagenet100": "tinyimagenet100_64px.tar.xz"}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from acslib import _image_folders, _sources
-from acslib._sources import DataError, Raw
+from acslib._files import DataError, Raw
 
 __all__ = ["NAMES", "DataError", "Dataset", "ImageSet", "augment", "load"]
 

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from acslib import records, tables
+from acslib import layouts, records
 from acslib.schedule import Plan
 from acslib.selectors import Coreset
 
@@ -155,11 +155,11 @@ def tradeoff(gathered: pd.DataFrame) -> Figure:
             if pd.notna(row.get("paper_racc_pct")):
                 axis.plot(row.paper_speedup_x, row.paper_racc_pct, MARKERS[method], color="#BBBBBB", fillstyle="none")
         first = gathered[gathered.setting == name].iloc[0]
-        axis.set_title(f"{first.model}\n{tables.OBJECTIVES[name.split('-')[1]]}, {first.dataset}", fontsize=9)
+        axis.set_title(f"{first.model}\n{layouts.OBJECTIVES[name.split('-')[1]]}, {first.dataset}", fontsize=9)
         axis.set(xlabel="speed-up (medians of epochs)", ylabel="robust accuracy (%)")
         axis.margins(0.15)
     handles = [plt.Line2D([], [], marker=MARKERS[m], color=COLOURS[m], linestyle="") for m in COLOURS]
     handles.append(plt.Line2D([], [], marker="o", color="#BBBBBB", fillstyle="none", linestyle=""))
-    figure.legend(handles, [*(tables.LABELS[m] for m in COLOURS), "paper (its data and networks)"], ncols=6,
+    figure.legend(handles, [*(layouts.LABELS[m] for m in COLOURS), "paper (its data and networks)"], ncols=6,
                   loc="outside lower center", fontsize=9)  # fmt: skip
     return figure

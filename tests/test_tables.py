@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from acslib import page, params, printed, records, tables
+from acslib import layouts, page, params, printed, records, tables
 
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 CODE = {method: number for number, method in enumerate(params.METHODS)}
@@ -169,13 +169,13 @@ def test_rows_of_different_data_are_refused(odd, results, tmp_path):
     ("SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32, 891/183", "demo: SVHN sample"),
 ])  # fmt: skip
 def test_every_row_says_what_it_was_run_on(data, said):
-    assert tables.run_on(pd.Series({"profile": "demo", "data": data})) == said
+    assert layouts.run_on(pd.Series({"profile": "demo", "data": data})) == said
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_shown_rows_name_profile_data_and_the_attacks_of_autoattack(table, gathered):
     shown = tables.shown(gathered[table])
-    ours = shown[shown.Training != tables.IN_THE_PAPER]
+    ours = shown[shown.Training != layouts.IN_THE_PAPER]
     assert (ours["Run on"] == "demo: digits").all()
     assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(table, gathered[table])
 
@@ -191,8 +191,8 @@ def test_table6_names_the_period_of_the_paper_and_ours(gathered):
 
 def test_table5_puts_both_modes_beside_each_other(gathered):
     shown = tables.shown(gathered["table5"])
-    assert shown.Training.tolist() == ["Full", tables.IN_THE_PAPER, "Adv. CRAIG", tables.IN_THE_PAPER,
-                                       "Adv. GradMatch", tables.IN_THE_PAPER, "Adaptive random"]  # fmt: skip
+    assert shown.Training.tolist() == ["Full", layouts.IN_THE_PAPER, "Adv. CRAIG", layouts.IN_THE_PAPER,
+                                       "Adv. GradMatch", layouts.IN_THE_PAPER, "Adaptive random"]  # fmt: skip
     paper = shown.iloc[3]
     assert [paper["Clean % ONLY-Core"], paper["Clean % Half-Half"], paper["T Half-Half"]] == [
         "80.36", "84.43", "152.34 min"]  # fmt: skip
