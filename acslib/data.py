@@ -97,6 +97,9 @@ def load(
     _check_arguments(name, train_limit, test_limit, validation_fraction, image_size, classes)
     raw = _read(name, _root(root), image_size, list(classes) if classes else None, sample)
     kept, held_out = _hold_out(raw.train_labels, round(len(raw.train_labels) * validation_fraction), seed)
+    if not len(kept):
+        raise DataError(f"validation_fraction is {validation_fraction!r}, which leaves none of {len(raw.train_labels)}"
+                        " images to train on: lower it")  # fmt: skip
     kept = kept[_stratified(raw.train_labels[kept], train_limit, seed)]
     validation = _take(raw.train_images, raw.train_labels, held_out, device) if len(held_out) else None
     train = _take(raw.train_images, raw.train_labels, kept, device)

@@ -63,16 +63,18 @@ def curves(history: Sequence[dict]) -> Figure:
     """Loss, accuracies and the seconds of each epoch."""
     rows = pd.DataFrame(history).dropna(subset="loss") if "loss" in pd.DataFrame(history) else pd.DataFrame(history)
     figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3))
-    left.plot(rows.epoch, rows.loss, "o-", color=COLOURS["gradmatch"])
-    left.set(xlabel="epoch", ylabel="training loss")
-    for name, label, mark in (("train_robust_accuracy", "robust, training batches", "o-"),
-                              ("train_clean_accuracy", "clean, training images", "s-"),
-                              ("validation_clean_accuracy", "clean, validation", "^--"),
-                              ("validation_robust_accuracy", "robust, validation", "v--")):  # fmt: skip
-        if name in rows:
-            middle.plot(rows.epoch, 100 * rows[name], mark, label=label, markersize=4)
+    left.plot(rows.epoch, rows.loss, "o-", label="objective, training batches", markersize=4)
+    middle.plot(rows.epoch, 100 * rows.train_robust_accuracy, "o-", label="robust, training batches", markersize=4)
+    for name, label, mark in (("train_clean", "clean, training images", "s-"),
+                              ("validation_clean", "clean, validation", "^--"),
+                              ("validation_robust", "robust, validation", "v--")):  # fmt: skip
+        for axis, measure, scale in ((left, "loss", 1), (middle, "accuracy", 100)):
+            if f"{name}_{measure}" in rows:
+                axis.plot(rows.epoch, scale * rows[f"{name}_{measure}"], mark, label=label, markersize=4)
+    left.set(xlabel="epoch", ylabel="loss")
     middle.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 100))
-    middle.legend(fontsize=8)
+    for axis in (left, middle):
+        axis.legend(fontsize=8)
     bottom = 0 * rows.epoch.astype(float)
     for part, colour in (("attack", "#D55E00"), ("update", "#0072B2"), ("select", "#009E73")):
         right.bar(rows.epoch, rows[f"seconds_{part}"], bottom=bottom, color=colour, label=part)

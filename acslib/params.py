@@ -5,6 +5,7 @@ A run is `<setting>.<method>` and, where a table varies something, `+<parameter>
 seed, determines the run, so that tables which need the same run share it.
 """
 
+import contextlib
 import difflib
 import os
 from functools import cache
@@ -213,7 +214,10 @@ def run_name(setting_name: str, method: str, varied: dict | None = None) -> str:
 
 
 def _text(value) -> str:
-    """A value as YAML reads it back, without spaces."""
+    """A value as YAML reads it back, without spaces; 1e-2 and 1/100 are 0.01, so that a run has one name."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = number(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):

@@ -5,6 +5,7 @@ selected in each epoch that did so, `weights.safetensors` when it is trained, an
 run with a record is done.
 """
 
+import contextlib
 import errno
 import functools
 import hashlib
@@ -12,7 +13,6 @@ import json
 import os
 import platform
 import subprocess
-import tempfile
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
@@ -58,18 +58,17 @@ def _digest(run: Run, counts: Callable[[str], bool]) -> str:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is safely on disk."""
-    handle = temporary = None
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         reason = "the disk is full: free some space" if error.errno == errno.ENOSPC else f"{error.strerror}: mend that"
         raise RecordError(f"could not write {path}, {reason} and run again, it goes on from the last epoch") from error
 

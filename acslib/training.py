@@ -269,7 +269,7 @@ def watch(module: nn.Module):
 
 @torch.no_grad()
 def monitor(model: nn.Module, data: Dataset, how: Training) -> dict:
-    """Clean and robust accuracy on a few training and validation images; not part of the training time."""
+    """Losses and accuracies on a few training and validation images; not part of the training time."""
     if not how.monitor:
         return {}
     row = {}
@@ -280,12 +280,15 @@ def monitor(model: nn.Module, data: Dataset, how: Training) -> dict:
             count = min(how.monitor, len(part))  # evenly spaced, as image folders come sorted by class
             index = torch.arange(count, device=part.labels.device) * len(part) // count
             images, labels = part.float_images(index), part.labels[index]
-            row[f"{name}_clean_accuracy"] = accuracy(attacked, images, labels)
+            row |= score(attacked, images, labels, f"{name}_clean")
             if name == "validation":
                 adversarial = how.objective.perturb(attacked, images, labels)
-                row["validation_robust_accuracy"] = accuracy(attacked, adversarial, labels)
+                row |= score(attacked, adversarial, labels, "validation_robust")
     return row
 
 
-def accuracy(model, images, labels) -> float:
-    return float((model(images).argmax(1) == labels).float().mean())
+def score(model, images, labels, name: str) -> dict[str, float]:
+    """Mean cross-entropy and accuracy."""
+    logits = model(images).float()
+    return {f"{name}_loss": cross_entropy(logits, labels).item(),
+            f"{name}_accuracy": (logits.argmax(1) == labels).float().mean().item()}  # fmt: skip

@@ -358,6 +358,7 @@ def test_augmentation_flips_about_half():
         ({"name": "digits", "train_limit": 0}, "train_limit is 0"),
         ({"name": "digits", "test_limit": 2.5}, "test_limit is 2.5"),
         ({"name": "digits", "validation_fraction": 1.0}, "validation_fraction is 1.0"),
+        ({"name": "digits", "validation_fraction": 0.9999}, "leaves none of 1437 images to train on"),
         ({"name": "digits", "validation_fraction": float("nan")}, "validation_fraction is nan"),
         ({"name": "cifar10", "image_size": 64}, "image_size is 64, but cifar10 has 32"),
         ({"name": "svhn", "classes": ["n1"]}, "svhn has its own"),

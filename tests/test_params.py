@@ -149,6 +149,13 @@ def test_names_keep_every_digit_and_read_back_as_they_were():
         assert resolve(resolve(name).name) == resolve(name)
 
 
+def test_a_number_written_in_two_ways_is_one_run():
+    for text in ("1e-2", "1/100", "0.010"):
+        assert resolve(f"resnet18-linf-cifar10.craig+lr@{text}") == resolve("resnet18-linf-cifar10.craig+lr@0.01")
+        assert run_name("resnet18-linf-cifar10", "craig", {"lr": text}) == "resnet18-linf-cifar10.craig+lr@0.01"
+    assert "/" not in resolve("resnet18-linf-cifar10.craig+epsilon@8/255").name, "names are names of folders"
+
+
 def test_numbers_reach_a_setting_through_yaml(tmp_path, monkeypatch):
     """YAML 1.1 reads 1e-3 and 8/255 as text."""
     with a_profile("common: {lr: 1e-3, epsilon: 8/255, weight_decay: 5E-4}", tmp_path, monkeypatch):

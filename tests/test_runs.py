@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -280,6 +281,16 @@ def test_damaged_checkpoint_and_weights(finished, tmp_path, run):
     (folder / "weights.safetensors").write_bytes(b"nor weights")
     with pytest.raises(records.RecordError, match="weights.safetensors is damaged"):
         runs.load_trained(run, 0, "cpu", tmp_path)
+
+
+def test_files_can_be_read_by_whom_the_user_lets(tmp_path):
+    """A group that shares a folder of results: the user's umask says who may read, not the library."""
+    before = os.umask(0o027)
+    try:
+        records.write_json(tmp_path / "record.json", {"format": 1})
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "record.json").stat().st_mode) == 0o640
 
 
 def test_full_disk_keeps_what_there_was(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 
-from acslib import models, selectors
+from acslib import data, models, selectors
 from acslib.attacks import PGD
 from acslib.data import augment
 from acslib.objectives import AdversarialTraining, Trades, Vanilla
@@ -158,8 +158,18 @@ def test_every_epoch_logs_what_it_did_and_what_it_cost(few):
     rows = fit(state_of(small_model()), few, how(plan=plan(4, 0.5, 0.5, 1), selector=selector, monitor=32)).history
     logged = {"epoch", "phase", "rate", "selection", "seconds_select", "seconds_attack", "seconds_update"}
     assert all(logged <= row.keys() for row in rows)
-    of_training = {"loss", "train_robust_accuracy", "train_clean_accuracy"}
+    of_training = {"loss", "train_robust_accuracy", "train_clean_accuracy", "train_clean_loss"}
     assert all(of_training <= row.keys() for row in rows if row["phase"] != "skip")
+
+
+def test_monitored_losses_are_those_of_the_network_that_was_trained():
+    dataset = data.load("digits", train_limit=200, validation_fraction=0.1)
+    state = fit(state_of(small_model()), dataset, how(Vanilla(), plan=full(1), monitor=10_000))
+    row, model = state.history[-1], state.model.eval()
+    for name, part in (("train", dataset.train), ("validation", dataset.validation)):
+        loss = torch.nn.functional.cross_entropy(model(part.float_images()), part.labels)
+        assert row[f"{name}_clean_loss"] == pytest.approx(loss.item(), rel=1e-3)
+    assert row["validation_robust_loss"] == row["validation_clean_loss"], "nothing attacks vanilla training"
 
 
 def test_gradients_for_selection_are_those_of_the_unaugmented_images(few):
