@@ -42,7 +42,10 @@ n04517823 n04589890 n04592741 n07714571 n07715103 n07753275 n07831146 n07836838 
 
 @dataclass(frozen=True)
 class Tree:
-    """Image files by path (``train/n01440764/x.JPEG``), read when asked for; `identity` changes whenever they do."""
+    """Image files by path (``train/n01440764/x.JPEG``), read when asked for.
+
+    `identity` changes when a file is added, removed or renamed, not when one is overwritten.
+    """
 
     identity: str
     provenance: str

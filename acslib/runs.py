@@ -302,7 +302,8 @@ def list_command(arguments) -> None:
 def rules_command(arguments) -> None:
     """Which records each table needs, for Make to include: RECORDS_<table> := ...
 
-    A record that other parameters made depends on `always`, so that Make asks for it again and the user is told.
+    A record that other parameters made depends on `always`, so that Make asks for it again and the user is told, until
+    the right one is there.
     """
     stale = {}
     for table in params.tables():
@@ -314,10 +315,10 @@ def rules_command(arguments) -> None:
                 try:
                     records.finished_record(run, seed, shown_results())
                 except records.RecordError:
-                    stale[paths[-1]] = None
+                    stale[paths[-1]] = records.fingerprint(run)
         print(f"RECORDS_{table} := {' '.join(map(str, paths))}")
-    for path in stale:
-        print(f"{path}: always")
+    for path, wanted in stale.items():
+        print(f"{path}: $(if $(shell grep -s {wanted} {path}),,always)")
 
 
 def shown_results() -> Path:

@@ -1,8 +1,9 @@
 """PGD-10 on real images: ours against torchattacks and a plain loop with `loss.backward()`, at equal strength.
 
 Ratios of one run, medians of several rounds in turn, on one core, as each of Make's runs has it, and on all. The images
-are CIFAR-10's if at hand, else digits made larger.
-Strength is the accuracy left on the same images: a faster attack that is weaker is no gain.
+are CIFAR-10's if at hand, else digits made larger. Strength is the accuracy left on the same images: a faster attack
+that is weaker is no gain. Training attacks to the last iterate, and so do these ways but one; evaluation (early stop)
+leaves each image as soon as it fools the network.
 """
 
 import statistics
@@ -27,12 +28,13 @@ def main() -> None:
         images = interpolate(images, size=size)
     print(f"PGD-{STEPS}, {dataset.source}, medians of {ROUNDS}")
     half, plain = models.folded(model, torch.bfloat16), models.folded(model)
-    attack = PGD("linf", EPSILON, STEP, STEPS)
+    attack, evaluating = (PGD("linf", EPSILON, STEP, STEPS, early_stop=stop) for stop in (False, True))
     ways = {
         "loss.backward() loop": lambda x, y: backward_loop(model, x, y),
         "ours, float32": lambda x, y: attack(model, x, y),
         "ours, folded": lambda x, y: attack(plain, x, y),
         "ours, folded, bfloat16": lambda x, y: attack(half, x, y),
+        "the same, early stop": lambda x, y: evaluating(half, x, y),
     }
     try:
         import torchattacks

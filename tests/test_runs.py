@@ -232,16 +232,26 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path, ru
 
 
 def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monkeypatch, capsys):
-    """So that editing a parameter is told, rather than an old table shown."""
+    """So that editing a parameter is told, rather than an old table shown; until the right record is there."""
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path))
     run = params.resolve("resnet18-fat-cifar10.full", "smoke")
     path = records.run_folder(run, 0, tmp_path) / "record.json"
     kept = {"format": records.FORMAT, "run": run.name, "seed": 0, "data": "", "metrics": {}, "seconds": {},
             "history": [], "params": run.setting.model_dump(mode="json")}  # fmt: skip
-    for fingerprint, asked in ((records.fingerprint(run), False), ("else", True)):
+
+    def asked() -> bool:
+        made = subprocess.run(["make", "-f", str(tmp_path / "rules.mk"), str(path)], capture_output=True, text=True)
+        assert made.returncode == 0, made.stderr
+        return "asked" in made.stdout
+
+    for fingerprint, stale in ((records.fingerprint(run), False), ("else", True)):
         records.write_json(path, kept | {"fingerprint": fingerprint})
         assert runs.main(["rules", "--profile", "smoke"]) == 0
-        assert (f"{path}: always" in capsys.readouterr().out.splitlines()) is asked
+        rules = capsys.readouterr().out
+        (tmp_path / "rules.mk").write_text(f"{rules}\n{path}:\n\t@echo asked\n.PHONY: always\n")
+        assert asked() is stale
+    records.write_json(path, kept | {"fingerprint": records.fingerprint(run)})
+    assert not asked()
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
