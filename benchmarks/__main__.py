@@ -1,4 +1,4 @@
-"""`make bench`: every benchmark, or those named: `python -m benchmarks selectors attacks speedup`.
+"""`make bench`: every benchmark, or those named: `python -m benchmarks selectors training`.
 
 Each in a process of its own: what one leaves in the allocator changes the page faults, and so the times, of the next.
 """
@@ -6,7 +6,7 @@ Each in a process of its own: what one leaves in the allocator changes the page 
 import subprocess
 import sys
 
-NAMES = ("selectors", "attacks", "speedup")
+NAMES = ("selectors", "attacks", "training", "speedup")
 
 for name in sys.argv[1:] or NAMES:
     if name not in NAMES:
