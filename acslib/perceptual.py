@@ -273,6 +273,6 @@ def distance_for(dataset: str, side: int = 224, device="cpu") -> LPIPS:
 
 
 def training_attack(setting, steps: int, generator: torch.Generator, device="cpu") -> FastLPA:
-    """Fast-LPA of `steps` steps with the bound and the data set's distance of a `params.Setting`."""
+    """Fast-LPA of `steps` steps with the bound and the data set's distance of a `Setting`."""
     distance = distance_for(setting.dataset, setting.image_size or 224, device)
     return FastLPA(setting.epsilon, distance, iterations=steps, only_correct=setting.only_correct, generator=generator)

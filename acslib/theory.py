@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from acslib import params, selectors
+from acslib.settings import Count, Part, Positive
 from acslib.selectors import Coreset
 
 Select = Callable[[Tensor], Coreset]
@@ -300,13 +301,13 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epsilon: dict[Literal["linf", "l2"], params.Positive]
-    radius: dict[Literal["linf", "l2"], params.Positive]
-    strongly_convex_radius: params.Positive
-    mu: params.Positive
-    fraction: params.Part
-    fractions: tuple[params.Part, ...]
-    iterations: tuple[params.Count, ...]
+    epsilon: dict[Literal["linf", "l2"], Positive]
+    radius: dict[Literal["linf", "l2"], Positive]
+    strongly_convex_radius: Positive
+    mu: Positive
+    fraction: Part
+    fractions: tuple[Part, ...]
+    iterations: tuple[Count, ...]
 
     def problem(self, norm: str, part: int) -> AdversarialLogistic:
         """The convex problem of Theorem 1 (1), or the strongly convex one of (2)."""
