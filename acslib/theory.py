@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from acslib import params, selectors
-from acslib.settings import Count, Part, Positive
 from acslib.selectors import Coreset
+from acslib.settings import Count, Part, Positive
 
 Select = Callable[[Tensor], Coreset]
 
