@@ -87,10 +87,13 @@ class Trades:
     @torch.no_grad()
     def gradients(self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None) -> LastLayerGradients:
         """Eq. (22): three terms, two of which share the clean image's features."""
-        adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
+        check_labels(model, labels)
         features, clean = penultimate(model, images)
+        p = clean.softmax(1)
+        if adversarial is None:  # as `perturb` does, with the prediction at hand
+            adversarial = self.attack(model, images, p)
         moved_features, moved = penultimate(model, adversarial)
-        p, q = clean.softmax(1), moved.softmax(1)
+        q = moved.softmax(1)
         surprise = -log_softmax(moved, 1)
         if self.form == "kl":
             surprise = surprise + log_softmax(clean, 1)

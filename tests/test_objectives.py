@@ -93,6 +93,19 @@ def test_perturb_is_used_when_nothing_is_given(undefended, batch):
         assert objective.loss(undefended, *batch).mean() > Vanilla().loss(undefended, *batch).mean() + 1
 
 
+def test_trades_attacks_the_prediction_that_its_gradients_start_from(setup):
+    """Without an adversarial image, that of `perturb`; and the clean image is passed through the network once."""
+    model, images, labels, _ = setup
+    objective = Trades(PGD("linf", 0.1, 0.05, 1, random_start=False))
+    expected = objective.gradients(model, images, labels, objective.perturb(model, images, labels))
+    passes = []
+    handle = model.head.register_forward_hook(lambda *_: passes.append(1))
+    got = objective.gradients(model, images, labels)
+    handle.remove()
+    assert torch.equal(got.dense(), expected.dense())
+    assert len(passes) == 3  # clean, the attack's step, adversarial
+
+
 @pytest.mark.parametrize("objective", [Vanilla(), AdversarialTraining(ATTACK), Trades(ATTACK)], ids=["2", "3", "4"])
 def test_bad_images_and_labels_are_refused(undefended, batch, objective):
     images, labels = batch
