@@ -7,7 +7,7 @@ import copy
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 CHANNEL_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -167,11 +167,19 @@ def folded(model: ResNet, dtype: torch.dtype = torch.float32) -> ResNet:
     Logits equal those of `model.eval()` up to rounding; the head stays in float32. The copy does not follow later
     changes of `model`.
     """
-    twin = copy.deepcopy(model).eval().requires_grad_(False)
-    for module in list(twin.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, ConvNorm):
-                setattr(module, name, fuse_conv_bn_eval(child.conv, child.norm))
+    in_their_place = {id(unit): convolution_of(unit, dtype) for unit in model.modules() if isinstance(unit, ConvNorm)}
+    twin = copy.deepcopy(model, memo=in_their_place).eval()
     for part in (twin.stem, twin.blocks, twin.last):
         part.to(dtype)
     return twin.requires_grad_(False)
+
+
+def convolution_of(unit: ConvNorm, dtype: torch.dtype) -> nn.Conv2d:
+    """The one convolution that `unit` is in evaluation mode."""
+    conv, norm = unit.conv, unit.norm
+    one = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, device="meta")
+    parameters = fuse_conv_bn_weights(
+        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    )
+    one.weight, one.bias = (nn.Parameter(value.to(dtype), requires_grad=False) for value in parameters)
+    return one
