@@ -1,10 +1,13 @@
 """Tables from fabricated records: means, spreads, paired differences, the paper's place beside ours, its errata."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from acslib import layouts, page, params, printed, records, tables
 
+PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 CODE = {method: number for number, method in enumerate(params.METHODS)}
 
@@ -270,3 +273,23 @@ def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     assert text.count('class="missing"') == 13 - 2
     assert "make table4 PROFILE=demo" in text
     assert pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_an_outcome_that_is_missed_spoils_no_table(capsys):
+    """Only the size that tests run insists."""
+    tables.expect({"the sky is blue": True, "pigs fly": False}, "demo")
+    assert capsys.readouterr().out == "as expected: the sky is blue\nNOT as expected: pigs fly\n"
+    tables.expect({"the sky is blue": True}, "smoke")
+    with pytest.raises(AssertionError, match="not as expected"):
+        tables.expect({"the sky is blue": True, "pigs fly": False}, "smoke")
+
+
+@pytest.mark.parametrize(("profile", "robust"), [("demo", 65), ("mini", 28)])
+def test_the_published_tables_show_what_is_expected_of_them(profile, robust):
+    for path in sorted((PUBLISHED / profile).glob("table[1-6].csv")):
+        table = pd.read_csv(path)
+        chosen = table[table.method == "adv_gradmatch"]
+        assert len(chosen)
+        assert (chosen.gradient_error < chosen.random_gradient_error).all(), path
+    table = pd.read_csv(PUBLISHED / profile / "table1.csv")
+    assert table.loc[table.run == "resnet18-linf-cifar10.full", "racc_pct"].item() >= robust
