@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy._core.multiarray import _reconstruct
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -133,8 +134,12 @@ def _from_folder() -> dict[str, Tensor]:
         raise Unavailable("folder: ACS_DATA is not set")
     folder = Path(os.environ["ACS_DATA"])
     if (folder / "alexnet_features.npz").exists():
-        with np.load(folder / "alexnet_features.npz", allow_pickle=False) as arrays:
-            return _require_features({name: torch.from_numpy(arrays[name]) for name in arrays}, str(folder))
+        try:
+            with np.load(folder / "alexnet_features.npz", allow_pickle=False) as arrays:
+                state = {name: torch.from_numpy(arrays[name]) for name in arrays}
+        except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
+            raise DataError(f"{folder / 'alexnet_features.npz'} is damaged ({error}): fetch it again") from error
+        return _require_features(state, str(folder))
     if (folder / "alexnet.ckpt").exists():
         return _from_checkpoint((folder / "alexnet.ckpt").read_bytes(), str(folder))
     raise Unavailable(f"folder {folder}: no alexnet_features.npz and no alexnet.ckpt")
@@ -271,19 +276,26 @@ def dataset_alexnet(name: str, *, progress=lambda epoch, accuracy: None, device=
 
 
 def save_alexnet(net: AlexNet, file: str | Path) -> None:
-    """All or nothing, with the stem and the SHA-256 of the weights inside."""
+    """All or nothing, with the stem and the SHA-256 of the weights inside. Raises DataError if it cannot be written."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     scratch = Path(file).with_suffix(f".{os.getpid()}.part")
-    save_file(state, scratch, {"stem": net.stem, "sha256": _digest(state, sorted(state))})
-    os.replace(scratch, file)
+    try:
+        save_file(state, scratch, {"stem": net.stem, "sha256": _digest(state, sorted(state))})
+        os.replace(scratch, file)
+    except (OSError, SafetensorError) as error:
+        scratch.unlink(missing_ok=True)
+        raise DataError(f"cannot write {file} ({error}): free some space or set ACS_CACHE to another folder") from error
 
 
 def load_alexnet(file: str | Path) -> AlexNet:
     """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged."""
-    with safe_open(file, "pt") as content:
-        metadata = content.metadata()
-        state = {name: content.get_tensor(name) for name in content.keys()}
-    if _digest(state, sorted(state)) != metadata["sha256"]:
+    try:
+        with safe_open(file, "pt") as content:
+            metadata = content.metadata() or {}
+            state = {name: content.get_tensor(name) for name in content.keys()}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} is damaged ({error}): delete it and train again") from error
+    if _digest(state, sorted(state)) != metadata.get("sha256"):
         raise DataError(f"{file} is damaged (SHA-256 differs): delete it and train again")
     head = state.get("head.bias")
     net = AlexNet(metadata["stem"], classes=None if head is None else len(head))

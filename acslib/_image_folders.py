@@ -107,12 +107,12 @@ def _stand_in(name: str, archive: Path) -> Tree:
 def _decode(name: str, tree: Tree, size: int, classes: list[str] | None) -> Raw:
     files = tree.files()
     found = sorted({path.split("/")[1] for path in files})
-    classes = found if classes is None else list(classes)
-    if len(classes) != CLASS_COUNT[name] and classes == found:
+    if classes is None and len(found) != CLASS_COUNT[name]:
         raise DataError(
             f"the folder has {len(found)} classes, not {CLASS_COUNT[name]}: say which, as classes: [WordNet ids] in"
             " params/settings.yaml"
         )
+    classes = found if classes is None else list(classes)
     folders = defaultdict(list)
     for path in sorted(files):
         folders[path.rpartition("/")[0]].append(path)

@@ -92,7 +92,8 @@ class PGD:
 
     `epsilon` and `step` are in units of [0, 1] pixels. Without `early_stop` the last iterate of the restart with the
     largest loss is returned; with it (evaluation), each sample stops at its first iterate, over all restarts, that
-    fools the model. The model attacks in the mode it is in.
+    fools the model. The model attacks in the mode it is in. Raises ValueError for images outside [0, 1], class indices
+    that the model has not, and probabilities with `early_stop`.
     """
 
     norm: Literal["linf", "l2"]
@@ -114,6 +115,8 @@ class PGD:
         images = images.detach()
         check_images(images)
         check_labels(model, labels)
+        if self.early_stop and labels.is_floating_point():
+            raise ValueError(f"early_stop needs to know the class, labels are {labels.dtype}: give class indices")
         if self.epsilon == 0:
             return images.clone()
         with frozen(model):

@@ -102,14 +102,17 @@ def check_profile(where: str, content: dict) -> None:
     known |= {"settings": paper, "items": None, "common": Setting.model_fields}
     for section, names in known.items():
         inside = content.get(section) or {}
-        if not isinstance(inside, dict):
-            raise ParamsError(f"{where}: {section} holds {inside!r}, names with values are needed")
+        check_kind(f"{where}: {section}", inside, dict, "names with values are")
         refuse_unknown(f"{where}, {section}", inside, sorted(names) if names else inside)
         layers = inside.items() if section.startswith("by_") or section == "settings" else ()
         for name, layer in layers:
-            if not isinstance(layer or {}, dict):
-                raise ParamsError(f"{where}, {section}: {name} holds {layer!r}, names with values are needed")
+            check_kind(f"{where}, {section}: {name}", layer or {}, dict, "names with values are")
             refuse_unknown(f"{where}, {section}, {name}", layer or {}, Setting.model_fields)
+
+
+def check_kind(where: str, content, kind: type, wanted: str) -> None:
+    if not isinstance(content, kind):
+        raise ParamsError(f"{where} holds {content!r}, {wanted} needed")
 
 
 PROFILE_SECTIONS = ("about", "extends", "common", "by_dataset", "by_model", "by_objective", "by_norm", "settings",
@@ -218,6 +221,8 @@ def _text(value) -> str:
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = number(value)
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -251,13 +256,18 @@ def groups(item: str, profile_name: str) -> list[dict]:
     A profile's `items` may leave out settings of an item and vary something in all of its runs.
     """
     items, where = profile(profile_name).get("items") or {}, f"profile {profile_name}, items"
+    check_kind(where, items, dict, "names with values are")
     refuse_unknown(where, items, tables())
     if item not in tables():
         raise ParamsError(f"there is no table or figure {item!r}{nearest(item, tables())}")
-    limits = items.get(item) or {}
-    refuse_unknown(f"{where}, {item}", limits, ("settings", "vary"))
+    where, limits = f"{where}, {item}", items.get(item) or {}
+    check_kind(where, limits, dict, "names with values are")
+    refuse_unknown(where, limits, ("settings", "vary"))
+    check_kind(f"{where}: settings", limits.get("settings", []), list, "a list of settings is")
+    check_kind(f"{where}: vary", limits.get("vary", {}), dict, "names with values are")
+    refuse_unknown(f"{where}, vary", limits.get("vary", {}), Setting.model_fields)
     known = [name for group in read(item)["runs"] for name in group["settings"]]
-    refuse_unknown(f"{where}, {item}", limits.get("settings", ()), known)
+    refuse_unknown(where, limits.get("settings", ()), known)
     found = []
     for group in read(item)["runs"]:
         refuse_unknown(f"params/{item}.yaml", group, ("settings", "methods", "vary", "columns"))

@@ -34,9 +34,10 @@ class Coreset:
     indices: (k,) int64, ascending. weights: (k,) float64, for the sum over samples of eqs. (12), (13) and (23); >= 0
     unless a selector was told otherwise. reason: why the search ended: "budget", "tolerance", or "optimum" where no
     further sample lowers the error. picks: (k,) the same indices in the order in which they were chosen. trace: the
-    error after each step of the search: the relative one of eq. (12) for gradmatch, L(S) of Algorithm 2 for craig;
-    longer than k where samples left again, empty where no search was made. Raises ValueError for indices that are not
-    ascending and distinct, and for weights that are not finite.
+    error after each step of the search: for gradmatch the square root of its objective over |target|, which without a
+    ridge is the relative error of eq. (12); for craig L(S) of Algorithm 2; longer than k where samples left again,
+    empty where no search was made. Raises ValueError for indices that are not ascending and distinct, and for weights
+    that are not finite.
     """
 
     indices: Tensor
@@ -86,7 +87,7 @@ def gradmatch(
     Orthogonal matching pursuit picks, at each step, the sample best aligned with what is still missing, then refits
     all weights. `nonnegative` keeps them >= 0: samples that would turn negative leave again, and the weights are the
     exact non-negative least squares on the samples chosen. The search ends at the budget, at a relative error
-    |missing| / |target| <= tolerance (Algorithm 3's epsilon over |target|), or where no sample lowers the error by more
+    (`Coreset.trace`) <= tolerance (Algorithm 3's epsilon over |target|), or where no sample lowers the error by more
     than the rounding of inner products.
 
     target: (d,), by default the sum of all gradients. ridge: lambda >= 0, in the units of a squared gradient; the

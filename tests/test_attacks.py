@@ -114,6 +114,12 @@ def test_an_iterate_that_fools_in_passing_counts():
     assert robust_accuracy(model, images, labels, attack)[0] == 0
 
 
+def test_stopping_early_needs_classes(undefended, batch):
+    images, labels = batch
+    with pytest.raises(ValueError, match="labels are torch.float32: give class indices"):
+        PGD("linf", 0.1, 0.05, 2, early_stop=True)(undefended, images, torch.full((len(labels), 10), 0.1))
+
+
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("early_stop", [False, True])
 def test_unusual_images(undefended, batch, norm, early_stop):

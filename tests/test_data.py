@@ -294,6 +294,8 @@ def test_too_many_classes_ask_for_a_list(folders):
         Image.new("RGB", (8, 8)).save(folders / "imagenet12" / split / "n00000000" / "a.JPEG")
     with pytest.raises(DataError, match="13 classes, not 12"):
         data.load("imagenet12", root=folders)
+    every = sorted(path.name for path in (folders / "imagenet12" / "train").iterdir())
+    assert data.load("imagenet12", root=folders, image_size=16, classes=every).class_names == tuple(every)
 
 
 def test_imagenet100_list_is_the_published_one():

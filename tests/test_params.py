@@ -143,7 +143,8 @@ def test_names_say_only_what_matters():
 
 
 def test_names_keep_every_digit_and_read_back_as_they_were():
-    for text in ("lr@0.1234567", "lr@1e-07", "half_half@true", "classes@[n01440764,n02102040]", "autoattack@[apgd-ce]"):
+    lists = ("classes@[n01440764,n02102040]", "autoattack@[apgd-ce]")
+    for text in ("lr@0.1234567", "lr@1e-07", "half_half@true", "train_limit@null", *lists):
         name = f"resnet18-linf-cifar10.craig+{text}"
         assert resolve(name).name == name
         assert resolve(resolve(name).name) == resolve(name)
@@ -190,6 +191,11 @@ def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
     [
         ("{tabel3: {}}", "'tabel3' is not known: did you mean 'table3'"),
         ("{table3: {setings: []}}", "'setings' is not known: did you mean 'settings'"),
+        ("[table3]", "items holds .'table3'., names with values are needed"),
+        ("{table3: 5}", "items, table3 holds 5, names with values are needed"),
+        ("{table3: {vary: 5}}", "vary holds 5, names with values are needed"),
+        ("{table3: {vary: {epoch: 5}}}", "'epoch' is not known: did you mean 'epochs'"),
+        ("{table3: {settings: wrn28_10-l2-svhn}}", "settings holds 'wrn28_10-l2-svhn', a list of settings is needed"),
         ("{table3: {settings: [wrn28_10-linf]}}", "'wrn28_10-linf' is not known: did you mean 'wrn28_10-linf-cifar10'"),
     ],
 )

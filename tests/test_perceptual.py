@@ -290,11 +290,17 @@ def test_trained_networks_are_stored_with_a_checksum(tmp_path):
     loaded = load_alexnet(tmp_path / "net.safetensors")
     assert torch.equal(net(images), loaded(images))
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    content = bytearray((tmp_path / "net.safetensors").read_bytes())
-    content[-1] ^= 1
-    (tmp_path / "net.safetensors").write_bytes(content)
-    with pytest.raises(data.DataError, match="damaged"):
-        load_alexnet(tmp_path / "net.safetensors")
+    content = (tmp_path / "net.safetensors").read_bytes()
+    for damaged in (content[:-1] + bytes([content[-1] ^ 1]), content[: len(content) // 2], b""):
+        (tmp_path / "net.safetensors").write_bytes(damaged)
+        with pytest.raises(data.DataError, match="damaged .*: delete it and train again"):
+            load_alexnet(tmp_path / "net.safetensors")
+
+
+def test_a_network_that_cannot_be_stored_says_so(tmp_path):
+    with pytest.raises(data.DataError, match="cannot write .*: free some space or set ACS_CACHE"):
+        save_alexnet(random_alexnet("digits"), tmp_path / "missing" / "net.safetensors")
+    assert not list(tmp_path.rglob("*"))
 
 
 def test_without_any_source_one_sentence_says_what_to_do(tmp_path, monkeypatch):
@@ -317,6 +323,10 @@ def test_weights_that_are_not_imagenets_are_refused(tmp_path, monkeypatch):
     state = {name: tensor.detach().numpy() for name, tensor in AlexNet().state_dict().items()}
     np.savez(tmp_path / "alexnet_features.npz", **state)
     with pytest.raises(data.DataError, match="not ImageNet's"):
+        imagenet_alexnet()
+    content = (tmp_path / "alexnet_features.npz").read_bytes()
+    (tmp_path / "alexnet_features.npz").write_bytes(content[: len(content) // 2])
+    with pytest.raises(data.DataError, match=r"alexnet_features.npz is damaged .*: fetch it again"):
         imagenet_alexnet()
 
 
