@@ -161,6 +161,10 @@ def _restore(state: State, tensors: dict, note: dict) -> None:
         entries.setdefault(int(index), {})[name] = value
     groups = state.optimiser.state_dict()["param_groups"]
     state.optimiser.load_state_dict({"state": entries, "param_groups": groups})
+    for parameter, entry in state.optimiser.state.items():  # the file is contiguous, channels_last is not
+        state.optimiser.state[parameter] = {
+            key: torch.empty_like(parameter).copy_(value) if torch.is_tensor(value) and value.shape == parameter.shape
+            else value for key, value in entry.items()}  # fmt: skip
     if "coreset.indices" in tensors:
         state.coreset = Coreset(tensors["coreset.indices"], tensors["coreset.weights"])
     state.epoch, state.history = note["epoch"], note["history"]

@@ -44,9 +44,12 @@ def checked_device(name: str | None) -> str:
 
 
 def precision(setting: Setting, device: str) -> str:
-    """`auto` is bfloat16 where the device multiplies it in hardware."""
-    if setting.precision != "auto":
-        return setting.precision
+    """The setting's, `auto` being the device's fastest."""
+    return fastest_precision(device) if setting.precision == "auto" else setting.precision
+
+
+def fastest_precision(device: str) -> str:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
     if torch.device(device).type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported() else "float32"
@@ -244,7 +247,8 @@ def execute(run: Run, seed: int = 0, device: str | None = None, results=None, pr
         "plan": {"cost": run.plan.cost, "ceiling": run.plan.ceiling, "selections": run.plan.selections},
         "metrics": measures,
         "seconds": seconds | {"total": sum(seconds.values()), "evaluate": time.perf_counter() - started},
-        "history": state.history, "provenance": records.provenance(device),
+        "history": state.history,
+        "provenance": records.provenance(device) | {"precision": precision(run.setting, device)},
     }  # fmt: skip
     records.write_json(folder / "record.json", record)
     (folder / "checkpoint.safetensors").unlink(missing_ok=True)

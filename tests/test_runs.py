@@ -57,10 +57,17 @@ def test_killed_and_resumed_ends_in_the_same_weights(tmp_path, run):
     assert [row["phase"] for row in two["history"]] == ["full"] * 2 + ["skip"] + ["coreset"] * 3
 
 
-@pytest.mark.parametrize(("method", "period"), [("craig", 1), ("random", 1), ("adaptive_random", 1), ("gradmatch", 4)])
-def test_interrupted_between_selections(method, period, tmp_path):
+@pytest.mark.parametrize(
+    ("method", "varied"),
+    [
+        ("craig", "period@1"), ("random", "period@1"), ("adaptive_random", "period@1"), ("gradmatch", "period@4"),
+        ("gradmatch", "memory_format@channels_last+period@1"),
+        ("craig", "memory_format@channels_last+period@4+precision@bfloat16"),
+    ],
+)  # fmt: skip
+def test_interrupted_between_selections(method, varied, tmp_path):
     """Whatever a method draws at its next selection does not depend on whether the run was stopped before it."""
-    run = params.resolve(f"resnet18-linf-cifar10.{method}+epochs@6+period@{period}+steps@1+train_limit@200"
+    run = params.resolve(f"resnet18-linf-cifar10.{method}+epochs@6+{varied}+steps@1+train_limit@200"
                          "+autoattack_n@0+evaluation_steps@1", "demo")  # fmt: skip
 
     def stop(row):
@@ -347,7 +354,7 @@ def test_command_line_answers_in_one_sentence(name, options, message, capsys, tm
     assert answer.count("\n") == 1
 
 
-def test_diverging_run_keeps_its_last_epoch(tmp_path):
+def test_a_run_that_diverges_at_once_leaves_no_record(tmp_path):
     run = params.resolve("resnet18-linf-cifar10.full+epochs@2+steps@1+lr@1e30", "demo")
     with pytest.raises(ValueError, match=r"lower lr \(now 1e\+30\) and train again$"):
         runs.execute(run, 0, "cpu", tmp_path)
@@ -369,8 +376,19 @@ def test_a_run_that_diverges_later_says_what_it_kept(tmp_path):
         note = file.metadata()
     tensors["model.head.weight"].mul_(float("inf"))
     save_file(tensors, path, note)
+    kept = path.read_bytes()
     with pytest.raises(ValueError, match=r"lower lr .* again; move .*seed0 away before, it keeps the epochs up to 0"):
         runs.execute(run, 0, "cpu", tmp_path)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize(("amx", "avx512"), [(True, True), (False, True), (False, False)])
+def test_auto_is_bfloat16_only_where_the_processor_has_it(amx, avx512, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    setting = params.resolve("resnet18-linf-cifar10.full", "mini").setting
+    assert runs.precision(setting, "cpu") == ("bfloat16" if amx or avx512 else "float32")
+    assert runs.precision(setting.model_copy(update={"precision": "float32"}), "cpu") == "float32"
 
 
 def test_rules_for_make_name_every_record(capsys):
