@@ -4,8 +4,8 @@
 ## SEEDS     which seeds, as "0 1 2"; default 0
 ## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
 ## THREADS   threads for each run; default cores / JOBS
-## LAUNCH    what to put before each run, as "srun --gres=gpu:1"; default nothing
-## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
+## LAUNCH    what to put before each run and notebook, as "srun --gres=gpu:1"; default nothing
+## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one (ACS_DEVICE for notebooks and library)
 ## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
 ## RUN, SEED what `make run` trains
 ## ACS_RESULTS, ACS_PARAMS, ACS_DATA, ACS_CACHE   folders of results, parameters, images at hand and images decoded
@@ -27,7 +27,8 @@ $(call need,PROFILE,[A-Za-z0-9_-]+,a profile as params/profiles names it)
 $(call need,SEED,[0-9]+,one whole number from 0 on)
 $(call need,DATA,digits|cifar10|svhn|imagenet12|imagenet100,digits$(comma) cifar10$(comma) svhn$(comma) imagenet12 or imagenet100)
 LAUNCH ?=
-DEVICE ?=
+DEVICE ?= $(ACS_DEVICE)
+export ACS_DEVICE := $(DEVICE)
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c '$(NEW_ENOUGH)' 2>/dev/null && echo $$p && break; done),python3)
@@ -37,9 +38,9 @@ MAKEFLAGS += -j$(JOBS) --no-builtin-rules
 .DEFAULT_GOAL := help
 
 PY := .venv/bin/python
-RESULTS := $(or $(ACS_RESULTS),results)
+RESULTS := $(patsubst %/,%,$(or $(ACS_RESULTS),results))
 $(if $(filter-out 1,$(words $(RESULTS))),$(error ACS_RESULTS is "$(RESULTS)": Make needs a folder without spaces))
-PARAMS := $(or $(ACS_PARAMS),params)
+PARAMS := $(patsubst %/,%,$(or $(ACS_PARAMS),params))
 PICTURES := $(patsubst ./%,%,$(dir $(RESULTS)))figures
 STAMP := .venv/.complete
 TABLES := table1 table2 table3 table4 table5 table6 tableD4 theorem1
@@ -104,7 +105,7 @@ records: $(RECORDS) ## train what all tables and figures need, and no more
 
 $(sort $(RECORDS) $(ONE_RECORD)): $(RESULTS)/$(PROFILE)/runs/%/record.json: | $(STAMP)
 	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m acslib.runs train $(patsubst %/,%,$(dir $*)) \
-		--seeds $(patsubst seed%,%,$(notdir $*)) --profile $(PROFILE) $(if $(DEVICE),--device $(DEVICE))
+		--seeds $(patsubst seed%,%,$(notdir $*)) --profile $(PROFILE)
 
 $(ONE_RECORD): $(if $(filter run,$(MAKECMDGOALS)),always)
 run: $(or $(ONE_RECORD),no-run) ## train and evaluate one run: make run RUN=resnet18-linf-cifar10.gradmatch SEED=0
@@ -112,8 +113,9 @@ no-run: $(STAMP)
 	@echo "make run: say which, as RUN=<one of these>:"; $(PY) -m acslib.runs list table1; exit 2
 
 # an item and its file, which the item's notebook writes from the item's records; made again when what gathers and draws
-# it has changed, or when other seeds are asked for
-GATHERING := acslib/figures.py acslib/layouts.py acslib/plots.py acslib/printed.py acslib/tables.py
+# it, or a parameter, has changed, or when other seeds are asked for
+GATHERING := $(addprefix acslib/,figures.py layouts.py plots.py printed.py tables.py theory.py) \
+	$(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml)
 .PHONY: always
 $(addsuffix .seeds,$(addprefix $(RESULTS)/.make/$(PROFILE)-,$(TABLES) $(FIGURES))): always
 	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@
@@ -122,15 +124,16 @@ define gathered
 $(1): $(2)
 $(2): notebooks/$(1).ipynb $(GATHERING) $(RECORDS_$(1)) $(RESULTS)/.make/$(PROFILE)-$(1).seeds | $(STAMP)
 	@mkdir -p build/$(PROFILE)
-	OMP_NUM_THREADS=$(THREADS) $(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
+	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m papermill --no-progress-bar $$< build/$(PROFILE)/$(1).ipynb -r profile $(PROFILE) -r seeds "$(SEEDS)"
 endef
 $(foreach item,$(TABLES),$(eval $(call gathered,$(item),$(RESULTS)/$(PROFILE)/$(item).csv)))
 $(foreach item,$(FIGURES),$(eval $(call gathered,$(item),$(PICTURES)/$(PROFILE)/$(item).pdf)))
 
 # ---- working with it
 
-lab: $(STAMP) ## JupyterLab on the notebooks
-	$(PY) -m jupyterlab notebooks
+lab: $(STAMP) ## JupyterLab on the notebooks, which run in their own folder: folders are handed on as absolute paths
+	@for name in ACS_RESULTS ACS_PARAMS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
+		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; $(PY) -m jupyterlab notebooks
 
 test: lint ## everything CI runs: style, unit and property tests, every notebook on a small size
 	$(PY) -m pytest
@@ -153,5 +156,5 @@ clean: ## remove build/ and caches; results, figures and .venv stay
 
 clean-results: ## remove results and figures of one PROFILE, if CONFIRM=yes is given
 	@test "$(CONFIRM)" = yes || { echo "this deletes $(RESULTS)/$(PROFILE) and $(PICTURES)/$(PROFILE): add CONFIRM=yes"; exit 2; }
-	@test -f params/profiles/$(PROFILE).yaml || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
+	@test -f $(PARAMS)/profiles/$(PROFILE).yaml || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
 	rm -rf $(RESULTS)/$(PROFILE) $(PICTURES)/$(PROFILE)

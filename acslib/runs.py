@@ -29,17 +29,18 @@ PROBLEMS = (ValueError, OSError)  # ValueError: what is wrong with parameters, d
 
 
 def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """`ACS_DEVICE`, by default CUDA where there is one."""
+    return os.environ.get("ACS_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def checked_device(name: str | None) -> str:
-    """The device by name, or ParamsError where torch has none such."""
+    """The device by name, or ParamsError where torch has none such, or none that knows double precision."""
     name = name or default_device()
     try:
-        torch.ones(1, device=name).item()
-    except (RuntimeError, AssertionError) as error:
+        torch.ones(1, dtype=torch.float64, device=name).item()  # groups of gradients are summed in it
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise params.ParamsError(f"there is no device {name!r} here ({reason}): leave it out, or say cpu") from None
+        raise params.ParamsError(f"there is no device {name!r} here ({reason}): say cpu, or nothing") from None
     return name
 
 
@@ -211,15 +212,22 @@ def evaluate_pgd(run: Run, model, images, labels, generator) -> dict:
 
 def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
     """Every attack of Table C1 on the first `threats_n` test images."""
-    setting, paper = run.setting, params.setting_layer(run.setting_name)
+    setting, suite = run.setting, perceptual_suite(run, images.shape[-1])
     n = min(setting.threats_n, len(labels))
-    suite = params.table_c1(paper["dataset"], images.shape[-1], setting.threats_effort)
     distance = perceptual.distance_for(setting.dataset, images.shape[-1], images.device)
     measures = {"threats_n": n}
     twin = models.folded(model)
     for name, attack in evaluation.table_c1_attacks(suite, distance, setting.autoattack, generator).items():
         measures[f"racc_{name}"], _ = evaluation.robust_accuracy(model, images[:n], labels[:n], attack, attacked=twin)
     return measures
+
+
+def perceptual_suite(run: Run, side: int) -> dict[str, dict]:
+    """The attacks of Table C1 as the run has them on images of that side; `evaluation_epsilon` is for LPIPS."""
+    suite = params.table_c1(params.setting_layer(run.setting_name)["dataset"], side, run.setting.threats_effort)
+    for name in tables.SEEN:
+        suite[name]["bound"] = run.setting.evaluation_epsilon
+    return suite
 
 
 def execute(run: Run, seed: int = 0, device: str | None = None, results=None, progress=lambda row: None,
@@ -257,7 +265,7 @@ def execute(run: Run, seed: int = 0, device: str | None = None, results=None, pr
 
 def load_trained(run: Run, seed: int = 0, device: str | None = None, results=None):
     """The trained network of a finished run, in evaluation mode, and its data."""
-    device = device or default_device()
+    device = checked_device(device)
     dataset = load_data(run.setting, device)
     model = build_model(run.setting, dataset, seed, device)
     path = records.run_folder(run, seed, results) / "weights.safetensors"
@@ -291,7 +299,7 @@ def train_command(arguments) -> None:
         run = params.resolve(arguments.name, arguments.profile)
         print(f"{run.name}, profile {run.profile}, seed {seed}: {len(run.plan)} epochs, speed-up at most"
               f" {run.plan.ceiling:.2f}x", flush=True)  # fmt: skip
-        record = execute(run, seed, arguments.device, progress=lambda row: print(epoch_line(row), flush=True),
+        record = execute(run, seed, progress=lambda row: print(epoch_line(row), flush=True),
                          announce=lambda source: print(f"data: {source}", flush=True))  # fmt: skip
         shown = ", ".join(f"{name} {100 * value:.2f} %" for name, value in record["metrics"].items()
                           if isinstance(value, float))  # fmt: skip
@@ -356,7 +364,6 @@ def main(argv=None) -> int:
     parser.add_argument("name", nargs="?", help="a run, or a table for list")
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--seeds", default="0", help='like "0 1 2"')
-    parser.add_argument("--device", default=None)
     arguments = parser.parse_args(argv)
     if arguments.name is None and arguments.command != "rules":
         parser.error(f"{arguments.command} needs a name")

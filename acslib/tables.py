@@ -1,6 +1,7 @@
 """The paper's tables from the records of runs: ours beside the paper's, as CSV, LaTeX and text."""
 
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -26,16 +27,18 @@ def groups(table: str, profile: str):
 # ---- from records to rows
 
 
-def gather(table: str, profile: str, seeds, results: Path | None = None, partial: bool = False) -> pd.DataFrame:
+def gather(table: str, profile: str, seeds, results: Path | None = None, partial: bool = False,
+           settings: Collection[str] | None = None) -> pd.DataFrame:
     """One row a run, means over `seeds`; the paper's printed values under `paper_...` (NaN where it has none).
 
     Differences and speed-up are to the full training of the same setting and number of epochs, paired by seed.
     `speedup_ceiling_x` is what the schedule allows, 1/k up to rounding. Raises RecordError for a missing record;
-    with `partial` rows that need one are left out.
+    with `partial` rows that need one are left out. `settings`: only these.
     """
     seeds = list(seeds)
-    wanted = [group for group in groups(table, profile)
-              if not partial or all(trained(run, seeds, results) for run in needed(group, profile))]  # fmt: skip
+    wanted = [group for group in groups(table, profile) if settings is None or group[0] in settings]
+    if partial:
+        wanted = [group for group in wanted if all(trained(run, seeds, results) for run in needed(group, profile))]
     rows = [row_of(*needed(group, profile), group[3], seeds, results) for group in wanted]
     ours = pd.DataFrame([{"table": table} | row for row in rows])
     return with_paper(ours, table) if rows else ours
@@ -236,14 +239,16 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 def title(table: str, gathered: pd.DataFrame) -> str:
     """What this is, with the profile and the data in it."""
     first = gathered.iloc[0]
-    sources = "; ".join(f"{name} is {part.data.iloc[0]}" for name, part in gathered.groupby("dataset", sort=False))
+    sources = "; ".join(f"{name} is {' or '.join(part.data.unique())}"
+                        for name, part in gathered.groupby("dataset", sort=False))  # fmt: skip
     networks = "; ".join(name for name in gathered.network.unique() if name not in MODELS.values())
     number = "one seed" if first.seeds == 1 else f"mean ± standard deviation of {first.seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
     attacked = "".join(f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
                        for what, count in counts.items() if pd.notna(count))  # fmt: skip
+    devices = " or ".join(gathered.device.unique())
     return (f"{params.read(table)['title']}. Profile {first.profile}, {number}. {sources}."
-            + (f" Networks: {networks}." if networks else "") + attacked + f" Device: {first.device}.")  # fmt: skip
+            + (f" Networks: {networks}." if networks else "") + attacked + f" Device: {devices}.")  # fmt: skip
 
 
 # ---- files

@@ -316,10 +316,15 @@ class Settings(BaseModel):
 
 
 def settings(profile: str) -> Settings:
-    """`params/theorem1.yaml` for a profile. Raises ParamsError for an unknown profile or a value that cannot be."""
-    params.profile(profile)
-    content = params.read("theorem1")
+    """`params/theorem1.yaml` for a profile, or for the one that it extends. Raises ParamsError."""
+    content, name = params.read("theorem1"), profile
+    params.profile(name)
+    while name not in content["profiles"]:
+        extended = params.read(f"profiles/{name}").get("extends")
+        if extended is None:
+            raise params.ParamsError(f"params/theorem1.yaml has no profile {profile!r}: add it under profiles there")
+        name = extended
     try:
-        return Settings(**content["common"], **content["profiles"][profile])
-    except (ValidationError, KeyError) as error:
-        raise params.ParamsError(f"params/theorem1.yaml, profile {profile}: {error}") from None
+        return Settings(**content["common"], **content["profiles"][name])
+    except ValidationError as error:
+        raise params.ParamsError(f"params/theorem1.yaml, profile {name}: {error}") from None

@@ -19,7 +19,7 @@ SIZES = {"cpu": ("mini", 1024), "cuda": ("full", 50_000)}
 
 def main() -> None:
     device = runs.default_device()
-    profile, limit = SIZES[device]
+    profile, limit = SIZES[torch.device(device).type]
     ways = {}
     precisions = dict.fromkeys(("float32", runs.fastest_precision(device)))
     for precision, layout in itertools.product(precisions, ("contiguous", "channels_last")):
@@ -31,7 +31,8 @@ def main() -> None:
     except data.DataError as error:
         print(f"  not measured, CIFAR-10 is not at hand: {error}")
         return
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} thread(s)"
+    cuda = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} thread(s)"
     print(f"  {run.name}, profile {profile}, {len(dataset.train)} images, {name}; images per second")
     report(ways, dataset, device)
 

@@ -342,15 +342,22 @@ def test_a_really_full_disk(tmp_path):
     ("resnet18-linf-cifar10.gradmtch", [], "did you mean 'gradmatch'"),
     ("resnet18-linf-cifar10.full+lr@abc", [], "lr is 'abc', it is not a number"),
     ("resnet18-linf-cifar10.full", ["--profile", "dmo"], "no profile 'dmo': did you mean 'demo'"),
-    ("resnet18-linf-cifar10.full", ["--device", "gpu"], "there is no device 'gpu' here"),
-    ("resnet18-linf-cifar10.full", ["--device", "meta"], "there is no device 'meta' here"),
-    ("resnet18-linf-cifar10.full", ["--device", "cuda:99"], "there is no device 'cuda:99' here"),
 ])  # fmt: skip
 def test_command_line_answers_in_one_sentence(name, options, message, capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(records, "RESULTS", tmp_path)
     assert runs.main(["train", name, *options]) == 2
     answer = capsys.readouterr().err
     assert message in answer
+    assert answer.count("\n") == 1
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there(device, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(records, "RESULTS", tmp_path)
+    monkeypatch.setenv("ACS_DEVICE", device)
+    assert runs.main(["train", "resnet18-linf-cifar10.full"]) == 2
+    answer = capsys.readouterr().err
+    assert f"there is no device '{device}' here" in answer
     assert answer.count("\n") == 1
 
 

@@ -4,7 +4,9 @@ import ast
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
+import time
 import tomllib
 from collections import namedtuple
 from importlib.metadata import version
@@ -97,21 +99,29 @@ def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
 
 
 def test_one_run_is_one_command():
-    shown = make("-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5", "DEVICE=cuda:1").stdout
+    shown = make("-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5").stdout
     command = " ".join(shown.replace("\\\n", " ").split())
     assert "OMP_NUM_THREADS=5 srun .venv/bin/python -m acslib.runs train a.b --seeds 3 --profile mini" in command
-    assert "--device cuda:1" in command
+
+
+def test_folders_and_the_device_reach_jupyter():
+    """Its kernels run in the folder of the notebooks, where a relative path would lead elsewhere."""
+    answer = make("lab", "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'", "-o", ".venv/.complete",
+                  "ACS_RESULTS=mine", "ACS_DATA=/images", "DEVICE=cuda:1")  # fmt: skip
+    assert answer.stdout.split() == [f"{ROOT}/mine", "/images", "cuda:1"], answer.stderr
 
 
 # ---- what stands in the way of an environment
 
 
-def test_other_seeds_and_another_folder_are_gathered_anew(tmp_path):
+def test_other_seeds_parameters_and_another_folder_are_gathered_anew(tmp_path):
     """Real calls of make, with `true` in the place of Python: what it would gather is what it prints."""
-    results = tmp_path / "mine" / "results"
+    results, folder = tmp_path / "mine" / "results", tmp_path / "params"
+    shutil.copytree(ROOT / "params", folder)
 
     def gathers(seeds):
-        answer = make("table4", "PY=true", "-o", ".venv/.complete", f"ACS_RESULTS={results}", f"SEEDS={seeds}")
+        answer = make("table4", "PY=true", "-o", ".venv/.complete", f"SEEDS={seeds}",
+                      f"ACS_RESULTS={results}/", f"ACS_PARAMS={folder}")  # fmt: skip
         assert answer.returncode == 0, answer.stderr
         (results / "demo").mkdir(exist_ok=True)
         (results / "demo" / "table4.csv").touch()
@@ -122,6 +132,10 @@ def test_other_seeds_and_another_folder_are_gathered_anew(tmp_path):
     assert gathers("0 1 2")
     assert not gathers("0 1 2")
     assert gathers("0")
+    time.sleep(0.05)  # longer than a tick of the clock that dates files
+    (folder / "table4.yaml").touch()
+    assert gathers("0")
+    assert not gathers("0")
     assert f"rm -rf {results}/demo {tmp_path}/mine/figures/demo" in make(
         "-n", "clean-results", "CONFIRM=yes", f"ACS_RESULTS={results}").stdout  # fmt: skip
 

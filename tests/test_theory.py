@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
-from acslib import selectors, theory
+from acslib import params, selectors, theory
 from acslib.params import ParamsError
 from acslib.theory import METHODS, READINGS, AdversarialLogistic, descend, sides
 
@@ -259,3 +259,18 @@ def test_what_cannot_be_is_refused():
         theory.selector("greedy", 10, 0.1)
     with pytest.raises(ParamsError, match="smoke"):
         theory.settings("smok")
+
+
+def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()
+    for name in ("settings", "theorem1", "profiles/demo", "profiles/smoke"):
+        (tmp_path / f"{name}.yaml").write_text((params.FOLDER / f"{name}.yaml").read_text())
+    (tmp_path / "profiles" / "mine.yaml").write_text("about: mine\nextends: smoke\n")
+    (tmp_path / "profiles" / "new.yaml").write_text("about: new\n")
+    with monkeypatch.context() as patch:
+        patch.setattr(params, "FOLDER", tmp_path)
+        params.read.cache_clear()
+        assert theory.settings("mine") == theory.settings("smoke")
+        with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
+            theory.settings("new")
+    params.read.cache_clear()
