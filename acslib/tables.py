@@ -71,7 +71,8 @@ def row_of(run: params.Run, reference: params.Run, columns: dict, seeds, results
         "epochs": len(run.plan), "period": unless_full(method, run.setting.period), "selections": run.plan.selections,
         "seconds_select": mean["select"], "seconds_attack": mean["attack"], "seconds_update": mean["update"],
         "gradient_error": mean.get("gradient_error"), "random_gradient_error": mean.get("random_gradient_error"),
-        "test_images": first["metrics"]["n"], "device": together(ours, "device"), "commit": together(ours, "commit"),
+        "test_images": first["metrics"]["n"],
+        **{name: together(ours, name) for name in ("device", "precision", "commit")},
     }  # fmt: skip
     if "racc" in made:
         row |= compared("racc", made["racc"], full["racc"], method)
@@ -101,7 +102,7 @@ def same_data(several: list[dict]) -> None:
 
 def together(several: list[dict], name: str) -> str:
     """What the provenance of several records says, each once."""
-    return ", ".join(dict.fromkeys(str(record["provenance"].get(name)) for record in several))
+    return ", ".join(dict.fromkeys(str(record["provenance"].get(name, "not recorded")) for record in several))
 
 
 def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
@@ -246,9 +247,10 @@ def title(table: str, gathered: pd.DataFrame) -> str:
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
     attacked = "".join(f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
                        for what, count in counts.items() if pd.notna(count))  # fmt: skip
-    devices = " or ".join(gathered.device.unique())
+    made_on = "".join(f" {name.capitalize()}: {' or '.join(gathered[name].unique())}."
+                      for name in ("device", "precision") if name in gathered)  # fmt: skip
     return (f"{params.read(table)['title']}. Profile {first.profile}, {number}. {sources}."
-            + (f" Networks: {networks}." if networks else "") + attacked + f" Device: {devices}.")  # fmt: skip
+            + (f" Networks: {networks}." if networks else "") + attacked + made_on)  # fmt: skip
 
 
 # ---- files

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from acslib import params, records, runs
+from acslib import params, records, runs, tables
 
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
 
@@ -349,6 +349,13 @@ def test_command_line_answers_in_one_sentence(name, options, message, capsys, tm
     answer = capsys.readouterr().err
     assert message in answer
     assert answer.count("\n") == 1
+
+
+def test_the_perceptual_bound_of_the_evaluation_is_a_parameter():
+    for varied, bound in (("", 0.4), ("+evaluation_epsilon@0.2", 0.2)):
+        suite = runs.perceptual_suite(params.resolve(f"resnet50-fastlpa-cifar10.full{varied}", "full"), 32)
+        assert [suite[attack]["bound"] for attack in tables.SEEN] == [bound] * 2
+        assert suite["stadv"] == {"bound": 0.02, "iterations": 50}
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
