@@ -243,7 +243,8 @@ def title(table: str, gathered: pd.DataFrame) -> str:
     sources = "; ".join(f"{name} is {' or '.join(part.data.unique())}"
                         for name, part in gathered.groupby("dataset", sort=False))  # fmt: skip
     networks = "; ".join(name for name in gathered.network.unique() if name not in MODELS.values())
-    number = "one seed" if first.seeds == 1 else f"mean ± standard deviation of {first.seeds} seeds"
+    seeds = " or ".join(map(str, sorted(gathered.seeds.unique())))
+    number = "one seed" if seeds == "1" else f"mean ± standard deviation of {seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
     attacked = "".join(f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
                        for what, count in counts.items() if pd.notna(count))  # fmt: skip
