@@ -44,9 +44,11 @@ def counted(seeds: int) -> str:
 
 
 def of_table1(profile: str) -> str:
-    """The profile, and how many seeds its Table 1 has if more than one."""
-    seeds = read(profile, "table1").seeds.iloc[0]
-    return f"`{profile}`" + (f", {seeds} seeds," if seeds > 1 else "")
+    """The profile, and how many seeds its Table 1 has if more than one, and which setting has others."""
+    seeds = read(profile, "table1").drop_duplicates("setting").set_index("setting").seeds
+    most = seeds.max()
+    others = ", ".join(f"{R18.get(setting, setting)} {n}" for setting, n in seeds[seeds < most].items())
+    return f"`{profile}`" + (f", {most} seeds{f' ({others})' if others else ''}," if most > 1 else "")
 
 
 def spread(row: pd.Series, measure: str) -> str:
