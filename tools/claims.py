@@ -47,7 +47,7 @@ def of_table1(profile: str) -> str:
     """The profile, and how many seeds its Table 1 has if more than one, and which setting has others."""
     seeds = read(profile, "table1").drop_duplicates("setting").set_index("setting").seeds
     most = seeds.max()
-    others = ", ".join(f"{R18.get(setting, setting)} {n}" for setting, n in seeds[seeds < most].items())
+    others = ", ".join(f"{R18.get(setting, setting)}: {n}" for setting, n in seeds[seeds < most].items())
     return f"`{profile}`" + (f", {most} seeds{f' ({others})' if others else ''}," if most > 1 else "")
 
 
