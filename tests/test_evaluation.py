@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 
-from acslib import models
+from acslib import models, params
 from acslib.attacks import PGD
 from acslib.evaluation import clean_accuracy, robust_accuracy
 
@@ -36,7 +36,9 @@ def test_robust_is_a_subset_of_right_and_shrinks_with_epsilon(undefended, batch)
 def test_an_undefended_network_falls(undefended, digits):
     """At the demo's epsilon, under PGD-50-10: less than a tenth stands."""
     images, labels = digits.test.float_images(), digits.test.labels
-    fraction, _ = robust_accuracy(undefended, images, labels, PGD("linf", 0.15, 0.02, 50, restarts=10))
+    demo = params.resolve("resnet18-linf-cifar10.full", "demo").setting
+    attack = PGD("linf", demo.evaluation_epsilon, demo.evaluation_step, 50, restarts=10)
+    fraction, _ = robust_accuracy(undefended, images, labels, attack)
     assert clean_accuracy(undefended, images, labels)[0] > 0.9
     assert fraction < 0.10
 
