@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numba import njit
+from scipy.linalg import cholesky, solve_triangular
 from scipy.linalg.blas import dgemm
 
 TIE = 1e-12  # candidates closer than this, relative to the largest first score, tie: the lower index wins
@@ -12,6 +13,8 @@ RANK = 1e-12  # an atom with less than this share of its squared norm outside th
 PANEL = 160  # candidates kept orthogonal together: 128 to 192 cost about the same, 96 a sixth more
 BLOCK = 32  # picks after which the panel is made orthogonal to them
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
+CANCELLED = 1e-4  # an atom with less than this share of its squared norm outside the span is made orthogonal twice
+DRIFT = 1e-12  # updates leave this much, of the largest correlation, on the support; with more, it is factorised anew
 
 
 @njit(cache=True)
@@ -88,7 +91,8 @@ class MatchingPursuit:
 
     The atoms chosen next are mostly among those best aligned now. So their Gram rows are fetched and orthogonalised
     against the support a panel at a time, by matrix products, and each pick then only meets the last few ones; a pick
-    from outside renews the panel. The picks are those of the textbook algorithm.
+    from outside renews the panel. The picks are those of the textbook algorithm. Where samples are nearly dependent,
+    updates alone would lose the way: see `_orthogonalised` and `_settle`.
 
     rows: callable, indices (b,) -> Gram rows (b, n), a new array. correlations: (n,) `<g_i, target>`. diagonal: (n,)
     `|g_i|^2`. norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered, `weights`, `trace` (the
@@ -99,7 +103,8 @@ class MatchingPursuit:
         n = len(correlations)
         self.rows, self.correlations, self.diagonal, self.norm2 = rows, correlations, diagonal, norm2
         self.budget, self.ridge, self.tolerance, self.nonnegative = budget, ridge, tolerance, nonnegative
-        self.slack = TIE * np.abs(correlations).max(initial=0.0)
+        self.largest = np.abs(correlations).max(initial=0.0)
+        self.slack = TIE * self.largest
         self.floor = 10 * TIE * np.sqrt(norm2 * diagonal)  # an atom less aligned than this with what is left is spent
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2, self.trace = correlations.copy(), norm2, []
@@ -151,6 +156,7 @@ class MatchingPursuit:
     def _open_panel(self) -> None:
         """The best candidates take the place of those that no longer are, with Gram rows orthogonal to the support."""
         self._advance()
+        self._settle()
         t, scores = self.size, self._scores()
         width = min(PANEL, len(scores))
         best = np.argpartition(scores, -width)[-width:]
@@ -186,6 +192,10 @@ class MatchingPursuit:
         row = self.deflated[position] - overlap @ earlier
         solved = overlap @ self.root[self.advanced_to : t, :t]
         solved[: self.advanced_to] += self.solved[position]
+        coefficients = np.append(-solved, 1.0)
+        self.kept[t], self.support[t] = self.rows(np.array([atom])), atom
+        if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
+            coefficients, row = self._orthogonalised(coefficients)
         pivot = row[atom] + self.ridge
         gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
         if gain <= ROUNDING * self.norm2:
@@ -193,11 +203,10 @@ class MatchingPursuit:
             return
         scale = np.sqrt(pivot)
         direction = self.root[t, : t + 1]
-        direction[:t], direction[t] = -solved / scale, 1 / scale
+        direction[:] = coefficients / scale
         orthogonal = self.orthogonal[len(earlier)]
         orthogonal[:] = row / scale
-        self.kept[t], self.support[t], self.entered[t], self.w[t] = self.rows(np.array([atom])), atom, self.clock, 0.0
-        self.chosen[atom] = True
+        self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
         self.size, self.clock = t + 1, self.clock + 1
         step = self.residual[atom] / scale
         trial = self.w[: t + 1] + step * direction
@@ -210,6 +219,30 @@ class MatchingPursuit:
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
         if self.size - self.advanced_to == BLOCK:
             self._advance()
+
+    def _orthogonalised(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gram-Schmidt once more, from the Gram rows themselves: a candidate's coefficients, and its row."""
+        t, support = self.size, self.support[: self.size]
+        root, kept = self.root[:t, :t], self.kept[: t + 1]
+        left = (coefficients @ kept)[support] + self.ridge * coefficients[:t]
+        coefficients[:t] -= (root @ left) @ root
+        return coefficients, coefficients @ kept
+
+    def _settle(self) -> None:
+        """The residual from the weights themselves; a new factorisation where updates have lost the optimum."""
+        t, support = self.size, self.support[: self.size]
+        kept, w = self.kept[:t], self.w[:t]
+        self.residual = self.correlations - w @ kept
+        missing = self.residual[support] - self.ridge * w
+        if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
+            gram = kept[:, support] + self.ridge * np.eye(t)
+            self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
+            self.members, self.panel, self.advanced_to = self.members[:0], {}, t
+            self.deflated, self.solved = self.deflated[:0], np.empty((0, t))
+            w += self.root[:t, :t].T @ (self.root[:t, :t] @ missing)
+            if self.nonnegative:
+                np.maximum(w, 0.0, out=w)
+            self.residual = self.correlations - w @ kept
 
     def _drop(self, trial: np.ndarray, atom: int) -> None:
         """Walk from the feasible weights towards the trial ones; atoms that reach zero on the way leave."""
@@ -225,8 +258,8 @@ class MatchingPursuit:
             self._remove(leaving)
         t = self.size
         self.w[:t], self.advanced_to = trial, t
-        self.residual = self.correlations - trial @ self.kept[:t]
-        before, self.error2 = self.error2, self.norm2 - trial @ self.correlations[self.support[:t]]
+        self._settle()
+        before, self.error2 = self.error2, self.norm2 - self.w[:t] @ self.correlations[self.support[:t]]
         if self.error2 < before - ROUNDING * self.norm2:
             self.blocked[:] = False
         else:

@@ -131,6 +131,22 @@ def test_weights_are_the_nonnegative_least_squares_on_the_samples(seed, n, width
     assert (coreset.trace.diff() < 0).all()
 
 
+@laws
+@given(st.integers(20, 150), st.integers(5, 120), st.integers(-8, -1), st.booleans(), st.integers(0, 2**31), st.data())
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_nearly_dependent_samples_get_the_least_squares_weights(nonnegative, n, width, decades, common, seed, data):
+    """Directions of very different size, as in the gradients of one class before training."""
+    sizes = np.geomspace(1, 10.0**decades, width)
+    dense = sizes * (np.random.default_rng(seed).standard_normal((n, width)) + 10 * common)
+    target = dense.sum(0)
+    coreset = gradmatch(torch.from_numpy(dense), data.draw(st.integers(1, n)), nonnegative=nonnegative)
+    atoms = dense[coreset.indices.numpy()].T
+    solve = nnls if nonnegative else partial(np.linalg.lstsq, rcond=None)
+    least = np.linalg.norm(atoms @ solve(atoms, target)[0] - target) / np.linalg.norm(target)
+    assert gradient_error(torch.from_numpy(dense), coreset)[1] == pytest.approx(least, rel=1e-2, abs=2e-6)
+    assert float(coreset.trace[-1]) == pytest.approx(least, rel=1e-2, abs=2e-6)
+
+
 def textbook_nonnegative_pursuit(atoms, target, budget, ridge):
     """The most aligned sample enters, scipy's NNLS gives the weights, samples with none leave; how many left."""
     penalised = np.concatenate([atoms, np.eye(len(atoms)) * ridge**0.5], 1)
