@@ -108,6 +108,10 @@ class Setting(BaseModel):
                 raise ValueError(f"{name} is {getattr(self, name):g}, pixels span 0 to 1: write it like 8/255")
         if (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(f"objective {self.objective} does not go with norm {self.norm}: lpips is for fast_lpa")
+        if self.memory_format == "channels_last" and self.width is not None and self.width < 8:
+            # the gradient of a 1x1 convolution with stride 2 writes outside its memory there, torch 2.13 on AVX2
+            raise ValueError(f"width is {self.width} in memory_format channels_last, in which torch may crash below 8"
+                             " channels: take contiguous, or 8 or more")  # fmt: skip
         if self.only_correct and self.objective != "fast_lpa":
             raise ValueError(f"only_correct is true with objective {self.objective}: it is for fast_lpa")
         return self

@@ -90,6 +90,7 @@ def test_table_c1_is_the_printed_one():
     ({"objective": "fast_lpa"}, r"fast_lpa does not go with norm linf"),
     ({"epsilon": 8}, r"epsilon is 8, pixels span 0 to 1: write it like 8/255"),
     ({"only_correct": True}, r"only_correct is true with objective adversarial: it is for fast_lpa"),
+    ({"memory_format": "channels_last", "width": 4}, r"width is 4 in memory_format channels_last.* or 8 or more"),
 ])  # fmt: skip
 def test_bad_values_are_one_sentence_with_value_and_limit(change, message):
     layer = params.setting_layer("resnet18-linf-cifar10") | change
