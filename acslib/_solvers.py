@@ -10,8 +10,8 @@ from scipy.linalg.blas import dgemm
 TIE = 1e-12  # candidates closer than this, relative to the largest first score, tie: the lower index wins
 DUPLICATE = 1e-13  # squared distances below this share of |g_i|^2 + |g_j|^2 are rounding
 RANK = 1e-12  # an atom with less than this share of its squared norm outside the span of the others depends on them
-PANEL = 160  # candidates kept orthogonal together: 128 to 192 cost about the same, 96 a sixth more
-BLOCK = 32  # picks after which the panel is made orthogonal to them
+AHEAD = 64  # picks foreseen at most: 48 to 64 cost about the same
+BREADTH = 4  # candidates among which they are foreseen, for each: 3 to 5 cost about the same
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 CANCELLED = 1e-4  # an atom with less than this share of its squared norm outside the span is made orthogonal twice
 DRIFT = 1e-12  # updates leave this much, of the largest correlation, on the support; with more, it is factorised anew
@@ -82,6 +82,34 @@ def facility_location(distances, budget, tolerance):
     return picks[:count], sizes[picks[:count]], costs[:count]
 
 
+@njit(cache=True)
+def pursuit_steps(gram, residual, pick, budget, ridge, nonnegative):
+    """The first steps of orthogonal matching pursuit among few atoms, from `pick` on; weights may turn negative.
+
+    gram: (n, n) inner products and residual: (n,) correlations, both of what is outside the present support; they
+    change in place. Up to `budget` indices.
+    """
+    steps, taken = np.empty(budget, np.int64), np.zeros(len(residual), np.bool_)
+    for count in range(budget):
+        steps[count], taken[pick] = pick, True
+        pivot = gram[pick, pick] + ridge
+        if pivot <= 0:
+            return steps[: count + 1]
+        row = gram[pick] / np.sqrt(pivot)
+        step = residual[pick] / np.sqrt(pivot)
+        best = 0.0
+        for i in range(len(residual)):
+            residual[i] -= step * row[i]
+            for j in range(len(residual)):
+                gram[i, j] -= row[i] * row[j]
+            score = residual[i] if nonnegative else abs(residual[i])
+            if score > best and not taken[i]:
+                best, pick = score, i
+        if best == 0.0:
+            return steps[: count + 1]
+    return steps
+
+
 class MatchingPursuit:
     """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), with non-negative weights on request.
 
@@ -89,40 +117,40 @@ class MatchingPursuit:
     sign constraint this is the active-set method of Lawson and Hanson stopped at `budget` atoms: atoms whose weight
     would turn negative leave, and the search goes on.
 
-    The atoms chosen next are mostly among those best aligned now. So their Gram rows are fetched and orthogonalised
-    against the support a panel at a time, by matrix products, and each pick then only meets the last few ones; a pick
-    from outside renews the panel. The picks are those of the textbook algorithm. Where samples are nearly dependent,
-    updates alone would lose the way: see `_orthogonalised` and `_settle`.
+    The next picks are foreseen by taking the same steps among the best candidates alone. Their Gram rows are fetched
+    and made orthogonal to the support together, by matrix products, so that each pick only meets the last few ones; a
+    pick that was not foreseen starts this anew. The picks are those of the textbook algorithm. Where samples are nearly
+    dependent, updates alone would lose the way: see `_orthogonalised` and `_settle`.
 
-    rows: callable, indices (b,) -> Gram rows (b, n), a new array. correlations: (n,) `<g_i, target>`. diagonal: (n,)
-    `|g_i|^2`. norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered, `weights`, `trace` (the
-    relative error, square root of the objective over |target|, after each pick) and `reason`.
+    gram: (n, n) float64 `<g_i, g_j>`, as an array or as what is indexed like one by rows (b,) and by `np.ix_` of the
+    same rows and columns. correlations: (n,) `<g_i, target>`. diagonal: (n,) `|g_i|^2`. norm2: `|target|^2`. After
+    `run()`: `atoms` in the order in which they entered, `weights`, `trace` (the relative error, square root of the
+    objective over |target|, after each pick) and `reason`.
     """
 
-    def __init__(self, rows, correlations, diagonal, norm2, budget, *, ridge=0.0, tolerance=0.0, nonnegative=True):
+    def __init__(self, gram, correlations, diagonal, norm2, budget, *, ridge=0.0, tolerance=0.0, nonnegative=True):
         n = len(correlations)
-        self.rows, self.correlations, self.diagonal, self.norm2 = rows, correlations, diagonal, norm2
+        self.gram, self.correlations, self.diagonal, self.norm2 = gram, correlations, diagonal, norm2
         self.budget, self.ridge, self.tolerance, self.nonnegative = budget, ridge, tolerance, nonnegative
         self.largest = np.abs(correlations).max(initial=0.0)
         self.slack = TIE * self.largest
         self.floor = 10 * TIE * np.sqrt(norm2 * diagonal)  # an atom less aligned than this with what is left is spent
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2, self.trace = correlations.copy(), norm2, []
-        # the support, in no particular order: atoms, when they entered, weights, Gram rows, and `root`, whose
-        # rows v satisfy root.T @ root = inverse of the support's Gram matrix
+        # the support, in no particular order: atoms, when they entered, weights, Gram rows, `root`, for which
+        # root.T @ root = inverse of the support's Gram matrix, and `orthogonal` = root @ Gram rows
         self.size, self.clock = 0, 0
         self.support, self.entered, self.w = np.empty(budget, np.int64), np.empty(budget, np.int64), np.zeros(budget)
-        self.kept, self.root = np.empty((budget, n)), np.zeros((budget, budget))
-        # the panel: candidates, their places, Gram rows made orthogonal to the support of size `advanced_to`, and what
-        # of the support makes up the difference; `orthogonal` has the directions added to the support since then
-        self.members, self.panel, self.advanced_to = np.empty(0, np.int64), {}, 0
-        self.deflated, self.solved = np.empty((0, n)), np.empty((0, 0))
-        self.orthogonal = np.empty((BLOCK, n))
+        self.kept, self.root, self.orthogonal = np.empty((budget, n)), np.zeros((budget, budget)), np.empty((budget, n))
+        # the atoms foreseen and their places, when that was, their Gram rows as fetched and made orthogonal to the
+        # support, of size `start` then, and what of the support makes up the difference
+        self.foreseen, self.foreseen_at, self.start = {}, -AHEAD, 0
+        self.fetched, self.deflated, self.solved = np.empty((0, n)), np.empty((0, n)), np.empty((0, 0))
 
     def run(self) -> MatchingPursuit:
         while (reason := self._stop()) is None:
-            if self.pick not in self.panel:
-                self._open_panel()
+            if self.pick not in self.foreseen:
+                self._foresee()
             self._add(self.pick)
         self.reason = reason
         t = self.size
@@ -153,47 +181,34 @@ class MatchingPursuit:
         scores = self.residual if self.nonnegative else np.abs(self.residual)
         return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
 
-    def _open_panel(self) -> None:
-        """The best candidates take the place of those that no longer are, with Gram rows orthogonal to the support."""
-        self._advance()
+    def _foresee(self) -> None:
+        """The next picks as the best candidates alone give them, with Gram rows orthogonal to the support."""
         self._settle()
         t, scores = self.size, self._scores()
-        width = min(PANEL, len(scores))
+        ahead = min(AHEAD, 2 * (self.clock - self.foreseen_at) + 4, self.budget - t)
+        width = min(BREADTH * ahead, len(scores))
         best = np.argpartition(scores, -width)[-width:]
-        wanted = np.union1d(best[scores[best] > -np.inf], self.pick)
-        fresh = np.setdiff1d(wanted, self.members)
-        rows, root, kept = np.require(self.rows(fresh), np.float64, "CW"), self.root[:t, :t], self.kept[:t]
-        solved = rows[:, self.support[:t]] @ root.T @ root
-        _subtract_product(rows, solved, kept)
-        entering = {"members": fresh, "solved": solved, "deflated": rows}
-        places = np.flatnonzero(~np.isin(self.members, wanted))[: len(fresh)]
-        for name, values in entering.items():
-            present = getattr(self, name)
-            present[places] = values[: len(places)]
-            if len(values) > len(places):
-                setattr(self, name, np.concatenate([present, values[len(places) :]]))
-        self.panel = {atom: position for position, atom in enumerate(self.members.tolist())}
-
-    def _advance(self) -> None:
-        """Make the panel orthogonal to the picks since the last time, too."""
-        start, t = self.advanced_to, self.size
-        earlier = self.orthogonal[: t - start]
-        overlap = earlier[:, self.members].T
-        solved = overlap @ self.root[start:t, :t]
-        solved[:, :start] += self.solved
-        _subtract_product(self.deflated, overlap, earlier)
-        self.solved, self.advanced_to = solved, t
+        best = np.union1d(best[scores[best] > -np.inf], self.pick)
+        overlap = self.orthogonal[:t, best]
+        gram, first = self.gram[np.ix_(best, best)] - overlap.T @ overlap, np.searchsorted(best, self.pick)
+        steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
+        atoms = best[steps]
+        self.foreseen, self.start = {atom: position for position, atom in enumerate(atoms.tolist())}, t
+        self.foreseen_at = self.clock
+        self.fetched, overlap = self.gram[atoms], overlap[:, steps].T
+        self.deflated, self.solved = self.fetched.copy(), overlap @ self.root[:t, :t]
+        _subtract_product(self.deflated, overlap, self.orthogonal[:t])
 
     def _add(self, atom: int) -> None:
         """One pick: a step of the progressive Cholesky factorisation, then new weights for all atoms."""
-        t, position = self.size, self.panel[atom]
-        earlier = self.orthogonal[: t - self.advanced_to]
+        t, position = self.size, self.foreseen[atom]
+        earlier = self.orthogonal[self.start : t]
         overlap = earlier[:, atom]
         row = self.deflated[position] - overlap @ earlier
-        solved = overlap @ self.root[self.advanced_to : t, :t]
-        solved[: self.advanced_to] += self.solved[position]
+        solved = overlap @ self.root[self.start : t, :t]
+        solved[: self.start] += self.solved[position]
         coefficients = np.append(-solved, 1.0)
-        self.kept[t], self.support[t] = self.rows(np.array([atom])), atom
+        self.kept[t], self.support[t] = self.fetched[position], atom
         if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
             coefficients, row = self._orthogonalised(coefficients)
         pivot = row[atom] + self.ridge
@@ -204,7 +219,7 @@ class MatchingPursuit:
         scale = np.sqrt(pivot)
         direction = self.root[t, : t + 1]
         direction[:] = coefficients / scale
-        orthogonal = self.orthogonal[len(earlier)]
+        orthogonal = self.orthogonal[t]
         orthogonal[:] = row / scale
         self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
         self.size, self.clock = t + 1, self.clock + 1
@@ -217,8 +232,6 @@ class MatchingPursuit:
             self.residual -= step * orthogonal
             self.error2 -= gain
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
-        if self.size - self.advanced_to == BLOCK:
-            self._advance()
 
     def _orthogonalised(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gram-Schmidt once more, from the Gram rows themselves: a candidate's coefficients, and its row."""
@@ -237,8 +250,7 @@ class MatchingPursuit:
         if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
             gram = kept[:, support] + self.ridge * np.eye(t)
             self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
-            self.members, self.panel, self.advanced_to = self.members[:0], {}, t
-            self.deflated, self.solved = self.deflated[:0], np.empty((0, t))
+            self.orthogonal[:t] = self.root[:t, :t] @ kept
             w += self.root[:t, :t].T @ (self.root[:t, :t] @ missing)
             if self.nonnegative:
                 np.maximum(w, 0.0, out=w)
@@ -247,7 +259,6 @@ class MatchingPursuit:
     def _drop(self, trial: np.ndarray, atom: int) -> None:
         """Walk from the feasible weights towards the trial ones; atoms that reach zero on the way leave."""
         feasible = self.w[: self.size].copy()
-        self._advance()
         while trial.min() <= 0:
             share = np.where(trial <= 0, feasible / np.where(trial <= 0, feasible - trial, 1.0), np.inf)
             leaving = int(share.argmin())
@@ -257,7 +268,7 @@ class MatchingPursuit:
             feasible, trial = _without(feasible, leaving), _without(trial, leaving)
             self._remove(leaving)
         t = self.size
-        self.w[:t], self.advanced_to = trial, t
+        self.w[:t], self.foreseen = trial, {}
         self._settle()
         before, self.error2 = self.error2, self.norm2 - self.w[:t] @ self.correlations[self.support[:t]]
         if self.error2 < before - ROUNDING * self.norm2:
@@ -268,16 +279,12 @@ class MatchingPursuit:
     def _remove(self, position: int) -> None:
         """Reflect `root` so that one row alone involves the leaving atom, and leave that row and atom out."""
         last = self.size - 1
-        root = self.root[: self.size, : self.size]
+        root, orthogonal = self.root[: self.size, : self.size], self.orthogonal[: self.size]
         normal = root[:, position].copy()
         normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
-        root -= np.outer(normal, (2 / (normal @ normal)) * (normal @ root))
-        given_back = root[last] @ self.kept[: self.size]  # the panel is no longer orthogonal to this direction
-        shares = given_back[self.members]
-        _subtract_product(self.deflated, -shares[:, None], given_back[None])
-        self.solved -= np.outer(shares, root[last])
-        self.solved[:, position] = self.solved[:, last]
-        self.solved = self.solved[:, :last]
+        double = normal[:, None] * (2 / (normal @ normal))
+        root -= double * (normal @ root)
+        _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
         root[:, position] = root[:, last]
         root[last], root[:, last] = 0.0, 0.0
         self.chosen[self.support[position]] = False

@@ -104,7 +104,7 @@ def gradmatch(
     if not math.isfinite(norm2):
         raise ValueError(f"the target's squared norm is {norm2}; give a finite target")
     options = {"ridge": ridge, "tolerance": tolerance, "nonnegative": nonnegative}
-    found = MatchingPursuit(_rows_of(gradients, budget), correlations, diagonal, norm2, budget, **options).run()
+    found = MatchingPursuit(_gram_of(gradients, budget), correlations, diagonal, norm2, budget, **options).run()
     return _coreset(found.atoms, found.weights, found.reason, np.array(found.trace))
 
 
@@ -225,28 +225,32 @@ def gram_rows_held(n: int, budget: int) -> int:
     return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
 
 
-def _rows_of(gradients: LastLayerGradients, budget: int) -> Callable[[np.ndarray], np.ndarray]:
-    """What gives Gram rows to the pursuit: the whole matrix, unless so few are wanted that fetching them is cheaper.
-
-    Candidates leave the pursuit's panel and come back, so what was fetched is kept, until it is KEPT_ROWS budgets.
-    """
+def _gram_of(gradients: LastLayerGradients, budget: int) -> np.ndarray | _GramOnDemand:
+    """The whole matrix, unless so few rows are wanted that fetching them is cheaper."""
     held = gram_rows_held(len(gradients), budget)
     check_gram(held, len(gradients))
-    if held == len(gradients):
-        gram = _to_numpy(gradients.gram())
-        return gram.__getitem__
-    fetched: dict[int, np.ndarray] = {}
+    return _to_numpy(gradients.gram()) if held == len(gradients) else _GramOnDemand(gradients, held)
 
-    def rows(wanted: np.ndarray) -> np.ndarray:
-        if len(fetched) > KEPT_ROWS * budget:
-            fetched.clear()
-        missing = [sample for sample in wanted.tolist() if sample not in fetched]
+
+class _GramOnDemand:
+    """A Gram matrix that computes what is indexed: rows (b,), or a block by `np.ix_` of the same rows and columns.
+
+    Picks foreseen wrongly are often foreseen again, so rows are kept, until they are more than `held`.
+    """
+
+    def __init__(self, gradients: LastLayerGradients, held: int):
+        self.gradients, self.held, self.fetched = gradients, held, {}
+
+    def __getitem__(self, wanted) -> np.ndarray:
+        if isinstance(wanted, tuple):
+            return _to_numpy(self.gradients[torch.from_numpy(wanted[1][0]).to(self.gradients.device)].gram())
+        if len(self.fetched) > self.held:
+            self.fetched.clear()
+        missing = [sample for sample in wanted.tolist() if sample not in self.fetched]
         if missing:
-            found = gradients.gram_rows(torch.tensor(missing, device=gradients.device))
-            fetched.update(zip(missing, _to_numpy(found), strict=True))
-        return np.stack([fetched[sample] for sample in wanted.tolist()])
-
-    return rows
+            found = self.gradients.gram_rows(torch.tensor(missing, device=self.gradients.device))
+            self.fetched.update(zip(missing, _to_numpy(found), strict=True))
+        return np.stack([self.fetched[sample] for sample in wanted.tolist()])
 
 
 def _to_numpy(values: Tensor) -> np.ndarray:

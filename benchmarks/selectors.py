@@ -65,7 +65,7 @@ def pursuit_given_gram(n: int = 2500, budget: int = 1250) -> None:
     print(f"GradMatch, n={n} -> {budget}, float64, given the Gram matrix")
     gram = network_like(n, dtype=torch.float64).gram().numpy()
     correlations = gram.sum(1)
-    given = (gram.__getitem__, correlations, gram.diagonal(), correlations.sum(), budget)
+    given = (gram, correlations, gram.diagonal(), correlations.sum(), budget)
     took, found = rounds(
         sklearn=lambda: orthogonal_mp_gram(gram, correlations, n_nonzero_coefs=budget),
         free=lambda: MatchingPursuit(*given, nonnegative=False).run(),

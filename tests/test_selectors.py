@@ -80,13 +80,13 @@ def test_unconstrained_pursuit_takes_every_step_of_the_textbook(seed, ridge):
 
 @pytest.mark.parametrize("ridge", [0.0, 0.3])
 @pytest.mark.parametrize("nonnegative", [False, True])
-def test_panels_do_not_change_the_picks(monkeypatch, nonnegative, ridge):
+def test_foresight_does_not_change_the_picks(monkeypatch, nonnegative, ridge):
     gradients, _ = network_like(400, width=60)
     expected = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
     assert (len(expected.trace) > 150) == nonnegative, "the weights' sign should make atoms leave"
-    for panel, block in ((1, 1), (7, 2), (7, 32), (400, 5)):
-        monkeypatch.setattr(_solvers, "PANEL", panel)
-        monkeypatch.setattr(_solvers, "BLOCK", block)
+    for ahead, breadth in ((1, 1), (2, 4), (32, 1), (5, 80)):
+        monkeypatch.setattr(_solvers, "AHEAD", ahead)
+        monkeypatch.setattr(_solvers, "BREADTH", breadth)
         found = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
         assert torch.equal(found.picks, expected.picks)
         torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=1e-12)
@@ -96,10 +96,11 @@ def test_gram_rows_are_fetched_once(monkeypatch):
     gradients, _ = network_like(400, width=60)
     expected = gradmatch(gradients, 40)
     fetch, fetched = LastLayerGradients.gram_rows, []
-    monkeypatch.setattr(_solvers, "PANEL", 5)  # so narrow that candidates leave it and come back
+    monkeypatch.setattr(_solvers, "AHEAD", 8)
+    monkeypatch.setattr(_solvers, "BREADTH", 1)  # so few candidates that much is foreseen wrongly
     monkeypatch.setattr(LastLayerGradients, "gram_rows", lambda self, rows: fetched.extend(rows) or fetch(self, rows))
     assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
-    assert len(fetched) == len(set(map(int, fetched))) >= 40
+    assert len(fetched) == len(set(map(int, fetched))) > 40
     monkeypatch.setattr(selectors, "KEPT_ROWS", 0)  # every row is forgotten at once
     assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
 
@@ -238,10 +239,11 @@ def test_fewer_dimensions_than_budget_end_in_an_exact_answer_not_in_filler():
 
 def test_few_samples_wanted_of_many_need_no_whole_gram():
     gradients, _ = network_like(400, width=30)
-    refused = pytest.MonkeyPatch()
-    with refused.context() as patch:
-        patch.setattr(LastLayerGradients, "gram", None)
+    whole, sizes = LastLayerGradients.gram, []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LastLayerGradients, "gram", lambda self: sizes.append(len(self)) or whole(self))
         coreset = gradmatch(gradients, 40)
+    assert max(sizes) < 200
     dense = gradients.dense()
     expected, _ = nnls(dense[coreset.indices].T.numpy(), dense.sum(0).numpy())
     np.testing.assert_allclose(coreset.weights, expected, atol=1e-10 * expected.max())
