@@ -10,8 +10,8 @@ from scipy.linalg.blas import dgemm
 TIE = 1e-12  # candidates closer than this, relative to the largest first score, tie: the lower index wins
 DUPLICATE = 1e-13  # squared distances below this share of |g_i|^2 + |g_j|^2 are rounding
 RANK = 1e-12  # an atom with less than this share of its squared norm outside the span of the others depends on them
-AHEAD = 64  # picks foreseen at most: 48 to 64 cost about the same
-BREADTH = 4  # candidates among which they are foreseen, for each: 3 to 5 cost about the same
+AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
+BREADTH = 4  # candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth more
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 CANCELLED = 1e-4  # an atom with less than this share of its squared norm outside the span is made orthogonal twice
 DRIFT = 1e-12  # updates leave this much, of the largest correlation, on the support; with more, it is factorised anew
