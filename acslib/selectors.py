@@ -221,7 +221,10 @@ def _in_order_of_picks(coreset: Coreset) -> Tensor:
 
 
 def gram_rows_held(n: int, budget: int) -> int:
-    """How many of n Gram rows `gradmatch` has in memory: all of them where that is cheaper and they fit."""
+    """How many of n Gram rows `gradmatch` keeps at hand: all of them where that is cheaper and they fit.
+
+    Its solver holds two more for each sample chosen.
+    """
     return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
 
 
