@@ -2,9 +2,9 @@
 
 The l2 setting is timed on as many CIFAR-10 images, in batches as large, as the others: `mini` has few of SVHN.
 
-On one core, as Make gives to each run: two threads share a batch of 125 images worse than one of 128. Full epochs,
-coreset epochs and selections take turns; each round's are put together as the schedule says, and the median of the
-rounds is reported, so that a busy moment of the machine does not decide. The ceiling counts no selection at all.
+On one core, as Make gives to each run. Full epochs, coreset epochs and selections take turns; each round's are put
+together as the schedule says, and the median of the rounds is reported, so that a busy moment of the machine does not
+decide. The ceiling counts no selection at all.
 """
 
 import statistics
