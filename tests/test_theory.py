@@ -138,11 +138,12 @@ def test_a_ball_without_the_optimum_is_refused():
 @settings(max_examples=30, deadline=None)
 def test_projection_brings_no_point_farther_from_the_ball(seed):
     problem = small(seed, "l2")
-    inside, outside = problem.project(draw(seed, 5)), draw(seed + 1, 5, scale=10.0)
+    inside, outside = 0.999 * problem.project(draw(seed, 5)), draw(seed + 1, 5, scale=10.0)
     there = problem.project(outside)
     assert there.norm() <= problem.radius * (1 + 1e-12)
     assert (there - inside).norm() <= (outside - inside).norm() + 1e-12
     assert torch.equal(problem.project(inside), inside)
+    torch.testing.assert_close(problem.project(there), there, rtol=1e-14, atol=0.0)
 
 
 # ---- Theorem 1
