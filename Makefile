@@ -81,40 +81,40 @@ fig5: ## error against speed-up: coreset sizes and versions of the selection (Fi
 theorem1: ## the bound of Theorem 1 on a problem where it can be computed
 all: $(TABLES) $(FIGURES) ## every table and figure in one profile
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
-	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)"
+	@$(PY) -m acslib.paper.page --profile $(PROFILE) --seeds "$(SEEDS)"
 
 publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps, with a page; fill in README and claims
-	@$(PY) -m acslib.page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
+	@$(PY) -m acslib.paper.page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
 	@$(PY) tools/claims.py
 
 $(TABLES) $(FIGURES):
-	@$(PY) -m acslib.runs show $@ --profile $(PROFILE)
+	@$(PY) -m acslib.paper show $@ --profile $(PROFILE)
 
 ifneq (,$(filter $(TABLES) $(FIGURES) all paper records,$(MAKECMDGOALS)))
 RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $() ,-,$(SEEDS))$(subst /,_,$(ACS_PARAMS)).mk
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) acslib/runs.py acslib/params.py acslib/settings.py | $(STAMP)
+$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml) $(wildcard acslib/paper/*.py) acslib/schedule.py | $(STAMP)
 	@mkdir -p $(@D)
-	@$(PY) -m acslib.runs rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@ || { rm -f $@.part; exit 2; }
+	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" > $@.part && mv $@.part $@ || { rm -f $@.part; exit 2; }
 
 RECORDS := $(sort $(foreach item,$(TABLES) $(FIGURES),$(RECORDS_$(item))))
 ONE_RECORD := $(if $(RUN),$(RESULTS)/$(PROFILE)/runs/$(RUN)/seed$(SEED)/record.json)
 records: $(RECORDS) ## train what all tables and figures need, and no more
 
 $(sort $(RECORDS) $(ONE_RECORD)): $(RESULTS)/$(PROFILE)/runs/%/record.json: | $(STAMP)
-	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m acslib.runs train $(patsubst %/,%,$(dir $*)) \
+	OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m acslib.paper train $(patsubst %/,%,$(dir $*)) \
 		--seeds $(patsubst seed%,%,$(notdir $*)) --profile $(PROFILE)
 
 $(ONE_RECORD): $(if $(filter run,$(MAKECMDGOALS)),always)
 run: $(or $(ONE_RECORD),no-run) ## train and evaluate one run: make run RUN=resnet18-linf-cifar10.gradmatch SEED=0
 no-run: $(STAMP)
-	@echo "make run: say which, as RUN=<one of these>:"; $(PY) -m acslib.runs list table1; exit 2
+	@echo "make run: say which, as RUN=<one of these>:"; $(PY) -m acslib.paper list table1; exit 2
 
 # an item and its file, which the item's notebook writes from the item's records; made again when what gathers and draws
 # it, or a parameter, has changed, or when other seeds are asked for
-GATHERING := $(addprefix acslib/,figures.py layouts.py plots.py printed.py tables.py theory.py) \
+GATHERING := $(wildcard acslib/paper/*.py) \
 	$(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml)
 .PHONY: always
 $(addsuffix .seeds,$(addprefix $(RESULTS)/.make/$(PROFILE)-,$(TABLES) $(FIGURES))): always
@@ -148,7 +148,7 @@ bench: .venv-bench/.complete ## speed of selectors and attacks against other lib
 	.venv-bench/bin/python -m benchmarks
 
 lpips-net: $(STAMP) ## the AlexNet that LPIPS compares images of DATA by: fetched for image folders, else trained once
-	$(PY) -c "from acslib.perceptual import distance_for; distance_for('$(DATA)')"
+	$(PY) -c "from acslib.attacks.lpips import distance_for; distance_for('$(DATA)')"
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -1,9 +1,11 @@
-"""torchvision, importable beside any build of torch: ``from acslib._torchvision import torchvision``.
+"""torchvision, importable beside any build of torch: ``from acslib._torchvision import
+torchvision``.
 
-The package index carries torchvision's CUDA build. Beside a CPU build of torch its compiled operators cannot load, and
-``import torchvision`` then stops at ``operator torchvision::nms does not exist``, because it attaches shape rules to
-operators that were never declared. Declaring them first is enough for models, transforms.v2 and datasets, which are
-pure Python; calling ``torchvision.ops.nms`` itself still fails, with torch's own message. Where the operators load,
+The package index carries torchvision's CUDA build. Beside a CPU build of torch its compiled
+operators cannot load, and ``import torchvision`` then stops at ``operator torchvision::nms does not
+exist``, because it attaches shape rules to operators that were never declared. Declaring them first
+is enough for models, transforms.v2 and datasets, which are pure Python; calling
+``torchvision.ops.nms`` itself still fails, with torch's own message. Where the operators load,
 nothing is declared. Import this module before anything that imports torchvision (lpips, for one).
 """
 
@@ -17,14 +19,17 @@ _DETECTION_OPERATORS = ("nms", "qnms")
 
 
 def _operators_load() -> bool:
-    """Whether torchvision's compiled extension works with this torch; loading it twice does no harm."""
+    """Whether torchvision's compiled extension works with this torch; loading it twice does no
+    harm.
+    """
     package = Path(importlib.util.find_spec("torchvision").origin).parent
     for extension in sorted(package.glob("_C.*")):
         try:
             torch.ops.load_library(extension)
             return True
         except OSError:
-            continue  # built for another torch: undefined symbols, or CUDA libraries that are not here
+            # built for another torch: undefined symbols, or CUDA libraries that are not here
+            continue
     return False
 
 
@@ -34,6 +39,6 @@ if "torchvision" not in sys.modules and not _operators_load():
     for _name in _DETECTION_OPERATORS:
         _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
-import torchvision  # noqa: E402
+import torchvision
 
 __all__ = ["torchvision"]

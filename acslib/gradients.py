@@ -1,52 +1,95 @@
 """Last-layer gradients as outer products, never as vectors (section 3.4, "Gradient Approximation").
 
-With logits `W h + b`, the gradient of a sample's loss with respect to `[W, b]` is `e (x) [h, 1]`, where `e` is the
-gradient with respect to the logits. Inner products factor: `<g_i, g_j> = <e_i, e_j> (<h_i, h_j> + 1)`. ImageNet-100
-with a ResNet-50 takes 1 GB this way, where the 126,000 x 204,900 matrix would take 104 GB.
+With logits `W h + b`, the gradient of a sample's loss with respect to `[W, b]` is `e (x) [h, 1]`,
+where `e` is the gradient with respect to the logits. Inner products factor: `<g_i, g_j> = <e_i,
+e_j> (<h_i, h_j> + 1)`. ImageNet-100 with a ResNet-50 takes 1 GB this way, where the 126,000 x
+204,900 matrix would take 104 GB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK_ELEMENTS = 1 << 22  # what one block of rows may convert to the working precision at a time (32 MB in float64)
-GRAM_ELEMENTS = 1 << 30  # 8 GB in float64; beyond it the system may end the process before torch could refuse
+BLOCK_ELEMENTS = (
+    1 << 22
+)  # what one block of rows may convert to the working precision at a time (32 MB in float64)
+GRAM_ELEMENTS = (
+    1 << 30
+)  # 8 GB in float64; beyond it the system may end the process before torch could refuse
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What a selector sees that needs no gradients: how many samples, their labels (n,), the epoch."""
+
+    n: int
+    labels: Tensor | None = None
+    epoch: int = 0
+
+    def __len__(self) -> int:
+        return self.n
 
 
 @dataclass(frozen=True, eq=False)
 class LastLayerGradients:
-    """Gradients of n samples: `g_i = errors_i (x) [features_i, 1]`, plus a second such term for TRADES.
+    """Gradients of n samples: `g_i = errors_i (x) [features_i, 1]`, plus a second such term for
+    TRADES.
 
-    errors: (n, C), d loss_i / d logits_i, as in eq. (18). features: (n, D), what the last layer saw; None stands for
-    the bias part alone, `g_i = errors_i`. errors2 (n, C), features2 (n, D): the terms of eq. (22) that go through the
-    adversarial image. A gradient read as a vector has d = C (D + 1) entries: the (C, D + 1) matrix `[dW, db]`, row by
-    row. Methods compute in `dtype`, by default that of the factors, and at least in float32. Raises ValueError for
-    shapes, types or devices that do not fit together.
+    errors: (n, C), d loss_i / d logits_i, as in eq. (18). features: (n, D), what the last layer
+    saw; None stands for the bias part alone, `g_i = errors_i`. errors2 (n, C), features2 (n, D):
+    the terms of eq. (22) that go through the adversarial image. A gradient read as a vector has d =
+    C (D + 1) entries: the (C, D + 1) matrix `[dW, db]`, row by row. Methods compute in `dtype`, by
+    default that of the factors, and at least in float32. Raises ValueError for shapes, types or
+    devices that do not fit together.
+
+    For selectors that want them, and None where nobody gave them: labels (n,) int64, losses (n,),
+    and the epoch in which the selection takes place.
     """
 
     errors: Tensor
     features: Tensor | None = None
     errors2: Tensor | None = None
     features2: Tensor | None = None
+    _: KW_ONLY
+    labels: Tensor | None = None
+    losses: Tensor | None = None
+    epoch: int = 0
 
     def __post_init__(self):
+        for name in ("labels", "losses"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.errors),):
+                raise ValueError(
+                    f"{name} have shape {tuple(values.shape)}; give one for each of the"
+                    f" {len(self.errors)} samples"
+                )
         if self.errors2 is None and self.features2 is not None:
             raise ValueError("features2 is given without errors2: a second term needs both")
         if self.errors2 is not None and (self.features is None) != (self.features2 is None):
-            raise ValueError("features and features2 must both be given, or both be None for the bias part alone")
+            raise ValueError(
+                "features and features2 must both be given, or both be None for the bias part alone"
+            )
         for errors, features in self.terms:
             _check_factor("errors", errors, self.errors)
             if errors.shape[1] != self.errors.shape[1]:
-                raise ValueError(f"errors2 has {errors.shape[1]} classes, errors has {self.errors.shape[1]}")
+                raise ValueError(
+                    f"errors2 has {errors.shape[1]} classes, errors has {self.errors.shape[1]}"
+                )
             if features is not None:
                 _check_factor("features", features, self.errors)
                 if features.shape[1] != self.features.shape[1]:
-                    raise ValueError(f"features2 is {features.shape[1]} wide, features {self.features.shape[1]}")
+                    raise ValueError(
+                        f"features2 is {features.shape[1]} wide, features {self.features.shape[1]}"
+                    )
+
+    @property
+    def _factors(self) -> tuple[Tensor | None, ...]:
+        return self.errors, self.features, self.errors2, self.features2
 
     @property
     def terms(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -77,12 +120,17 @@ class LastLayerGradients:
         return self.errors.device
 
     def _map(self, function) -> LastLayerGradients:
-        factors = (self.errors, self.features, self.errors2, self.features2)
-        return LastLayerGradients(*(None if factor is None else function(factor) for factor in factors))
+        """The same with every factor changed; labels, losses and epoch stay."""
+        changed = (None if factor is None else function(factor) for factor in self._factors)
+        return LastLayerGradients(
+            *changed, labels=self.labels, losses=self.losses, epoch=self.epoch
+        )
 
     def __getitem__(self, rows) -> LastLayerGradients:
         """The samples selected by a slice, a mask or a 1-D index."""
-        return self._map(lambda factor: factor[rows])
+        of_samples = (*self._factors, self.labels, self.losses)
+        *factors, labels, losses = (None if v is None else v[rows] for v in of_samples)
+        return LastLayerGradients(*factors, labels=labels, losses=losses, epoch=self.epoch)
 
     def to(self, *args, **kwargs) -> LastLayerGradients:
         """Another dtype or device, as `Tensor.to`."""
@@ -90,7 +138,9 @@ class LastLayerGradients:
 
     def bias_only(self) -> LastLayerGradients:
         """The bias part alone, d = C: what CRAIG sees in the authors' code."""
-        return LastLayerGradients(self.errors if self.errors2 is None else self.errors + self.errors2)
+        return LastLayerGradients(
+            self.errors if self.errors2 is None else self.errors + self.errors2
+        )
 
     def _working(self, dtype: torch.dtype | None) -> torch.dtype:
         return torch.promote_types(dtype or self.dtype, torch.float32)
@@ -100,10 +150,14 @@ class LastLayerGradients:
         return (slice(start, start + rows) for start in range(0, max(len(self), 1), rows))
 
     def total(self, weights: Tensor | None = None, *, dtype: torch.dtype | None = None) -> Tensor:
-        """`sum_i w_i g_i` as a (d,) vector; w = 1 where `weights` (n,) is not given. The sums of eq. (12)."""
+        """`sum_i w_i g_i` as a (d,) vector; w = 1 where `weights` (n,) is not given. The sums of
+        eq. (12).
+        """
         dtype = self._working(dtype)
         if weights is not None and weights.shape != self.shape[:1]:
-            raise ValueError(f"weights have shape {tuple(weights.shape)}; give one for each of the {len(self)} samples")
+            raise ValueError(
+                f"weights have shape {tuple(weights.shape)}; give one for each of the {len(self)} samples"
+            )
         out = torch.zeros(self.matrix_shape, dtype=dtype, device=self.device)
         for block in self._blocks():
             part = self[block].to(dtype)
@@ -113,27 +167,38 @@ class LastLayerGradients:
     def group(self, assignment: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
         """Sums, not means, of each group's gradients: (m, d), m = assignment.max() + 1.
 
-        assignment: (n,) integers >= 0. Sums make a short group count by its size, and weights found on the groups
-        are, unchanged, those of their samples in eq. (12). A group without samples is a zero row.
+        assignment: (n,) integers >= 0. Sums make a short group count by its size, and weights found
+        on the groups are, unchanged, those of their samples in eq. (12). A group without samples is
+        a zero row.
         """
         assignment = check_integers("assignment", assignment, len(self))
         sizes = torch.bincount(assignment).tolist()
         order = torch.argsort(assignment, stable=True).to(self.device)
-        out = torch.zeros(len(sizes), *self.matrix_shape, dtype=self._working(dtype), device=self.device)
+        out = torch.zeros(
+            len(sizes), *self.matrix_shape, dtype=self._working(dtype), device=self.device
+        )
         for matrix, members in zip(out, order.split(sizes), strict=True):
             _add_sum(matrix, self[members].to(out.dtype))
         return out.flatten(1)
 
     def correlations(self, vector: Tensor, *, dtype: torch.dtype | None = None) -> Tensor:
-        """`<g_i, vector>` for every sample: (n,). vector: (d,). Raises ValueError for another length."""
+        """`<g_i, vector>` for every sample: (n,). vector: (d,). Raises ValueError for another
+        length.
+        """
         dtype = self._working(dtype)
         if vector.shape != self.shape[1:]:
-            raise ValueError(f"the vector has shape {tuple(vector.shape)}; give one of shape ({self.shape[1]},)")
+            raise ValueError(
+                f"the vector has shape {tuple(vector.shape)}; give one of shape ({self.shape[1]},)"
+            )
         matrix = vector.to(self.device, dtype).view(self.matrix_shape)
         out = torch.zeros(len(self), dtype=dtype, device=self.device)
         for block in self._blocks():
             for errors, features in self[block].to(dtype).terms:
-                seen = matrix[:, -1] if features is None else features @ matrix[:, :-1].T + matrix[:, -1]
+                seen = (
+                    matrix[:, -1]
+                    if features is None
+                    else features @ matrix[:, :-1].T + matrix[:, -1]
+                )
                 out[block] += (errors * seen).sum(1)
         return out
 
@@ -179,12 +244,16 @@ class LastLayerGradients:
 
 
 def as_gradients(gradients: LastLayerGradients | Tensor) -> LastLayerGradients:
-    """Gradients of any origin in one form: an (n, d) tensor is its own "bias part". Raises ValueError otherwise."""
+    """Gradients of any origin in one form: an (n, d) tensor is its own "bias part". Raises
+    ValueError otherwise.
+    """
     if isinstance(gradients, LastLayerGradients):
         return gradients
     if isinstance(gradients, Tensor):
         return LastLayerGradients(gradients)
-    raise ValueError(f"gradients is a {type(gradients).__name__}; give LastLayerGradients or an (n, d) tensor")
+    raise ValueError(
+        f"gradients is a {type(gradients).__name__}; give LastLayerGradients or an (n, d) tensor"
+    )
 
 
 def check_gram(rows: int, columns: int) -> None:
@@ -200,7 +269,9 @@ def check_integers(name: str, values: Tensor, n: int) -> Tensor:
     """`values` as (n,) int64, all >= 0, or ValueError."""
     if not isinstance(values, Tensor) or values.shape != (n,) or values.is_floating_point():
         found = (
-            f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            f"{values.dtype} of shape {tuple(values.shape)}"
+            if isinstance(values, Tensor)
+            else type(values).__name__
         )
         raise ValueError(f"{name} is {found}; give one integer for each of the {n} samples")
     if n and values.min() < 0:
@@ -211,7 +282,9 @@ def check_integers(name: str, values: Tensor, n: int) -> Tensor:
 def _check_factor(name: str, factor: Tensor, like: Tensor) -> None:
     if not isinstance(factor, Tensor) or factor.ndim != 2 or not factor.is_floating_point():
         found = (
-            f"{factor.dtype} of shape {tuple(factor.shape)}" if isinstance(factor, Tensor) else type(factor).__name__
+            f"{factor.dtype} of shape {tuple(factor.shape)}"
+            if isinstance(factor, Tensor)
+            else type(factor).__name__
         )
         raise ValueError(f"{name} is {found}; give a floating-point tensor with one row per sample")
     if len(factor) != len(like) or factor.device != like.device or factor.dtype != like.dtype:
@@ -224,7 +297,8 @@ def _check_factor(name: str, factor: Tensor, like: Tensor) -> None:
 def _empty_square(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.empty(n, n, dtype=dtype, device=device)
-    # numpy asks the system for huge pages and torch does not: a quarter less time in every pass over the matrix
+    # numpy asks the system for huge pages and torch does not: a quarter less time in every pass
+    # over the matrix
     return torch.from_numpy(np.empty((n, n), str(dtype).removeprefix("torch.")))
 
 

@@ -1,4 +1,5 @@
-"""ResNets and WideResNets for small and large images: normalisation inside, `features` and a linear `head`.
+"""ResNets and WideResNets for small and large images: normalisation inside, `features` and a linear
+`head`.
 
 ResNet-18 with the CIFAR stem has 11.17 M parameters, WideResNet-28-10 has 36.5 M, as in the paper.
 """
@@ -37,7 +38,9 @@ class BasicBlock(nn.Module):
         super().__init__()
         self.first = ConvNorm(inputs, width, 3, stride)
         self.second = ConvNorm(width, width, 3)
-        self.shortcut = ConvNorm(inputs, width, 1, stride) if stride > 1 or inputs != width else nn.Identity()
+        self.shortcut = (
+            ConvNorm(inputs, width, 1, stride) if stride > 1 or inputs != width else nn.Identity()
+        )
 
     def forward(self, x):
         return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
@@ -52,7 +55,11 @@ class Bottleneck(nn.Module):
         self.first = ConvNorm(inputs, width, 1)
         self.second = ConvNorm(width, width, 3, stride)
         self.third = ConvNorm(width, outputs, 1)
-        self.shortcut = ConvNorm(inputs, outputs, 1, stride) if stride > 1 or inputs != outputs else nn.Identity()
+        self.shortcut = (
+            ConvNorm(inputs, outputs, 1, stride)
+            if stride > 1 or inputs != outputs
+            else nn.Identity()
+        )
 
     def forward(self, x):
         h = torch.relu(self.second(torch.relu(self.first(x))))
@@ -60,7 +67,9 @@ class Bottleneck(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """The block of Wide Residual Networks (Zagoruyko and Komodakis, 2016): BatchNorm and ReLU come first."""
+    """The block of Wide Residual Networks (Zagoruyko and Komodakis, 2016): BatchNorm and ReLU come
+    first.
+    """
 
     expansion = 1
 
@@ -81,11 +90,14 @@ class PreActivationBlock(nn.Module):
 class ResNet(nn.Module):
     """A residual network on images in [0, 1], shape (n, channels, H, W), to logits (n, classes).
 
-    `features(images)` gives the penultimate layer (n, D) in the type of `head`, the last, linear layer. `stem` is
-    "cifar" (3x3), "half" (3x3, stride 2: a cheap stand-in on 32 px) or "imagenet" (7x7, stride 2, max-pool).
+    `features(images)` gives the penultimate layer (n, D) in the type of `head`, the last, linear
+    layer. `stem` is "cifar" (3x3), "half" (3x3, stride 2: a cheap stand-in on 32 px) or "imagenet"
+    (7x7, stride 2, max-pool).
     """
 
-    def __init__(self, block, depths, width, *, classes, channels, stem, statistics, stem_width=None):
+    def __init__(
+        self, block, depths, width, *, classes, channels, stem, statistics, stem_width=None
+    ):
         super().__init__()
         mean, std = statistics
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
@@ -104,7 +116,9 @@ class ResNet(nn.Module):
                 blocks.append(block(inputs, width * 2**stage, 2 if stage and position == 0 else 1))
                 inputs = width * 2**stage * block.expansion
         self.blocks = nn.Sequential(*blocks)
-        self.last = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU()) if pre_activation else nn.Identity()
+        self.last = (
+            nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU()) if pre_activation else nn.Identity()
+        )
         self.head = nn.Linear(inputs, classes)
         initialise(self)
 
@@ -142,32 +156,48 @@ ARCHITECTURES = {
 }
 
 
-def build(architecture, *, classes=10, channels=3, stem="cifar", width=None, depths=None, statistics=None) -> ResNet:
-    """One of `ARCHITECTURES`; `width` (channels of the first stage) and `depths` (blocks per stage) make it smaller.
+def build(
+    architecture, *, classes=10, channels=3, stem="cifar", width=None, depths=None, statistics=None
+) -> ResNet:
+    """One of `ARCHITECTURES`; `width` (channels of the first stage) and `depths` (blocks per stage)
+    make it smaller.
 
-    `statistics` is a pair (mean, std) per channel; without it the images are used as they are. Draws the initial
-    weights from torch's global generator. Raises ValueError on an unknown architecture or stem.
+    `statistics` is a pair (mean, std) per channel; without it the images are used as they are.
+    Draws the initial weights from torch's global generator. Raises ValueError on an unknown
+    architecture or stem.
     """
     if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}")
+        raise ValueError(
+            f"unknown architecture {architecture!r}: choose one of {', '.join(ARCHITECTURES)}"
+        )
     if stem not in ("cifar", "half", "imagenet"):
         raise ValueError(f"unknown stem {stem!r}: choose cifar, half or imagenet")
     block, default_depths, default_width = ARCHITECTURES[architecture]
     return ResNet(
-        block, depths or default_depths, width or default_width, classes=classes, channels=channels, stem=stem,
+        block,
+        depths or default_depths,
+        width or default_width,
+        classes=classes,
+        channels=channels,
+        stem=stem,
         statistics=statistics or ((0.0,) * channels, (1.0,) * channels),
         stem_width=16 if block is PreActivationBlock else None,
-    )  # fmt: skip
+    )
 
 
 @torch.no_grad()
 def folded(model: ResNet, dtype: torch.dtype = torch.float32) -> ResNet:
-    """A frozen copy for attacks: evaluation mode, BatchNorm folded into the convolutions, weights in `dtype`.
+    """A frozen copy for attacks: evaluation mode, BatchNorm folded into the convolutions, weights
+    in `dtype`.
 
-    Logits equal those of `model.eval()` up to rounding; the head stays in float32. The copy does not follow later
-    changes of `model`.
+    Logits equal those of `model.eval()` up to rounding; the head stays in float32. The copy does
+    not follow later changes of `model`.
     """
-    in_their_place = {id(unit): convolution_of(unit, dtype) for unit in model.modules() if isinstance(unit, ConvNorm)}
+    in_their_place = {
+        id(unit): convolution_of(unit, dtype)
+        for unit in model.modules()
+        if isinstance(unit, ConvNorm)
+    }
     twin = copy.deepcopy(model, memo=in_their_place).eval()
     for part in (twin.stem, twin.blocks, twin.last):
         part.to(dtype)
@@ -177,9 +207,24 @@ def folded(model: ResNet, dtype: torch.dtype = torch.float32) -> ResNet:
 def convolution_of(unit: ConvNorm, dtype: torch.dtype) -> nn.Conv2d:
     """The one convolution that `unit` is in evaluation mode."""
     conv, norm = unit.conv, unit.norm
-    one = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, device="meta")
-    parameters = fuse_conv_bn_weights(
-        conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    one = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,
+        conv.stride,
+        conv.padding,
+        device="meta",
     )
-    one.weight, one.bias = (nn.Parameter(value.to(dtype), requires_grad=False) for value in parameters)
+    parameters = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    one.weight, one.bias = (
+        nn.Parameter(value.to(dtype), requires_grad=False) for value in parameters
+    )
     return one

@@ -1,13 +1,15 @@
-"""The training objectives Phi of eqs. (2)-(4), each with its last-layer gradients, eqs. (18) and (22).
+"""The training objectives Phi of eqs. (2)-(4), each with its last-layer gradients, eqs. (18) and
+(22).
 
-An objective is any object with three methods, where `adversarial` is what an earlier `perturb` gave (computed when
-it is left out):
+An objective is any object with three methods, where `adversarial` is what an earlier `perturb` gave
+(computed when it is left out):
 
     perturb(model, images, labels) -> adversarial images
     loss(model, images, labels, adversarial=None) -> (n,)
     gradients(model, images, labels, adversarial=None) -> LastLayerGradients
 
-`perturb` raises ValueError for images outside [0, 1] and for labels that the model has no class for.
+`perturb` raises ValueError for images outside [0, 1] and for labels that the model has no class
+for.
 """
 
 from dataclasses import dataclass
@@ -17,8 +19,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot
 
-from acslib.attacks import check_images, check_labels, frozen
 from acslib.gradients import LastLayerGradients
+from acslib.passes import frozen, penultimate
+from acslib.protocols import check_images, check_labels
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,9 @@ class Vanilla:
         return cross_entropy(model(adversarial), labels, reduction="none")
 
     @torch.no_grad()
-    def gradients(self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None) -> LastLayerGradients:
+    def gradients(
+        self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None
+    ) -> LastLayerGradients:
         """Eq. (18): softmax minus target, times the features, of the image that is trained on."""
         adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
         features, logits = penultimate(model, adversarial)
@@ -44,7 +49,9 @@ class Vanilla:
 
 @dataclass(frozen=True)
 class AdversarialTraining(Vanilla):
-    """Cross-entropy on the worst image that `attack` finds, eq. (3): linf, l2, FAT (FGSM) and PAT (Fast-LPA)."""
+    """Cross-entropy on the worst image that `attack` finds, eq. (3): linf, l2, FAT (FGSM) and PAT
+    (Fast-LPA).
+    """
 
     attack: object
 
@@ -54,10 +61,12 @@ class AdversarialTraining(Vanilla):
 
 @dataclass(frozen=True)
 class Trades:
-    """Clean cross-entropy plus `beta` = 1/lambda times how far the attack moves the prediction, eq. (4).
+    """Clean cross-entropy plus `beta` = 1/lambda times how far the attack moves the prediction, eq.
+    (4).
 
-    `form` "ce" is eq. (4), the cross-entropy between the two predictions; "kl" is the divergence that TRADES' own
-    code uses. The attack is the same; the two differ by the clean prediction's entropy.
+    `form` "ce" is eq. (4), the cross-entropy between the two predictions; "kl" is the divergence
+    that TRADES' own code uses. The attack is the same; the two differ by the clean prediction's
+    entropy.
     """
 
     attack: object
@@ -79,13 +88,17 @@ class Trades:
         adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
         clean, moved = model(images), model(adversarial)
         if self.form == "kl":
-            distance = kl_div(log_softmax(moved, 1), log_softmax(clean, 1), log_target=True, reduction="none").sum(1)
+            distance = kl_div(
+                log_softmax(moved, 1), log_softmax(clean, 1), log_target=True, reduction="none"
+            ).sum(1)
         else:
             distance = cross_entropy(moved, clean.softmax(1), reduction="none")
         return cross_entropy(clean, labels, reduction="none") + self.beta * distance
 
     @torch.no_grad()
-    def gradients(self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None) -> LastLayerGradients:
+    def gradients(
+        self, model: nn.Module, images: Tensor, labels: Tensor, adversarial=None
+    ) -> LastLayerGradients:
         """Eq. (22): three terms, two of which share the clean image's features."""
         check_labels(model, labels)
         features, clean = penultimate(model, images)
@@ -100,10 +113,3 @@ class Trades:
         through_target = p * (surprise - (p * surprise).sum(1, keepdim=True))
         errors = p - one_hot(labels, clean.shape[1]) + self.beta * through_target
         return LastLayerGradients(errors, features, self.beta * (q - p), moved_features)
-
-
-def penultimate(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (n, D) and logits (n, C) of one pass."""
-    features = model.features(images)
-    with torch.autocast(images.device.type, enabled=False):
-        return features, model.head(features)

@@ -1,8 +1,10 @@
-"""Which epochs are full, skipped, or trained on a coreset: the plan of Algorithm 1, and the cost it implies.
+"""Which epochs are full, skipped, or trained on a coreset: the plan of Algorithm 1, and the cost it
+implies.
 
-Epochs count from 0. With kappa_epochs = floor(kappa * E) and T_warm = round(kappa_epochs * k), the paper's figures
-and times fit three phases: full data up to T_warm, nothing up to kappa_epochs, the coreset after that. Its cost,
-(T_warm + (E - kappa_epochs) k) / E, is k for every kappa up to rounding: kappa moves when, not how much, is trained.
+Epochs count from 0. With kappa_epochs = floor(kappa * E) and T_warm = round(kappa_epochs * k), the
+paper's figures and times fit three phases: full data up to T_warm, nothing up to kappa_epochs, the
+coreset after that. Its cost, (T_warm + (E - kappa_epochs) k) / E, is k for every kappa up to
+rounding: kappa moves when, not how much, is trained.
 """
 
 import math
@@ -43,7 +45,9 @@ class Plan:
 
     @property
     def ceiling(self) -> float:
-        """The largest speed-up over full training that this plan allows: 1 / cost, before any selection's cost."""
+        """The largest speed-up over full training that this plan allows: 1 / cost, before any
+        selection's cost.
+        """
         return 1 / self.cost if self.cost else math.inf
 
     @property
@@ -61,17 +65,22 @@ def plan(
 ) -> Plan:
     """The plan of Algorithm 1.
 
-    `coreset_fraction` is k in (0, 1], `warm_start` is kappa in [0, 1], `period` is T >= 1 epochs between selections.
-    `kind`: "three_phase" (ours, see above; a selection on entering the coreset phase and whenever T divides the
-    epoch), "literal" (Algorithm 1 as printed: an epoch that neither warms up nor selects is not trained) or "no_skip"
-    (the coreset phase starts at T_warm). Raises ValueError on anything out of range.
+    `coreset_fraction` is k in (0, 1], `warm_start` is kappa in [0, 1], `period` is T >= 1 epochs
+    between selections. `kind`: "three_phase" (ours, see above; a selection on entering the coreset
+    phase and whenever T divides the epoch), "literal" (Algorithm 1 as printed: an epoch that
+    neither warms up nor selects is not trained) or "no_skip" (the coreset phase starts at T_warm).
+    Raises ValueError on anything out of range.
     """
     if epochs < 1:
         raise ValueError(f"epochs is {epochs}: at least 1 is needed")
     if not 0 < coreset_fraction <= 1:
-        raise ValueError(f"coreset_fraction is {coreset_fraction}: it must be above 0 and at most 1")
+        raise ValueError(
+            f"coreset_fraction is {coreset_fraction}: it must be above 0 and at most 1"
+        )
     if not 0 <= warm_start <= 1:
-        raise ValueError(f"warm_start is {warm_start}: it is a fraction of the epochs, between 0 and 1")
+        raise ValueError(
+            f"warm_start is {warm_start}: it is a fraction of the epochs, between 0 and 1"
+        )
     if period < 1:
         raise ValueError(f"period is {period}: a selection every 1 epoch is the most there can be")
     if kind not in KINDS:
@@ -79,7 +88,9 @@ def plan(
     kappa_epochs = math.floor(warm_start * epochs + 1e-9)
     warm = round(kappa_epochs * coreset_fraction)
     if kind == "literal":
-        return Plan(tuple(_literal(i, warm, kappa_epochs, period) for i in range(epochs)), coreset_fraction)
+        return Plan(
+            tuple(_literal(i, warm, kappa_epochs, period) for i in range(epochs)), coreset_fraction
+        )
     start = warm if kind == "no_skip" else kappa_epochs
     return Plan(tuple(_phased(i, warm, start, period) for i in range(epochs)), coreset_fraction)
 

@@ -1,8 +1,6 @@
 """Algorithm 1: adversarial training on a coreset that is chosen anew every few epochs."""
 
-import contextlib
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -12,14 +10,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
 from acslib import selectors
-from acslib.attacks import frozen
-from acslib.data import Dataset, augment
+from acslib.data.sets import Dataset, augment
 from acslib.gradients import LastLayerGradients
-from acslib.models import ResNet, folded
+from acslib.measuring import Stopwatch, monitor
+from acslib.passes import DTYPES, attacker, autocast, watch
 from acslib.schedule import Plan
-from acslib.selectors import Coreset
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from acslib.selectors.coreset import Coreset
 
 
 class Diverged(ValueError):
@@ -27,27 +23,10 @@ class Diverged(ValueError):
 
 
 @dataclass
-class Stopwatch:
-    """Seconds spent in select, attack and update; waits for the device, so that each is charged what it used."""
-
-    device: torch.device
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("select", "attack", "update"), 0.0))
-
-    @contextlib.contextmanager
-    def __call__(self, part: str):
-        started = self._now()
-        yield
-        self.seconds[part] += self._now() - started
-
-    def _now(self) -> float:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-
-@dataclass
 class State:
-    """Where a run stands after `epoch` epochs: everything that a resumed run needs, and its history so far."""
+    """Where a run stands after `epoch` epochs: everything that a resumed run needs, and its history
+    so far.
+    """
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
@@ -60,12 +39,14 @@ class State:
 class Training:
     """How one run trains: what Algorithm 1 calls its parameters.
 
-    `objective` perturbs and scores a batch; `selection_objective` (the same by default) does so when gradients are
-    computed for the selection. `selector(gradients, budget)` is any callable shaped like `selectors.craig`; one whose
-    attribute `needs_gradients` is False gets `range(n)` instead and costs nothing. `generator` is reseeded with
-    (seed, epoch) at every epoch, so that a resumed run repeats the same draws. `attack_mode` "train" attacks with the
-    batch's BatchNorm statistics (the running ones stand still); "eval" attacks a folded copy. `gradient_clip` bounds
-    each entry of the weights' gradients. `half_half` adds the samples outside the coreset as clean images (Table 5).
+    `objective` perturbs and scores a batch; `selection_objective` (the same by default) does so
+    when gradients are computed for the selection. `selector(gradients, budget)` is any callable
+    shaped like `selectors.craig`; one whose attribute `needs_gradients` is False gets `range(n)`
+    instead and costs nothing. `generator` is reseeded with (seed, epoch) at every epoch, so that a
+    resumed run repeats the same draws. `attack_mode` "train" attacks with the batch's BatchNorm
+    statistics (the running ones stand still); "eval" attacks a folded copy. `gradient_clip` bounds
+    each entry of the weights' gradients. `half_half` adds the samples outside the coreset as clean
+    images (Table 5).
     """
 
     objective: object
@@ -96,11 +77,18 @@ class Training:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
 
 
-def fit(state: State, data: Dataset, how: Training, on_epoch: Callable[[State], None] = lambda state: None) -> State:
-    """Train `state.model` on `data.train` from epoch `state.epoch` on; `on_epoch` is called after each epoch.
+def fit(
+    state: State,
+    data: Dataset,
+    how: Training,
+    on_epoch: Callable[[State], None] = lambda state: None,
+) -> State:
+    """Train `state.model` on `data.train` from epoch `state.epoch` on; `on_epoch` is called after
+    each epoch.
 
-    The lines are those of Algorithm 1. Skipped epochs only move the learning rate's clock. Raises Diverged when a loss,
-    a weight or a gradient is not finite; `on_epoch` has then seen every epoch before that one.
+    The lines are those of Algorithm 1. Skipped epochs only move the learning rate's clock. Raises
+    Diverged when a loss, a weight or a gradient is not finite; `on_epoch` has then seen every epoch
+    before that one.
     """
     n = len(data.train)
     for epoch in how.plan.epochs[state.epoch :]:
@@ -114,7 +102,7 @@ def fit(state: State, data: Dataset, how: Training, on_epoch: Callable[[State], 
         row = {"epoch": epoch.index, "phase": epoch.phase, "rate": rate, "selection": selection}
         if epoch.phase != "skip":  # lines 12-13
             row |= train_epoch(state, data, how, clock, epoch.phase)  # lines 15-18
-            row |= monitor(state.model, data, how)
+            row |= monitor(state.model, data, how.objective, how.precision, how.monitor)
         row |= {f"seconds_{part}": seconds for part, seconds in clock.seconds.items()}
         state.history.append(row)
         state.epoch = epoch.index + 1
@@ -131,7 +119,9 @@ def everything(n: int) -> Coreset:
 
 
 def set_learning_rate(optimiser, epoch: int, how: Training) -> float:
-    """Multi-step: times `lr_factor` at each epoch of `lr_drops`; before that, `lr_warmup` epochs of equal rises."""
+    """Multi-step: times `lr_factor` at each epoch of `lr_drops`; before that, `lr_warmup` epochs of
+    equal rises.
+    """
     rate = how.learning_rate * how.lr_factor ** sum(epoch >= drop for drop in how.lr_drops)
     rate *= min(1.0, (epoch + 1) / max(how.lr_warmup, 1))
     for group in optimiser.param_groups:
@@ -143,14 +133,18 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
     """Lines 15-18 of Algorithm 1: perturb and step, over the coreset in a fresh order."""
     model = state.model.train()
     totals = {"loss": 0.0, "correct": 0, "seen": 0}
-    for batch, weights, outside in batches(state.coreset, len(data.train), how, phase, data.train.images.device):
+    for batch, weights, outside in batches(
+        state.coreset, len(data.train), how, phase, data.train.images.device
+    ):
         with clock("update"):
             images, labels = augmented(data, batch, how.generator), data.train.labels[batch]
-        with clock("attack"), attacker(model, how) as attacked:
+        with clock("attack"), attacker(model, how.attack_mode, how.precision) as attacked:
             adversarial = how.objective.perturb(attacked, images, labels)
         with clock("update"):
             with autocast(images, how.precision), watch(model.head) as logits:
-                loss = (weights * how.objective.loss(model, images, labels, adversarial).float()).mean()
+                loss = (
+                    weights * how.objective.loss(model, images, labels, adversarial).float()
+                ).mean()
                 if len(outside):
                     clean = model(augmented(data, outside, how.generator))
                     loss = (loss + cross_entropy(clean, data.train.labels[outside])) / 2
@@ -168,14 +162,19 @@ def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, ph
         totals["seen"] += len(batch)
     if not all(value.isfinite().all() for value in model.state_dict().values()):
         raise diverged(f"the weights are no longer finite after epoch {state.epoch}", how)
-    return {"loss": totals["loss"] / totals["seen"], "train_robust_accuracy": totals["correct"] / totals["seen"],
-            "samples": totals["seen"]}  # fmt: skip
+    return {
+        "loss": totals["loss"] / totals["seen"],
+        "train_robust_accuracy": totals["correct"] / totals["seen"],
+        "samples": totals["seen"],
+    }
 
 
 def batches(coreset: Coreset, n: int, how: Training, phase: str, device: torch.device):
-    """Shuffled (indices, weights, indices of clean images) on `device`, in batches of nearly equal size.
+    """Shuffled (indices, weights, indices of clean images) on `device`, in batches of nearly equal
+    size.
 
-    Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without bias.
+    Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without
+    bias.
     """
     coreset = coreset.normalised()
     order = shuffled(len(coreset), how.generator, device)
@@ -184,7 +183,12 @@ def batches(coreset: Coreset, n: int, how: Training, phase: str, device: torch.d
     count = math.ceil(len(indices) / how.batch_size)
     outside = [indices[:0]] * count
     if how.half_half and phase == "coreset":
-        rest = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, indices, False).nonzero().squeeze(1)
+        rest = (
+            torch.ones(n, dtype=torch.bool, device=device)
+            .index_fill_(0, indices, False)
+            .nonzero()
+            .squeeze(1)
+        )
         outside = rest[shuffled(len(rest), how.generator, device)].tensor_split(count)
     yield from zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True)
 
@@ -195,13 +199,21 @@ def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor
 
 def augmented(data: Dataset, indices: Tensor, generator) -> Tensor:
     """Cropped and flipped training images, as floats in [0, 1]."""
-    return augment(data.train.images[indices], generator, padding=data.padding, flip=data.flip).float().div_(255)
+    return (
+        augment(data.train.images[indices], generator, padding=data.padding, flip=data.flip)
+        .float()
+        .div_(255)
+    )
 
 
-def select_coreset(model: nn.Module, data: Dataset, how: Training, clock: Stopwatch) -> tuple[Coreset, dict]:
-    """Lines 8-11 of Algorithm 1: adversarial gradients of the un-augmented training set, then the greedy solver.
+def select_coreset(
+    model: nn.Module, data: Dataset, how: Training, clock: Stopwatch
+) -> tuple[Coreset, dict]:
+    """Lines 8-11 of Algorithm 1: adversarial gradients of the un-augmented training set, then the
+    greedy solver.
 
-    The log compares the coreset's gradient error (eq. 12) with that of a random subset of the same size.
+    The log compares the coreset's gradient error (eq. 12) with that of a random subset of the same
+    size.
     """
     n = len(data.train)
     budget = math.ceil(how.plan.coreset_fraction * n - 1e-9)
@@ -210,22 +222,30 @@ def select_coreset(model: nn.Module, data: Dataset, how: Training, clock: Stopwa
         gradients = range(n) if blind else adversarial_gradients(model, data, how)
         coreset = how.selector(gradients, budget)
     if not float(coreset.weights.sum()) > 0:
-        raise ValueError(f"the selector gave no sample a positive weight ({coreset.reason}): raise coreset_fraction,"
-                         " or train longer before the first selection")  # fmt: skip
+        raise ValueError(
+            f"the selector gave no sample a positive weight ({coreset.reason}): raise coreset_fraction,"
+            " or train longer before the first selection"
+        )
     log = {"size": len(coreset.indices), "reason": coreset.reason}
     if not blind:
         chance = selectors.random(n, len(coreset.indices), torch.Generator().manual_seed(how.seed))
         log["error"], log["relative_error"] = selectors.gradient_error(gradients, coreset)
-        log["random_error"], log["random_relative_error"] = selectors.gradient_error(gradients, chance)
+        log["random_error"], log["random_relative_error"] = selectors.gradient_error(
+            gradients, chance
+        )
     return coreset, log
 
 
 def adversarial_gradients(model: nn.Module, data: Dataset, how: Training) -> LastLayerGradients:
-    """Last-layer gradients of every training image, eqs. (18) and (22), with the model in evaluation mode."""
+    """Last-layer gradients of every training image, eqs. (18) and (22), with the model in
+    evaluation mode.
+    """
     objective = how.selection_objective or how.objective
     pieces = []
-    with attacker(model, how, mode="eval") as attacked:
-        for batch in torch.arange(len(data.train), device=data.train.labels.device).split(how.batch_size):
+    with attacker(model, "eval", how.precision) as attacked:
+        for batch in torch.arange(len(data.train), device=data.train.labels.device).split(
+            how.batch_size
+        ):
             images, labels = data.train.float_images(batch), data.train.labels[batch]
             pieces.append(objective.gradients(attacked, images, labels))
     gradients = gathered(pieces)
@@ -236,59 +256,10 @@ def adversarial_gradients(model: nn.Module, data: Dataset, how: Training) -> Las
 
 def gathered(pieces: list[LastLayerGradients]) -> LastLayerGradients:
     """The gradients of several batches as one."""
-    columns = zip(*((piece.errors, piece.features, piece.errors2, piece.features2) for piece in pieces), strict=True)
-    return LastLayerGradients(*(None if parts[0] is None else torch.cat(parts) for parts in columns))
-
-
-@contextlib.contextmanager
-def attacker(model: nn.Module, how: Training, mode: str | None = None):
-    """The network that attacks see: a folded copy for evaluation mode, else the model itself under autocast."""
-    mode = mode or how.attack_mode
-    if mode == "eval" and isinstance(model, ResNet):
-        yield folded(model, DTYPES[how.precision])
-    else:
-        device = next(model.parameters()).device
-        with frozen(model, mode), torch.autocast(device.type, torch.bfloat16, enabled=how.precision == "bfloat16"):
-            yield model
-
-
-def autocast(images: Tensor, precision: str):
-    return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
-
-
-@contextlib.contextmanager
-def watch(module: nn.Module):
-    """Collect a module's outputs while inside."""
-    outputs: list[Tensor] = []
-    handle = module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output.detach()))
-    try:
-        yield outputs
-    finally:
-        handle.remove()
-
-
-@torch.no_grad()
-def monitor(model: nn.Module, data: Dataset, how: Training) -> dict:
-    """Losses and accuracies on a few training and validation images; not part of the training time."""
-    if not how.monitor:
-        return {}
-    row = {}
-    with attacker(model, how, mode="eval") as attacked:
-        for name, part in (("train", data.train), ("validation", data.validation)):
-            if part is None or not len(part):
-                continue
-            count = min(how.monitor, len(part))  # evenly spaced, as image folders come sorted by class
-            index = torch.arange(count, device=part.labels.device) * len(part) // count
-            images, labels = part.float_images(index), part.labels[index]
-            row |= score(attacked, images, labels, f"{name}_clean")
-            if name == "validation":
-                adversarial = how.objective.perturb(attacked, images, labels)
-                row |= score(attacked, adversarial, labels, "validation_robust")
-    return row
-
-
-def score(model, images, labels, name: str) -> dict[str, float]:
-    """Mean cross-entropy and accuracy."""
-    logits = model(images).float()
-    return {f"{name}_loss": cross_entropy(logits, labels).item(),
-            f"{name}_accuracy": (logits.argmax(1) == labels).float().mean().item()}  # fmt: skip
+    columns = zip(
+        *((piece.errors, piece.features, piece.errors2, piece.features2) for piece in pieces),
+        strict=True,
+    )
+    return LastLayerGradients(
+        *(None if parts[0] is None else torch.cat(parts) for parts in columns)
+    )

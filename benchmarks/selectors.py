@@ -1,7 +1,9 @@
-"""The solvers against scikit-learn, submodlib and apricot, and what selection costs at the paper's sizes.
+"""The solvers against scikit-learn, submodlib and apricot, and what selection costs at the paper's
+sizes.
 
-Ratios of one run on one core: medians of CPU seconds over several rounds in turn. Equality is asserted: the same atoms
-as scikit-learn's, exact non-negative least squares, the objective of the other facility locations to 2e-6.
+Ratios of one run on one core: medians of CPU seconds over several rounds in turn. Equality is
+asserted: the same atoms as scikit-learn's, exact non-negative least squares, the objective of the
+other facility locations to 2e-6.
 """
 
 import multiprocessing
@@ -16,10 +18,11 @@ from threadpoolctl import threadpool_limits
 from torch.nn.functional import one_hot
 
 from acslib import models
-from acslib._solvers import MatchingPursuit, facility_location, to_distances
 from acslib.attacks import FGSM
 from acslib.gradients import LastLayerGradients
 from acslib.selectors import batch_wise, gradmatch
+from acslib.selectors.craig import facility_location, to_distances
+from acslib.selectors.gradmatch import MatchingPursuit
 
 ROUNDS = 3
 
@@ -36,13 +39,19 @@ def main() -> None:
     torch.set_num_threads(threads)
 
 
-def network_like(n: int, classes: int = 10, width: int = 512, seed: int = 0, dtype=torch.float32) -> LastLayerGradients:
-    """Last-layer factors correlated within a class and opposed between classes, as a trained network's are."""
+def network_like(
+    n: int, classes: int = 10, width: int = 512, seed: int = 0, dtype=torch.float32
+) -> LastLayerGradients:
+    """Last-layer factors correlated within a class and opposed between classes, as a trained
+    network's are.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     means = torch.randn(classes, width, generator=generator)
     features = torch.relu(means[labels] / 2 + 2 * torch.randn(n, width, generator=generator))
-    errors = (features @ (means - means.mean(0)).T / width**0.5).softmax(1) - one_hot(labels, classes)
+    errors = (features @ (means - means.mean(0)).T / width**0.5).softmax(1) - one_hot(
+        labels, classes
+    )
     return LastLayerGradients(errors.to(dtype), features.to(dtype))
 
 
@@ -71,22 +80,40 @@ def pursuit_given_gram(n: int = 2500, budget: int = 1250) -> None:
         free=lambda: MatchingPursuit(*given, nonnegative=False).run(),
         nonnegative=lambda: MatchingPursuit(*given).run(),
     )
-    assert sorted(found["free"].atoms) == np.flatnonzero(found["sklearn"]).tolist(), "other atoms than scikit-learn's"
+    assert sorted(found["free"].atoms) == np.flatnonzero(found["sklearn"]).tolist(), (
+        "other atoms than scikit-learn's"
+    )
     atoms, weights = found["nonnegative"].atoms, found["nonnegative"].weights
     exact = np.linalg.solve(gram[np.ix_(atoms, atoms)], correlations[atoms])
     assert len(atoms) == budget, f"{len(atoms)} atoms for a budget of {budget}"
     assert exact.min() > 0, "the support is not that of a non-negative least-squares answer"
-    assert np.abs(exact - weights).max() <= 1e-10 * weights.max(), "not the least-squares weights of the support"
+    assert np.abs(exact - weights).max() <= 1e-10 * weights.max(), (
+        "not the least-squares weights of the support"
+    )
     show("scikit-learn's orthogonal_mp_gram", took["sklearn"], "s")
-    show("ours, unconstrained, same atoms: times faster", took["sklearn"] / took["free"], "x", "(target 5)")
-    show("ours, non-negative, exact: times faster", took["sklearn"] / took["nonnegative"], "x", "(target 2.2)")
+    show(
+        "ours, unconstrained, same atoms: times faster",
+        took["sklearn"] / took["free"],
+        "x",
+        "(target 5)",
+    )
+    show(
+        "ours, non-negative, exact: times faster",
+        took["sklearn"] / took["nonnegative"],
+        "x",
+        "(target 2.2)",
+    )
 
 
 def pursuit_from_factors(n: int = 5000, budget: int = 500) -> None:
-    print(f"GradMatch, n={n} -> {budget}, from last-layer factors (10 classes, 512 features, float32)")
+    print(
+        f"GradMatch, n={n} -> {budget}, from last-layer factors (10 classes, 512 features, float32)"
+    )
     gradients = network_like(n)
-    ways = {"free": lambda: gradmatch(gradients, budget, nonnegative=False),
-            "nonnegative": lambda: gradmatch(gradients, budget)}  # fmt: skip
+    ways = {
+        "free": lambda: gradmatch(gradients, budget, nonnegative=False),
+        "nonnegative": lambda: gradmatch(gradients, budget),
+    }
     took, _ = rounds(9, **ways)  # short, and so the more exposed to what else the machine does
     show("unconstrained", took["free"], "s", "(target 0.35)")
     show("non-negative", took["nonnegative"], "s", "(target 0.35)")
@@ -102,7 +129,12 @@ def batches_of_cifar(n: int = 50_000, batch_size: int = 128) -> None:
     attacked, _ = rounds(attack=lambda: attack(model, images, labels))
     share = took["select"] / (attacked["attack"] * n / few)
     show("selection", took["select"], "s")
-    show(f"share of a PGD-1 pass (ResNet-18, timed on {few} images)", 100 * share, "%", "(target under 10)")
+    show(
+        f"share of a PGD-1 pass (ResNet-18, timed on {few} images)",
+        100 * share,
+        "%",
+        "(target under 10)",
+    )
 
 
 def facility_locations(n: int = 5000, budget: int = 2500) -> None:
@@ -123,37 +155,56 @@ def facility_locations(n: int = 5000, budget: int = 2500) -> None:
         try:
             ways[peer.__name__], targets[peer.__name__] = peer(similarities, budget), target
         except ImportError as error:
-            print(f"  {error.name} is not installed here: `make bench` installs it; the rest is measured")
+            print(
+                f"  {error.name} is not installed here: `make bench` installs it; the rest is measured"
+            )
     took, picks = rounds(**ways)
     values = {name: similarities[chosen].max(0).sum() for name, chosen in picks.items()}
     for ours in ("float64", "float32"):
         show(f"ours, {ours}", took[ours], "s")
         for name, target in targets.items():
             difference = abs(values[ours] / values[name] - 1)
-            assert difference <= 2e-6, f"the objective differs by {difference:.1e} from that of {name}"
-            show(f"  times faster than {name}, same objective", took[name] / took[ours], "x", f"(target {target})")
+            assert difference <= 2e-6, (
+                f"the objective differs by {difference:.1e} from that of {name}"
+            )
+            show(
+                f"  times faster than {name}, same objective",
+                took[name] / took[ours],
+                "x",
+                f"(target {target})",
+            )
 
 
 def submodlib_lazy(similarities: np.ndarray, budget: int):
     from submodlib import FacilityLocationFunction
 
-    function = FacilityLocationFunction(n=len(similarities), mode="dense", separate_rep=False, sijs=similarities)
+    function = FacilityLocationFunction(
+        n=len(similarities), mode="dense", separate_rep=False, sijs=similarities
+    )
     options = {"stopIfZeroGain": False, "stopIfNegativeGain": False, "show_progress": False}
-    return lambda: [i for i, _ in function.maximize(budget=budget, optimizer="LazyGreedy", **options)]
+    return lambda: [
+        i for i, _ in function.maximize(budget=budget, optimizer="LazyGreedy", **options)
+    ]
 
 
 def apricot_lazy(similarities: np.ndarray, budget: int):
     from apricot import FacilityLocationSelection
 
     def select(matrix, size):
-        return FacilityLocationSelection(size, metric="precomputed", optimizer="lazy").fit(matrix).ranking
+        return (
+            FacilityLocationSelection(size, metric="precomputed", optimizer="lazy")
+            .fit(matrix)
+            .ranking
+        )
 
     select(similarities[:50, :50], 5)  # compiles
     return lambda: select(similarities, budget)
 
 
 def imagenet100() -> None:
-    print("ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128, half of them")
+    print(
+        "ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128, half of them"
+    )
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, sums_gb, peak_gb, size = pool.apply(_imagenet100)
     show("totals and group sums", seconds["sums"], "s")

@@ -20,8 +20,10 @@ def archive():
 
     def find(name):
         if not (SHARED / name).is_file():
-            pytest.skip(f"{name} is other people's work and may not be in the repository; what reads it is tested on"
-                        " files made here, too. To test it on the real one, set ACS_DATA to its folder")  # fmt: skip
+            pytest.skip(
+                f"{name} is other people's work and may not be in the repository; what reads it is tested on"
+                " files made here, too. To test it on the real one, set ACS_DATA to its folder"
+            )
         return SHARED / name
 
     return find
@@ -36,16 +38,28 @@ def digits():
 def undefended(digits):
     """A narrow network trained on clean digits for a few epochs: about 97 % clean accuracy."""
     torch.manual_seed(0)
-    model = models.build("resnet18", channels=1, width=8, statistics=models.CHANNEL_STATISTICS["digits"])
+    model = models.build(
+        "resnet18", channels=1, width=8, statistics=models.CHANNEL_STATISTICS["digits"]
+    )
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    how = Training(Vanilla(), full(6), torch.Generator(), learning_rate=0.1, lr_drops=(4,), batch_size=64, monitor=0)
+    how = Training(
+        Vanilla(),
+        full(6),
+        torch.Generator(),
+        learning_rate=0.1,
+        lr_drops=(4,),
+        batch_size=64,
+        monitor=0,
+    )
     fit(State(model, optimiser), digits, how)
     return model.eval()
 
 
 @pytest.fixture(scope="session")
 def trained():
-    """trained(images, labels, epochs): a small residual network, trained without a defence in two seconds."""
+    """trained(images, labels, epochs): a small residual network, trained without a defence in two
+    seconds.
+    """
 
     def train(images, labels, epochs):
         with torch.random.fork_rng():

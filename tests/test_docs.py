@@ -1,4 +1,6 @@
-"""What the documents name must exist: files they link to, and the targets of the `make` commands they give."""
+"""What the documents name must exist: files they link to, and the targets of the `make` commands
+they give.
+"""
 
 import importlib.util
 import re
@@ -26,12 +28,16 @@ def test_tables_are_those_of_the_published_csvs(document):
     assert claims.BLOCK.search(text)
     assert claims.filled(text) == text
     row = re.search(r"^\|.*\d\.\d.*\n", claims.BLOCK.search(text)[0], re.M)[0]
-    assert claims.filled(text.replace(row, row.replace(".", "9", 1))) == text, "a number that was typed stays"
+    assert claims.filled(text.replace(row, row.replace(".", "9", 1))) == text, (
+        "a number that was typed stays"
+    )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_make_commands_have_targets(document):
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):.*## ", makefile, re.M))
-    for options, target in re.findall(r"(?:`|^)make ((?:-\S+ )*)([\w-]+)", document.read_text(), re.M):
+    for options, target in re.findall(
+        r"(?:`|^)make ((?:-\S+ )*)([\w-]+)", document.read_text(), re.M
+    ):
         assert target in targets, f"make {options}{target}"

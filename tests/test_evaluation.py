@@ -3,15 +3,18 @@ import copy
 import pytest
 import torch
 
-from acslib import models, params
+from acslib import models
 from acslib.attacks import PGD
 from acslib.evaluation import clean_accuracy, robust_accuracy
+from acslib.paper import config
 
 
 def test_clean_accuracy_by_hand(undefended, digits):
     images, labels = digits.test.float_images(), digits.test.labels
     with torch.no_grad():
-        right = sum(int(undefended(images[i : i + 1]).argmax()) == int(labels[i]) for i in range(50))
+        right = sum(
+            int(undefended(images[i : i + 1]).argmax()) == int(labels[i]) for i in range(50)
+        )
     fraction, mask = clean_accuracy(undefended.train(), images[:50], labels[:50], batch_size=7)
     assert undefended.training
     undefended.eval()
@@ -20,12 +23,16 @@ def test_clean_accuracy_by_hand(undefended, digits):
 
 
 def test_epsilon_zero_is_clean_accuracy(undefended, batch):
-    assert robust_accuracy(undefended, *batch, PGD("linf", 0.0, 0.01, 5))[0] == clean_accuracy(undefended, *batch)[0]
+    assert (
+        robust_accuracy(undefended, *batch, PGD("linf", 0.0, 0.01, 5))[0]
+        == clean_accuracy(undefended, *batch)[0]
+    )
 
 
 def test_robust_is_a_subset_of_right_and_shrinks_with_epsilon(undefended, batch):
     masks = [
-        robust_accuracy(undefended, *batch, PGD("linf", e, e / 4, 10, restarts=2))[1] for e in (0.0, 0.03, 0.06, 0.2)
+        robust_accuracy(undefended, *batch, PGD("linf", e, e / 4, 10, restarts=2))[1]
+        for e in (0.0, 0.03, 0.06, 0.2)
     ]
     counts = [int(mask.sum()) for mask in masks]
     assert counts == sorted(counts, reverse=True)
@@ -36,7 +43,7 @@ def test_robust_is_a_subset_of_right_and_shrinks_with_epsilon(undefended, batch)
 def test_an_undefended_network_falls(undefended, digits):
     """At the demo's epsilon, under PGD-50-10: less than a tenth stands."""
     images, labels = digits.test.float_images(), digits.test.labels
-    demo = params.resolve("resnet18-linf-cifar10.full", "demo").setting
+    demo = config.resolve("resnet18-linf-cifar10.full", "demo").setting
     attack = PGD("linf", demo.evaluation_epsilon, demo.evaluation_step, 50, restarts=10)
     fraction, _ = robust_accuracy(undefended, images, labels, attack)
     assert clean_accuracy(undefended, images, labels)[0] > 0.9
@@ -47,12 +54,17 @@ def test_attack_on_a_folded_twin_is_judged_by_the_model(undefended, digits):
     images, labels = digits.test.float_images(slice(0, 200)), digits.test.labels[:200]
     attack = PGD("linf", 0.04, 0.01, 20, restarts=2, generator=torch.Generator().manual_seed(0))
     plain, _ = robust_accuracy(undefended, images, labels, attack)
-    twin, _ = robust_accuracy(undefended, images, labels, attack, attacked=models.folded(undefended))
+    twin, _ = robust_accuracy(
+        undefended, images, labels, attack, attacked=models.folded(undefended)
+    )
     assert twin == pytest.approx(plain, abs=0.02)
 
     class Confused(torch.nn.Module):
         def forward(self, x):
-            return torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float() + 0 * x.sum()
+            return (
+                torch.nn.functional.one_hot(torch.zeros(len(x), dtype=torch.long), 10).float()
+                + 0 * x.sum()
+            )
 
     fooled, _ = robust_accuracy(undefended, images, labels, attack, attacked=Confused())
     assert fooled == pytest.approx(plain, abs=0.02)
@@ -76,7 +88,9 @@ def test_a_collapsed_network_is_evaluated(batch):
 def test_a_network_that_has_diverged_has_no_accuracy(undefended, batch):
     broken = copy.deepcopy(undefended)
     broken.head.weight.data.mul_(float("inf"))
-    with pytest.raises(ValueError, match="outputs are not all finite, its training has diverged: lower lr"):
+    with pytest.raises(
+        ValueError, match="outputs are not all finite, its training has diverged: lower lr"
+    ):
         clean_accuracy(broken, *batch)
 
 

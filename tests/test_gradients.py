@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy, one_hot
 
-from acslib import gradients as module
+from acslib import gradients as gradients_module
 from acslib.gradients import LastLayerGradients, as_gradients
 
 CLASSES, WIDTH = 4, 6
@@ -26,11 +26,17 @@ def make(n=30, terms=1, bias_only=False, seed=0, dtype=torch.float64):
     factors = []
     for _ in range(terms):
         factors.append(torch.randn(n, CLASSES, generator=generator, dtype=torch.float64).to(dtype))
-        factors.append(None if bias_only else torch.randn(n, WIDTH, generator=generator, dtype=torch.float64).to(dtype))
+        factors.append(
+            None
+            if bias_only
+            else torch.randn(n, WIDTH, generator=generator, dtype=torch.float64).to(dtype)
+        )
     return LastLayerGradients(*factors)
 
 
-KINDS = [{"terms": terms, "bias_only": bias_only} for terms in (1, 2) for bias_only in (False, True)]
+KINDS = [
+    {"terms": terms, "bias_only": bias_only} for terms in (1, 2) for bias_only in (False, True)
+]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=str)
 
 
@@ -48,7 +54,9 @@ def test_vanilla_matches_autograd():
     labels = torch.arange(9) % CLASSES
     expected = per_sample(lambda m, h, y: cross_entropy(logits(m, h), y), features, labels)
     errors = logits(head(), features).softmax(1) - one_hot(labels, CLASSES)
-    torch.testing.assert_close(LastLayerGradients(errors, features).dense(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        LastLayerGradients(errors, features).dense(), expected, rtol=1e-12, atol=1e-12
+    )
     bias = LastLayerGradients(errors, features).bias_only().dense()
     torch.testing.assert_close(bias, expected.view(9, CLASSES, -1)[..., -1], rtol=1e-12, atol=1e-12)
 
@@ -96,7 +104,9 @@ def test_groups_are_sums_and_a_short_last_one_counts_by_its_size(kind):
     sums = gradients.group(assignment)
     assert sums.shape == (5, gradients.shape[1])
     for group in range(5):
-        torch.testing.assert_close(sums[group], dense[assignment == group].sum(0), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            sums[group], dense[assignment == group].sum(0), rtol=1e-12, atol=1e-12
+        )
     torch.testing.assert_close(sums.sum(0), gradients.total(), rtol=1e-12, atol=1e-12)
     shuffled = torch.tensor([7, 0, 3])[torch.arange(23) % 3]
     expected = torch.zeros(8, gradients.shape[1], dtype=torch.float64).index_add(0, shuffled, dense)
@@ -106,9 +116,12 @@ def test_groups_are_sums_and_a_short_last_one_counts_by_its_size(kind):
 @pytest.mark.parametrize("elements", [1, 40, 1 << 20])
 def test_block_size_changes_nothing_but_rounding(monkeypatch, elements):
     gradients = make(n=50, terms=2)
-    weights, vector = torch.rand(50, dtype=torch.float64), torch.randn(gradients.shape[1], dtype=torch.float64)
+    weights, vector = (
+        torch.rand(50, dtype=torch.float64),
+        torch.randn(gradients.shape[1], dtype=torch.float64),
+    )
     dense = gradients.dense()
-    monkeypatch.setattr(module, "BLOCK_ELEMENTS", elements)
+    monkeypatch.setattr(gradients_module, "BLOCK_ELEMENTS", elements)
     close = {"rtol": 1e-12, "atol": 1e-11}
     torch.testing.assert_close(gradients.total(weights), weights @ dense, **close)
     torch.testing.assert_close(gradients.correlations(vector), dense @ vector, **close)
@@ -127,7 +140,9 @@ def test_half_precision_factors_are_worked_on_in_single():
     assert gradients.total().dtype == gradients.gram().dtype == torch.float32
     assert gradients.total(dtype=torch.bfloat16).dtype == torch.float32
     exact = gradients.to(torch.float64)
-    torch.testing.assert_close(gradients.gram(dtype=torch.float64), exact.gram(), rtol=1e-14, atol=1e-14)
+    torch.testing.assert_close(
+        gradients.gram(dtype=torch.float64), exact.gram(), rtol=1e-14, atol=1e-14
+    )
 
 
 def test_gradients_of_a_live_graph_are_detached():
@@ -142,7 +157,9 @@ def test_weights_and_vectors_may_be_differentiated():
     weights = torch.rand(12, dtype=torch.float64, requires_grad=True)
     vector = torch.randn(gradients.shape[1], dtype=torch.float64, requires_grad=True)
     dense = gradients.dense()
-    by_weights, by_vector = torch.autograd.grad(gradients.total(weights) @ vector, [weights, vector])
+    by_weights, by_vector = torch.autograd.grad(
+        gradients.total(weights) @ vector, [weights, vector]
+    )
     torch.testing.assert_close(by_weights, dense @ vector)
     torch.testing.assert_close(by_vector, dense.T @ weights)
     slope = torch.autograd.grad(gradients.correlations(vector) @ weights, vector)[0]
@@ -157,16 +174,24 @@ def test_no_samples_and_weights_that_do_not_fit():
     assert none.gram_rows(torch.arange(0)).shape == none.gram().shape == (0, 0)
     assert none.total().abs().sum() == 0
     assert none.correlations(torch.ones(none.shape[1])).shape == none.squared_norms().shape == (0,)
-    with pytest.raises(ValueError, match=r"weights have shape \(1,\); give one for each of the 6 samples"):
+    with pytest.raises(
+        ValueError, match=r"weights have shape \(1,\); give one for each of the 6 samples"
+    ):
         gradients.total(torch.ones(1))
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells the peak of a stretch of code")
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(),
+    reason="only Linux tells the peak of a stretch of code",
+)
 @pytest.mark.parametrize("terms", [1, 2])
 def test_fifty_thousand_samples_stay_small(terms):
-    """ResNet-18 on CIFAR-10: sums, correlations and a batch-wise coreset, from factors, in 400 MB beside them."""
+    """ResNet-18 on CIFAR-10: sums, correlations and a batch-wise coreset, from factors, in 400 MB
+    beside them.
+    """
     script = f"""
 import pathlib, torch
+from acslib import gradients as gradients_module
 from acslib.gradients import LastLayerGradients
 from acslib.selectors import batch_wise, gradmatch
 
@@ -221,5 +246,7 @@ def test_what_does_not_fit_together_is_refused():
         gradients.group(torch.tensor([0, 1, -1, 0, 0]))
     with pytest.raises(ValueError, match="give LastLayerGradients or an"):
         as_gradients([[1.0]])
-    with pytest.raises(ValueError, match="20 GB; the limit is 9 GB: select per class or batch-wise"):
+    with pytest.raises(
+        ValueError, match="20 GB; the limit is 9 GB: select per class or batch-wise"
+    ):
         LastLayerGradients(torch.zeros(50_000, 1)).gram()

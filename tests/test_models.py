@@ -18,9 +18,14 @@ def test_parameter_counts_of_the_paper(name, millions):
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
 def test_imagenet_stem_computes_what_torchvisions_computes(name):
-    """An independent implementation of He et al. (2016): weights carried over in order of use, the logits agree."""
+    """An independent implementation of He et al. (2016): weights carried over in order of use, the
+    logits agree.
+    """
     torch.manual_seed(0)
-    ours, theirs = models.build(name, stem="imagenet", classes=7), getattr(torchvision.models, name)(num_classes=7)
+    ours, theirs = (
+        models.build(name, stem="imagenet", classes=7),
+        getattr(torchvision.models, name)(num_classes=7),
+    )
     images = torch.rand(2, 3, 64, 64)
     theirs.train()(images)  # so that the running statistics are not the trivial ones
     for mine, yours in zip(layers_in_use(ours, images), layers_in_use(theirs, images), strict=True):
@@ -33,8 +38,11 @@ def test_imagenet_stem_computes_what_torchvisions_computes(name):
 def layers_in_use(model, images):
     """Layers with weights, in the order in which a pass in evaluation mode uses them."""
     used = []
-    handles = [module.register_forward_hook(lambda module, *_: used.append(module)) for module in model.modules()
-               if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]  # fmt: skip
+    handles = [
+        module.register_forward_hook(lambda module, *_: used.append(module))
+        for module in model.modules()
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d | nn.Linear)
+    ]
     model.eval()(images)
     for handle in handles:
         handle.remove()
@@ -43,7 +51,9 @@ def layers_in_use(model, images):
 
 @torch.no_grad()
 def test_wideresnet_computes_table_1_of_its_paper():
-    """Zagoruyko and Komodakis (2016), written out: BN-ReLU-conv twice a block; a projection sees what BN-ReLU gives."""
+    """Zagoruyko and Komodakis (2016), written out: BN-ReLU-conv twice a block; a projection sees
+    what BN-ReLU gives.
+    """
     torch.manual_seed(0)
     model, images = models.build("wideresnet28_10", width=16, classes=7), torch.rand(2, 3, 32, 32)
     model.train()(images)
@@ -55,25 +65,34 @@ def test_wideresnet_computes_table_1_of_its_paper():
         return conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
 
     def norm_relu(x, name):
-        scale, shift, mean, variance = (state[f"{name}.{part}"].view(1, -1, 1, 1)
-                                        for part in ("weight", "bias", "running_mean", "running_var"))  # fmt: skip
+        scale, shift, mean, variance = (
+            state[f"{name}.{part}"].view(1, -1, 1, 1)
+            for part in ("weight", "bias", "running_mean", "running_var")
+        )
         return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp_min(0)
 
     x = conv(images, "stem")
     for number in range(12):
         block, stride = f"blocks.{number}", 2 if number in (4, 8) else 1
         h = norm_relu(x, f"{block}.norm")
-        shortcut = conv(h, f"{block}.shortcut", stride) if number in (4, 8) else x  # width 16: as wide as the stem
+        shortcut = (
+            conv(h, f"{block}.shortcut", stride) if number in (4, 8) else x
+        )  # width 16: as wide as the stem
         h = norm_relu(conv(h, f"{block}.first.conv", stride), f"{block}.first.norm")
         x = conv(h, f"{block}.second") + shortcut
     logits = norm_relu(x, "last.0").mean((2, 3)) @ state["head.weight"].T + state["head.bias"]
     torch.testing.assert_close(model(images), logits, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("options", [
-    {"architecture": "resnet18", "width": 8}, {"architecture": "resnet50", "width": 8, "stem": "imagenet"},
-    {"architecture": "wideresnet28_10", "width": 8}, {"architecture": "resnet34", "width": 8, "stem": "half"},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"architecture": "resnet18", "width": 8},
+        {"architecture": "resnet50", "width": 8, "stem": "imagenet"},
+        {"architecture": "wideresnet28_10", "width": 8},
+        {"architecture": "resnet34", "width": 8, "stem": "half"},
+    ],
+)
 def test_forward_is_head_of_features_and_folding_changes_nothing(options):
     torch.manual_seed(0)
     model = models.build(**options, statistics=models.CHANNEL_STATISTICS["cifar10"])

@@ -1,4 +1,6 @@
-"""Every notebook, end to end on the `smoke` profile: parameters through papermill, execution and asserts by nbval."""
+"""Every notebook, end to end on the `smoke` profile: parameters through papermill, execution and
+asserts by nbval.
+"""
 
 import json
 import os
@@ -13,9 +15,19 @@ NOTEBOOKS = sorted(path.relative_to(ROOT) for path in (ROOT / "notebooks").rglob
 
 
 def call(*arguments, results):
-    environment = os.environ | {"ACS_RESULTS": str(results / "results"), "OMP_NUM_THREADS": "1", "ACS_OFFLINE": "1"}
-    return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+    environment = os.environ | {
+        "ACS_RESULTS": str(results / "results"),
+        "OMP_NUM_THREADS": "1",
+        "ACS_OFFLINE": "1",
+    }
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, arguments)],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -31,16 +43,35 @@ def test_runs_on_the_smoke_profile(notebook, results):
     parameters = ["-r", "profile", "smoke"] if has_profile(notebook) else []
     made = call("papermill", "--prepare-only", notebook, prepared, *parameters, results=results)
     assert made.returncode == 0, made.stdout
-    ran = call("pytest", "-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout",
-               "900", "-c", os.devnull, prepared, results=results)  # fmt: skip
+    ran = call(
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval-lax",
+        "--nbval-current-env",
+        "--nbval-cell-timeout",
+        "900",
+        "-c",
+        os.devnull,
+        prepared,
+        results=results,
+    )
     assert ran.returncode == 0, ran.stdout[-6000:]
 
 
 @pytest.mark.slow
 def test_mistyped_parameter_stops_the_notebook(results):
     """papermill itself only warns about it."""
-    ran = call("papermill", "notebooks/table1.ipynb", results / "mistyped.ipynb", "-r", "profil", "demo",
-               results=results)  # fmt: skip
+    ran = call(
+        "papermill",
+        "notebooks/table1.ipynb",
+        results / "mistyped.ipynb",
+        "-r",
+        "profil",
+        "demo",
+        results=results,
+    )
     assert ran.returncode != 0
     assert "notebook parameter: 'profil' is not known: did you mean 'profile'?" in ran.stdout
 
@@ -58,7 +89,9 @@ def test_is_kept_tidy(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
 def test_a_cell_may_be_run_again(notebook):
-    """What checks the parameters takes them as it left them: no name of a parameter changes its meaning."""
+    """What checks the parameters takes them as it left them: no name of a parameter changes its
+    meaning.
+    """
     cells = json.loads((ROOT / notebook).read_text())["cells"]
     first, second = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:2]
     names: dict = {"__name__": "__main__"}

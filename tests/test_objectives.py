@@ -18,7 +18,9 @@ def setup(tiny, batch):
 
 
 def last_layer_gradients_by_autograd(model, objective, images, labels, adversarial):
-    """One backward pass a sample through the whole loss; the head's [weight, bias] gradient, row by row."""
+    """One backward pass a sample through the whole loss; the head's [weight, bias] gradient, row by
+    row.
+    """
     rows = []
     for i in range(len(labels)):
         one = slice(i, i + 1)
@@ -31,9 +33,17 @@ def last_layer_gradients_by_autograd(model, objective, images, labels, adversari
 ATTACK = PGD("linf", 0.1, 0.05, 2)
 
 
-@pytest.mark.parametrize("objective", [
-    Vanilla(), AdversarialTraining(ATTACK), Trades(ATTACK, 6.0, "ce"), Trades(ATTACK, 6.0, "kl"), Trades(ATTACK, 0.5),
-], ids=["eq2", "eq18", "eq22-ce", "eq22-kl", "eq22-small-beta"])  # fmt: skip
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Vanilla(),
+        AdversarialTraining(ATTACK),
+        Trades(ATTACK, 6.0, "ce"),
+        Trades(ATTACK, 6.0, "kl"),
+        Trades(ATTACK, 0.5),
+    ],
+    ids=["eq2", "eq18", "eq22-ce", "eq22-kl", "eq22-small-beta"],
+)
 def test_last_layer_gradients_are_autograds(setup, objective):
     expected = last_layer_gradients_by_autograd(setup[0], objective, *setup[1:])
     got = objective.gradients(*setup).dense()
@@ -41,7 +51,9 @@ def test_last_layer_gradients_are_autograds(setup, objective):
 
 
 def test_trades_split_of_b1(setup):
-    """Eq. (B4): the gradient with both arguments alive is the sum of the two with one of them frozen."""
+    """Eq. (B4): the gradient with both arguments alive is the sum of the two with one of them
+    frozen.
+    """
     model, images, _, adversarial = setup
 
     def gradient(first, second):
@@ -60,7 +72,9 @@ def test_trades_split_of_b1(setup):
 def test_losses_are_the_equations(setup):
     model, images, labels, adversarial = setup
     clean, moved = model(images), model(adversarial)
-    torch.testing.assert_close(Vanilla().loss(model, images, labels), cross_entropy(clean, labels, reduction="none"))
+    torch.testing.assert_close(
+        Vanilla().loss(model, images, labels), cross_entropy(clean, labels, reduction="none")
+    )
     torch.testing.assert_close(
         AdversarialTraining(ATTACK).loss(model, images, labels, adversarial),
         cross_entropy(moved, labels, reduction="none"),
@@ -68,8 +82,12 @@ def test_losses_are_the_equations(setup):
     p, q = clean.softmax(1), moved.softmax(1)
     ce = cross_entropy(clean, labels, reduction="none") - 6 * (p * q.log()).sum(1)
     torch.testing.assert_close(Trades(ATTACK).loss(model, images, labels, adversarial), ce)
-    kl = cross_entropy(clean, labels, reduction="none") + 6 * kl_div(q.log(), p, reduction="none").sum(1)
-    torch.testing.assert_close(Trades(ATTACK, form="kl").loss(model, images, labels, adversarial), kl)
+    kl = cross_entropy(clean, labels, reduction="none") + 6 * kl_div(
+        q.log(), p, reduction="none"
+    ).sum(1)
+    torch.testing.assert_close(
+        Trades(ATTACK, form="kl").loss(model, images, labels, adversarial), kl
+    )
 
 
 def test_ce_and_kl_differ_by_the_clean_entropy(setup):
@@ -88,13 +106,19 @@ def test_perturb_is_used_when_nothing_is_given(undefended, batch):
     adversarial = attack(undefended, *batch)
     with torch.no_grad():
         torch.testing.assert_close(
-            objective.loss(undefended, *batch), objective.loss(undefended, *batch, adversarial=adversarial)
+            objective.loss(undefended, *batch),
+            objective.loss(undefended, *batch, adversarial=adversarial),
         )
-        assert objective.loss(undefended, *batch).mean() > Vanilla().loss(undefended, *batch).mean() + 1
+        assert (
+            objective.loss(undefended, *batch).mean()
+            > Vanilla().loss(undefended, *batch).mean() + 1
+        )
 
 
 def test_trades_attacks_the_prediction_that_its_gradients_start_from(setup):
-    """Without an adversarial image, that of `perturb`; and the clean image is passed through the network once."""
+    """Without an adversarial image, that of `perturb`; and the clean image is passed through the
+    network once.
+    """
     model, images, labels, _ = setup
     objective = Trades(PGD("linf", 0.1, 0.05, 1, random_start=False))
     expected = objective.gradients(model, images, labels, objective.perturb(model, images, labels))
@@ -106,7 +130,9 @@ def test_trades_attacks_the_prediction_that_its_gradients_start_from(setup):
     assert len(passes) == 3  # clean, the attack's step, adversarial
 
 
-@pytest.mark.parametrize("objective", [Vanilla(), AdversarialTraining(ATTACK), Trades(ATTACK)], ids=["2", "3", "4"])
+@pytest.mark.parametrize(
+    "objective", [Vanilla(), AdversarialTraining(ATTACK), Trades(ATTACK)], ids=["2", "3", "4"]
+)
 def test_bad_images_and_labels_are_refused(undefended, batch, objective):
     images, labels = batch
     for method in (objective.loss, objective.gradients):

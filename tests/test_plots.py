@@ -1,4 +1,6 @@
-"""Figures 1 to 5: what relative errors are, what the CSVs hold, and that drawings show what the tables say."""
+"""Figures 1 to 5: what relative errors are, what the CSVs hold, and that drawings show what the
+tables say.
+"""
 
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from acslib import models, objectives, params, plots, records, runs, schedule, selectors, tables
+from acslib import models, objectives, schedule, selectors
 from acslib.attacks import PGD
 from acslib.gradients import LastLayerGradients
+from acslib.paper import config, curves, figures, overview, records, rows, runs
 
 ABOUT = {"profile": "smoke", "network": "ResNet-18 (width 4)", "data": "digits"}
 
@@ -30,10 +33,20 @@ def line(axis, label):
 
 
 def points(method, fractions, errors, seed=0, seeds=1, **columns):
-    rows = [ABOUT | columns | {
-        "method": method, "seed": seed, "seeds": seeds, "coreset_fraction": fraction, "speedup_median_x": 1 / fraction,
-        "relative_robust_error_pct": error, "relative_clean_error_pct": 2 * error,
-    } for fraction, error in zip(fractions, errors, strict=True)]  # fmt: skip
+    rows = [
+        ABOUT
+        | columns
+        | {
+            "method": method,
+            "seed": seed,
+            "seeds": seeds,
+            "coreset_fraction": fraction,
+            "speedup_median_x": 1 / fraction,
+            "relative_robust_error_pct": error,
+            "relative_clean_error_pct": 2 * error,
+        }
+        for fraction, error in zip(fractions, errors, strict=True)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -43,23 +56,41 @@ def points(method, fractions, errors, seed=0, seeds=1, **columns):
 def test_relative_error_by_hand():
     """Full training makes 20 % of errors; 25 % are a quarter more, 10 % half as many."""
     accuracy = pd.Series([80.0, 75.0, 90.0, 60.0])
-    assert plots.relative_error(accuracy, 80.0).tolist() == [0, 25, -50, 100]
+    assert curves.relative_error(accuracy, 80.0).tolist() == [0, 25, -50, 100]
 
 
 def test_errors_are_relative_to_the_full_training_of_the_same_seed(monkeypatch):
-    full, chosen = "resnet18-trades-cifar10.full", "resnet18-trades-cifar10.gradmatch+coreset_fraction@0.3"
+    full, chosen = (
+        "resnet18-trades-cifar10.full",
+        "resnet18-trades-cifar10.gradmatch+coreset_fraction@0.3",
+    )
 
     def gather(figure, profile, seeds, results):
         robust = {0: (40.0, 34.0), 1: (50.0, 55.0)}[seeds[0]]
-        blank = dict.fromkeys((*plots.IDENTITY, *plots.MEASURES), 0.0)
-        return pd.DataFrame([
-            blank | {"run": full, "acc_pct": 90.0, "acc_diff_pct": None, "racc_pct": robust[0], "racc_diff_pct": None},
-            blank | {"run": chosen, "acc_pct": 85.0, "acc_diff_pct": -5.0, "racc_pct": robust[1],
-                     "racc_diff_pct": robust[1] - robust[0]},
-        ])  # fmt: skip
+        blank = dict.fromkeys((*curves.IDENTITY, *curves.MEASURES), 0.0)
+        return pd.DataFrame(
+            [
+                blank
+                | {
+                    "run": full,
+                    "acc_pct": 90.0,
+                    "acc_diff_pct": None,
+                    "racc_pct": robust[0],
+                    "racc_diff_pct": None,
+                },
+                blank
+                | {
+                    "run": chosen,
+                    "acc_pct": 85.0,
+                    "acc_diff_pct": -5.0,
+                    "racc_pct": robust[1],
+                    "racc_diff_pct": robust[1] - robust[0],
+                },
+            ]
+        )
 
-    monkeypatch.setattr(tables, "gather", gather)
-    table = plots.by_seed("fig4", "smoke", [0, 1])
+    monkeypatch.setattr(curves, "gather", gather)
+    table = curves.by_seed("fig4", "smoke", [0, 1])
     assert table.relative_robust_error_pct.round(9).tolist() == [0, 10, 0, -10]
     assert table.relative_clean_error_pct.round(9).tolist() == [0, 50, 0, 50]
     assert table.seed.tolist() == [0, 0, 1, 1]
@@ -69,7 +100,7 @@ def test_errors_are_relative_to_the_full_training_of_the_same_seed(monkeypatch):
 
 def test_mean_and_spread_over_seeds():
     table = pd.DataFrame({"size": [1, 1, 2], "error": [1.0, 3.0, 5.0]})
-    summary = plots.over_seeds(table, ["size"], ["error"])
+    summary = figures.over_seeds(table, ["size"], ["error"])
     assert summary.error.tolist() == [2, 5]
     assert summary.error_std[0] == pytest.approx(2**0.5)
     assert np.isnan(summary.error_std[1])
@@ -82,49 +113,66 @@ def test_mean_and_spread_over_seeds():
 def trained(tmp_path_factory):
     """A results folder with Figure 3's runs, trained on the smoke profile."""
     results = tmp_path_factory.mktemp("results")
-    for run, seed in tables.missing("fig3", "smoke", [0], results):
+    for run, seed in rows.missing("fig3", "smoke", [0], results):
         runs.execute(run, seed, "cpu", results)
     return results
 
 
 def test_a_curve_is_attacked_once(trained, monkeypatch):
     """Also at a commit whose name is all digits, which a CSV's reader would take for a number."""
-    monkeypatch.setattr(tables, "together", lambda several, name: "7732715" if name == "commit" else name)
-    first = plots.attack_curves("smoke", [0], trained)
+    monkeypatch.setattr(
+        rows, "together", lambda several, name: "7732715" if name == "commit" else name
+    )
+    first = curves.attack_curves("smoke", [0], trained)
     calls = []
-    monkeypatch.setattr(plots, "attack_curve", lambda *arguments: calls.append(arguments))
-    pd.testing.assert_frame_equal(plots.attack_curves("smoke", [0], trained), first, check_dtype=False)
+    monkeypatch.setattr(curves, "attack_curve", lambda *arguments: calls.append(arguments))
+    pd.testing.assert_frame_equal(
+        curves.attack_curves("smoke", [0], trained), first, check_dtype=False
+    )
     assert not calls
-    assert len(first) == 4 * len(plots.NORMS)
+    assert len(first) == 4 * len(curves.NORMS)
 
 
 def test_curves_start_at_the_clean_accuracy_and_reach_twice_the_training_norm(trained):
-    table = plots.attack_curves("smoke", [0], trained)
+    table = curves.attack_curves("smoke", [0], trained)
     for name, curve in table.groupby("run"):
-        record = records.finished_record(params.resolve(name, "smoke"), 0, trained)
+        record = records.finished_record(config.resolve(name, "smoke"), 0, trained)
         assert curve.racc_pct.iloc[0] == pytest.approx(100 * record["metrics"]["acc"])
         assert curve.epsilon_255.max() == pytest.approx(2 * curve.training_epsilon_255.iloc[0])
         assert (curve.racc_pct <= curve.racc_pct.iloc[0]).all()
 
 
 def test_other_weights_are_attacked_anew(trained):
-    run = params.resolve(params.table_runs("fig3", "smoke")[0], "smoke")
+    run = config.resolve(config.table_runs("fig3", "smoke")[0], "smoke")
     path = records.run_folder(run, 0, trained) / "weights.safetensors"
-    before, mark = path.read_bytes(), plots.weights_mark(run, 0, trained)
+    before, mark = path.read_bytes(), curves.weights_mark(run, 0, trained)
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    assert plots.weights_mark(run, 0, trained) != mark
+    assert curves.weights_mark(run, 0, trained) != mark
     path.write_bytes(before)
-    assert plots.weights_mark(run, 0, trained) == mark
+    assert curves.weights_mark(run, 0, trained) == mark
 
 
 def test_figure3_draws_the_means_over_seeds():
-    table = pd.concat([
-        pd.DataFrame(ABOUT | {"curve": curve, "method": method, "seed": seed, "seeds": 2, "steps": 50,
-                              "training_epsilon_255": 8.0, "epsilon_255": [0.0, 8.0, 16.0],
-                              "racc_pct": [80 + seed, 50 + seed, 10 + 3 * seed]})
-        for curve, method in (("PGD", "full"), ("PGD", "adv_gradmatch"), ("FAT", "full")) for seed in (0, 2)
-    ])  # fmt: skip
-    axis = plots.figure3(table).axes[0]
+    table = pd.concat(
+        [
+            pd.DataFrame(
+                ABOUT
+                | {
+                    "curve": curve,
+                    "method": method,
+                    "seed": seed,
+                    "seeds": 2,
+                    "steps": 50,
+                    "training_epsilon_255": 8.0,
+                    "epsilon_255": [0.0, 8.0, 16.0],
+                    "racc_pct": [80 + seed, 50 + seed, 10 + 3 * seed],
+                }
+            )
+            for curve, method in (("PGD", "full"), ("PGD", "adv_gradmatch"), ("FAT", "full"))
+            for seed in (0, 2)
+        ]
+    )
+    axis = figures.figure3(table).axes[0]
     for label in ("PGD, all the data", "PGD, Adv. GradMatch", "FAT, all the data"):
         assert line(axis, label).tolist() == [[0, 81], [8, 51], [16, 13]]
     assert line(axis, "norm of the training, 8/255")[:, 0].tolist() == [8, 8]
@@ -142,14 +190,26 @@ def figure4_table(seeds=1):
         parts.append(points("full", [1.0], [0.0], seed, seeds, warm_start=0.6))
         for method in ("random", "adaptive_random", "adv_gradmatch"):
             errors = [len(method) + 2 * seed, 30 + seed]
-            parts.append(points(method, [0.5, 0.1], errors, seed, seeds, series="size", warm_start=0.6))
+            parts.append(
+                points(method, [0.5, 0.1], errors, seed, seeds, series="size", warm_start=0.6)
+            )
         for warm in (0.2, 0.6):
-            parts.append(points("adv_gradmatch", [0.5], [10 * warm], seed, seeds, series="warm_start", warm_start=warm))
+            parts.append(
+                points(
+                    "adv_gradmatch",
+                    [0.5],
+                    [10 * warm],
+                    seed,
+                    seeds,
+                    series="warm_start",
+                    warm_start=warm,
+                )
+            )
     return pd.concat(parts, ignore_index=True)
 
 
 def test_figure4_draws_sizes_left_and_warm_starts_right():
-    left, right = plots.figure4(figure4_table()).axes
+    left, right = figures.figure4(figure4_table()).axes
     assert line(left, "Random").tolist() == [[2, 6], [10, 30]]
     assert line(left, "Adaptive random").tolist() == [[2, 15], [10, 30]]
     assert line(left, "Adv. GradMatch").tolist() == [[2, 13], [10, 30]]
@@ -161,7 +221,7 @@ def test_figure4_draws_sizes_left_and_warm_starts_right():
 
 def test_error_bars_are_over_seeds_and_absent_for_one():
     def bars(table):
-        handles, labels = plots.figure4(table).axes[0].get_legend_handles_labels()
+        handles, labels = figures.figure4(table).axes[0].get_legend_handles_labels()
         return handles[labels.index("Random")]
 
     assert not bars(figure4_table()).has_yerr
@@ -173,24 +233,26 @@ def test_error_bars_are_over_seeds_and_absent_for_one():
 def test_figure5_has_the_papers_panels():
     parts = [points("full", [1.0], [0.0])]
     for i, method in enumerate(("adv_craig", "adv_gradmatch")):
-        for j, version in enumerate(list(plots.VERSIONS)[:3]):
+        for j, version in enumerate(list(figures.VERSIONS)[:3]):
             parts.append(points(method, [0.5, 0.1], [10 * i + j, 50], version=version))
     parts.append(points("adaptive_random", [0.5, 0.1], [7, 9], version="adaptive random"))
-    axes = plots.figure5(pd.concat(parts, ignore_index=True)).axes
+    axes = figures.figure5(pd.concat(parts, ignore_index=True)).axes
     assert [axis.get_title() for axis in axes] == [
-        "(a) Adv. CRAIG, clean error", "(b) Adv. CRAIG, robust error",
-        "(c) Adv. GradMatch, clean error", "(d) Adv. GradMatch, robust error",
-    ]  # fmt: skip
+        "(a) Adv. CRAIG, clean error",
+        "(b) Adv. CRAIG, robust error",
+        "(c) Adv. GradMatch, clean error",
+        "(d) Adv. GradMatch, robust error",
+    ]
     for panel, axis in enumerate(axes):
         factor, first = 2 - panel % 2, 10 * (panel // 2)
-        for j, version in enumerate(list(plots.VERSIONS)[:3]):
+        for j, version in enumerate(list(figures.VERSIONS)[:3]):
             assert line(axis, version).tolist() == [[2, factor * (first + j)], [10, factor * 50]]
         assert line(axis, "adaptive random").tolist() == [[2, factor * 7], [10, factor * 9]]
 
 
 def test_no_two_versions_look_alike():
-    assert len({to_hex(colour) for colour, _ in plots.VERSIONS.values()}) == len(plots.VERSIONS)
-    assert len({marker for _, marker in plots.VERSIONS.values()}) == len(plots.VERSIONS)
+    assert len({to_hex(colour) for colour, _ in figures.VERSIONS.values()}) == len(figures.VERSIONS)
+    assert len({marker for _, marker in figures.VERSIONS.values()}) == len(figures.VERSIONS)
 
 
 # ---- Figures 1 and 2
@@ -204,15 +266,23 @@ def network():
 
 def test_selection_module_with_and_without_an_attack(network, digits):
     images, labels = digits.train.float_images(slice(0, 12)), digits.train.labels[:12]
-    vanilla = plots.select(objectives.Vanilla(), network, images, labels, 3)
-    robust = plots.select(objectives.AdversarialTraining(PGD("linf", 0.1, 0.05, 2)), network, images, labels, 3)
+    vanilla = overview.select(objectives.Vanilla(), network, images, labels, 3)
+    robust = overview.select(
+        objectives.AdversarialTraining(PGD("linf", 0.1, 0.05, 2)), network, images, labels, 3
+    )
     assert vanilla.adversarial is None
     assert 0 < (robust.adversarial - images).abs().max() <= 0.1 + 1e-6
-    history = [{"epoch": i, "seconds_select": 0.1, "seconds_attack": i, "seconds_update": 1.0} for i in range(4)]
+    history = [
+        {"epoch": i, "seconds_select": 0.1, "seconds_attack": i, "seconds_update": 1.0}
+        for i in range(4)
+    ]
     plan = schedule.plan(4, 0.5, 0.5, 1)
-    figure = plots.figure1(plan, history, 3.0, vanilla, robust)
+    figure = overview.figure1(plan, history, 3.0, vanilla, robust)
     bars = figure.subfigs[0].axes[1]
-    tops = [max(bar.get_y() + bar.get_height() for bar in group) for group in zip(*bars.containers, strict=True)]
+    tops = [
+        max(bar.get_y() + bar.get_height() for bar in group)
+        for group in zip(*bars.containers, strict=True)
+    ]
     assert tops == pytest.approx([1.1, 2.1, 3.1, 4.1])
     pictures = [sum(bool(axis.images) for axis in part.axes) for part in figure.subfigs[1:]]
     assert pictures == [3, 4]
@@ -222,7 +292,7 @@ def test_selection_module_with_and_without_an_attack(network, digits):
 
 def test_mosaic_places_images_in_rows():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 2) / 10
-    grid = plots.mosaic(images, 3)
+    grid = overview.mosaic(images, 3)
     assert grid.shape == (5, 8, 3)
     assert grid[0, 0, 0] == 0
     assert grid[0, 6, 0] == pytest.approx(0.2)
@@ -233,33 +303,39 @@ def test_mosaic_places_images_in_rows():
 
 def test_distance_to_the_total_is_the_gradient_error():
     generator = torch.Generator().manual_seed(0)
-    gradients = LastLayerGradients(torch.randn(40, 3, generator=generator), torch.rand(40, 5, generator=generator))
+    gradients = LastLayerGradients(
+        torch.randn(40, 3, generator=generator), torch.rand(40, 5, generator=generator)
+    )
     for coreset in (selectors.gradmatch(gradients, 4), selectors.random(40, 8, generator)):
-        along, across = plots.in_plane(gradients, coreset)
+        along, across = overview.in_plane(gradients, coreset)
         error = selectors.gradient_error(gradients, coreset)[1]
         assert np.hypot(along - 1, across) == pytest.approx(error)
 
 
 def test_figure2_shows_every_gradient_and_sizes_the_coreset_by_weight():
     generator = torch.Generator().manual_seed(0)
-    gradients = LastLayerGradients(torch.randn(40, 3, generator=generator), torch.rand(40, 5, generator=generator))
+    gradients = LastLayerGradients(
+        torch.randn(40, 3, generator=generator), torch.rand(40, 5, generator=generator)
+    )
     chosen = selectors.gradmatch(gradients, 6)
     draws = [selectors.random(40, 6, generator) for _ in range(5)]
-    left, right = plots.figure2(gradients, {"gradmatch": [chosen], "random": draws}).axes
+    left, right = overview.figure2(gradients, {"gradmatch": [chosen], "random": draws}).axes
     everything, coreset = left.collections
     assert len(everything.get_offsets()) == 40
-    assert coreset.get_offsets().data == pytest.approx(everything.get_offsets().data[chosen.indices])
+    assert coreset.get_offsets().data == pytest.approx(
+        everything.get_offsets().data[chosen.indices]
+    )
     area_for_one = coreset.get_sizes() / chosen.weights.numpy()
     assert area_for_one == pytest.approx(np.full(len(chosen), area_for_one[0]))
-    assert line(right, "Adv. GradMatch")[0] == pytest.approx(plots.in_plane(gradients, chosen))
+    assert line(right, "Adv. GradMatch")[0] == pytest.approx(overview.in_plane(gradients, chosen))
     assert line(right, "Random, 5 draws").shape == (5, 2)
 
 
 def test_sample_gradients_are_those_of_a_selection(trained):
-    run = params.resolve("resnet18-linf-cifar10.gradmatch", "smoke")
+    run = config.resolve("resnet18-linf-cifar10.gradmatch", "smoke")
     model, data = runs.load_trained(run, 0, "cpu", trained)
-    gradients = plots.sample_gradients(run, model, data, 0, 30)
-    again = plots.sample_gradients(run, model, data, 0, 30)
+    gradients = overview.sample_gradients(run, model, data, 0, 30)
+    again = overview.sample_gradients(run, model, data, 0, 30)
     assert len(gradients) == 30
     assert torch.equal(gradients.errors, again.errors)
 
@@ -268,6 +344,8 @@ def test_sample_gradients_are_those_of_a_selection(trained):
 @pytest.mark.parametrize("number", [3, 4, 5])
 def test_what_is_published_can_be_drawn(profile, number):
     """A CSV of an older version would lack what the axes show."""
-    table = pd.read_csv(Path(__file__).parents[1] / "results" / "published" / profile / f"fig{number}.csv")
-    figure = getattr(plots, f"figure{number}")(table)
+    table = pd.read_csv(
+        Path(__file__).parents[1] / "results" / "published" / profile / f"fig{number}.csv"
+    )
+    figure = getattr(figures, f"figure{number}")(table)
     assert all(axis.lines or axis.collections for axis in figure.axes)

@@ -2,45 +2,69 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acslib import params
+from acslib.paper import config
 from acslib.schedule import KINDS, plan
 
 KAPPA = {"resnet18-fat-cifar10": 0.75, "resnet34-linf-imagenet100": 0.9}
 WARM_START_EPOCHS = {  # as printed in Tables C2 and C3
-    "resnet18-trades-cifar10": 30, "resnet18-linf-cifar10": 36, "resnet18-l2-svhn": 22,
-    "resnet50-fastlpa-cifar10": 29, "resnet50-fastlpa-imagenet12": 27, "resnet18-fat-cifar10": 22,
-    "wrn28_10-trades-cifar10": 30, "wrn28_10-linf-cifar10": 36, "wrn28_10-l2-svhn": 22,
-    "resnet34-linf-imagenet100": 25, "resnet50-trades-imagenet100": 27,
-}  # fmt: skip
+    "resnet18-trades-cifar10": 30,
+    "resnet18-linf-cifar10": 36,
+    "resnet18-l2-svhn": 22,
+    "resnet50-fastlpa-cifar10": 29,
+    "resnet50-fastlpa-imagenet12": 27,
+    "resnet18-fat-cifar10": 22,
+    "wrn28_10-trades-cifar10": 30,
+    "wrn28_10-linf-cifar10": 36,
+    "wrn28_10-l2-svhn": 22,
+    "resnet34-linf-imagenet100": 25,
+    "resnet50-trades-imagenet100": 27,
+}
 
 
 @given(
-    epochs=st.integers(1, 300), fraction=st.floats(0.01, 1), kappa=st.floats(0, 1), period=st.integers(1, 60)
+    epochs=st.integers(1, 300),
+    fraction=st.floats(0.01, 1),
+    kappa=st.floats(0, 1),
+    period=st.integers(1, 60),
 )
 def test_cost_identity(epochs, fraction, kappa, period):
-    """(T_warm + (E - kappa_epochs) k) / E = k for every kappa, up to the rounding of T_warm to whole epochs."""
+    """(T_warm + (E - kappa_epochs) k) / E = k for every kappa, up to the rounding of T_warm to
+    whole epochs.
+    """
     assert abs(plan(epochs, fraction, kappa, period).cost - fraction) <= 0.5 / epochs + 1e-9
 
 
-@given(epochs=st.integers(1, 300), fraction=st.floats(0.01, 1), kappa=st.floats(0, 1), period=st.integers(1, 60))
+@given(
+    epochs=st.integers(1, 300),
+    fraction=st.floats(0.01, 1),
+    kappa=st.floats(0, 1),
+    period=st.integers(1, 60),
+)
 def test_no_epoch_trains_on_an_unselected_subset(epochs, fraction, kappa, period):
     coreset = [epoch for epoch in plan(epochs, fraction, kappa, period) if epoch.phase == "coreset"]
     assert not coreset or coreset[0].select
-    assert all(epoch.select == (epoch is coreset[0] or epoch.index % period == 0) for epoch in coreset)
+    assert all(
+        epoch.select == (epoch is coreset[0] or epoch.index % period == 0) for epoch in coreset
+    )
 
 
-@given(epochs=st.integers(1, 100), fraction=st.floats(0.01, 1), kappa=st.floats(0, 1), period=st.integers(1, 30),
-       kind=st.sampled_from(KINDS))  # fmt: skip
+@given(
+    epochs=st.integers(1, 100),
+    fraction=st.floats(0.01, 1),
+    kappa=st.floats(0, 1),
+    period=st.integers(1, 30),
+    kind=st.sampled_from(KINDS),
+)
 def test_every_epoch_has_its_place(epochs, fraction, kappa, period, kind):
     made = plan(epochs, fraction, kappa, period, kind)
     assert [epoch.index for epoch in made] == list(range(epochs))
     phases = [epoch.phase for epoch in made]
-    assert "full" not in phases[phases.count("full"):]
+    assert "full" not in phases[phases.count("full") :]
 
 
 @pytest.mark.parametrize("name", WARM_START_EPOCHS)
 def test_warm_start_epochs_are_the_printed_ones(name):
-    made = params.resolve(f"{name}.gradmatch", "full").plan
+    made = config.resolve(f"{name}.gradmatch", "full").plan
     assert [epoch.phase for epoch in made].count("full") == WARM_START_EPOCHS[name]
 
 
@@ -60,11 +84,18 @@ def test_selections_of_the_paper():
     assert made[72].phase == "coreset"
 
 
-@pytest.mark.parametrize(("changed", "message"), [
-    ({"coreset_fraction": 0}, "coreset_fraction is 0"), ({"coreset_fraction": 1.5}, "coreset_fraction is 1.5"),
-    ({"period": 0}, "period is 0"), ({"warm_start": 1.2}, "warm_start is 1.2"), ({"epochs": 0}, "epochs is 0"),
-    ({"kind": "two_phase"}, "choose one of three_phase"), ({"warm_start": float("nan")}, "warm_start is nan"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"coreset_fraction": 0}, "coreset_fraction is 0"),
+        ({"coreset_fraction": 1.5}, "coreset_fraction is 1.5"),
+        ({"period": 0}, "period is 0"),
+        ({"warm_start": 1.2}, "warm_start is 1.2"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"kind": "two_phase"}, "choose one of three_phase"),
+        ({"warm_start": float("nan")}, "warm_start is nan"),
+    ],
+)
 def test_out_of_range(changed, message):
     good = {"epochs": 10, "coreset_fraction": 0.5, "warm_start": 0.6, "period": 2}
     with pytest.raises(ValueError, match=message):

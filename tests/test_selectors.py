@@ -1,6 +1,7 @@
 """The greedy solvers against textbook versions, scikit-learn, scipy, planted answers and laws."""
 
 import math
+import sys
 from functools import partial
 
 import numpy as np
@@ -11,17 +12,28 @@ from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp_gram
 
-from acslib import _solvers, selectors
 from acslib import gradients as gradients_module
+from acslib import selectors
 from acslib.gradients import LastLayerGradients
-from acslib.selectors import Coreset, batch_wise, craig, gradient_error, gradmatch, per_class
+from acslib.selectors import (
+    Coreset,
+    batch_wise,
+    craig,
+    gradient_error,
+    gradmatch,
+    grouped,
+    per_class,
+)
 
+GRADMATCH = sys.modules["acslib.selectors.gradmatch"]  # the function of that name hides it
 seeds = pytest.mark.parametrize("seed", range(4))
 laws = settings(max_examples=30, deadline=None)
 
 
 def network_like(n, classes=4, width=12, seed=0, terms=1):
-    """Errors and features as a half-trained network has them: correlated within a class, opposed between classes."""
+    """Errors and features as a half-trained network has them: correlated within a class, opposed
+    between classes.
+    """
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (n,), generator=generator)
     means = torch.randn(classes, width, generator=generator, dtype=torch.float64)
@@ -29,7 +41,9 @@ def network_like(n, classes=4, width=12, seed=0, terms=1):
     for _ in range(terms):
         noise = torch.randn(n, width, generator=generator, dtype=torch.float64)
         features = torch.relu(means[labels] / 2 + noise)
-        errors = (features @ means.T / width**0.5).softmax(1) - torch.nn.functional.one_hot(labels, classes)
+        errors = (features @ means.T / width**0.5).softmax(1) - torch.nn.functional.one_hot(
+            labels, classes
+        )
         factors += [errors, features]
     return LastLayerGradients(*factors), labels
 
@@ -48,7 +62,9 @@ def textbook_pursuit(dense, budget, target, ridge=0.0):
 
 
 def textbook_craig(dense, budget):
-    """Algorithm 2 as it is written, every gain from scratch: picks, costs, cluster sizes, and if no step was a tie."""
+    """Algorithm 2 as it is written, every gain from scratch: picks, costs, cluster sizes, and if no
+    step was a tie.
+    """
     distances = np.linalg.norm(dense[:, None] - dense[None], axis=2)
     phantom = np.full(len(dense), distances.max())
     picks, costs, unique = [], [], True
@@ -85,8 +101,8 @@ def test_foresight_does_not_change_the_picks(monkeypatch, nonnegative, ridge):
     expected = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
     assert (len(expected.trace) > 150) == nonnegative, "the weights' sign should make atoms leave"
     for ahead, breadth in ((1, 1), (2, 4), (32, 1), (5, 80)):
-        monkeypatch.setattr(_solvers, "AHEAD", ahead)
-        monkeypatch.setattr(_solvers, "BREADTH", breadth)
+        monkeypatch.setattr(GRADMATCH, "AHEAD", ahead)
+        monkeypatch.setattr(GRADMATCH, "BREADTH", breadth)
         found = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
         assert torch.equal(found.picks, expected.picks)
         torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=1e-12)
@@ -96,12 +112,16 @@ def test_gram_rows_are_fetched_once(monkeypatch):
     gradients, _ = network_like(400, width=60)
     expected = gradmatch(gradients, 40)
     fetch, fetched = LastLayerGradients.gram_rows, []
-    monkeypatch.setattr(_solvers, "AHEAD", 8)
-    monkeypatch.setattr(_solvers, "BREADTH", 1)  # so few candidates that much is foreseen wrongly
-    monkeypatch.setattr(LastLayerGradients, "gram_rows", lambda self, rows: fetched.extend(rows) or fetch(self, rows))
+    monkeypatch.setattr(GRADMATCH, "AHEAD", 8)
+    monkeypatch.setattr(GRADMATCH, "BREADTH", 1)  # so few candidates that much is foreseen wrongly
+    monkeypatch.setattr(
+        LastLayerGradients,
+        "gram_rows",
+        lambda self, rows: fetched.extend(rows) or fetch(self, rows),
+    )
     assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
     assert len(fetched) == len(set(map(int, fetched))) > 40
-    monkeypatch.setattr(selectors, "KEPT_ROWS", 0)  # every row is forgotten at once
+    monkeypatch.setattr(GRADMATCH, "KEPT_ROWS", 0)  # every row is forgotten at once
     assert torch.equal(gradmatch(gradients, 40).picks, expected.picks)
 
 
@@ -133,23 +153,38 @@ def test_weights_are_the_nonnegative_least_squares_on_the_samples(seed, n, width
 
 
 @laws
-@given(st.integers(20, 150), st.integers(5, 120), st.integers(-8, -1), st.booleans(), st.integers(0, 2**31), st.data())
+@given(
+    st.integers(20, 150),
+    st.integers(5, 120),
+    st.integers(-8, -1),
+    st.booleans(),
+    st.integers(0, 2**31),
+    st.data(),
+)
 @pytest.mark.parametrize("nonnegative", [True, False])
-def test_nearly_dependent_samples_get_the_least_squares_weights(nonnegative, n, width, decades, common, seed, data):
+def test_nearly_dependent_samples_get_the_least_squares_weights(
+    nonnegative, n, width, decades, common, seed, data
+):
     """Directions of very different size, as in the gradients of one class before training."""
     sizes = np.geomspace(1, 10.0**decades, width)
     dense = sizes * (np.random.default_rng(seed).standard_normal((n, width)) + 10 * common)
     target = dense.sum(0)
-    coreset = gradmatch(torch.from_numpy(dense), data.draw(st.integers(1, n)), nonnegative=nonnegative)
+    coreset = gradmatch(
+        torch.from_numpy(dense), data.draw(st.integers(1, n)), nonnegative=nonnegative
+    )
     atoms = dense[coreset.indices.numpy()].T
     solve = nnls if nonnegative else partial(np.linalg.lstsq, rcond=None)
     least = np.linalg.norm(atoms @ solve(atoms, target)[0] - target) / np.linalg.norm(target)
-    assert gradient_error(torch.from_numpy(dense), coreset)[1] == pytest.approx(least, rel=1e-2, abs=2e-6)
+    assert gradient_error(torch.from_numpy(dense), coreset)[1] == pytest.approx(
+        least, rel=1e-2, abs=2e-6
+    )
     assert float(coreset.trace[-1]) == pytest.approx(least, rel=1e-2, abs=2e-6)
 
 
 def textbook_nonnegative_pursuit(atoms, target, budget, ridge):
-    """The most aligned sample enters, scipy's NNLS gives the weights, samples with none leave; how many left."""
+    """The most aligned sample enters, scipy's NNLS gives the weights, samples with none leave; how
+    many left.
+    """
     penalised = np.concatenate([atoms, np.eye(len(atoms)) * ridge**0.5], 1)
     wanted, support, left = np.append(target, np.zeros(len(atoms))), [], 0
     while len(support) < budget:
@@ -230,7 +265,12 @@ def test_a_planted_coreset_is_recovered(seed, nonnegative):
 
 def test_fewer_dimensions_than_budget_end_in_an_exact_answer_not_in_filler():
     dense = torch.randn(50, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    for options in ({}, {"nonnegative": False}, {"tolerance": 0.0}, {"nonnegative": False, "tolerance": 0.0}):
+    for options in (
+        {},
+        {"nonnegative": False},
+        {"tolerance": 0.0},
+        {"nonnegative": False, "tolerance": 0.0},
+    ):
         coreset = gradmatch(dense, 40, **options)
         assert len(coreset) <= 6
         assert coreset.reason in ("tolerance", "optimum")
@@ -241,7 +281,9 @@ def test_few_samples_wanted_of_many_need_no_whole_gram():
     gradients, _ = network_like(400, width=30)
     whole, sizes = LastLayerGradients.gram, []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LastLayerGradients, "gram", lambda self: sizes.append(len(self)) or whole(self))
+        patch.setattr(
+            LastLayerGradients, "gram", lambda self: sizes.append(len(self)) or whole(self)
+        )
         coreset = gradmatch(gradients, 40)
     assert max(sizes) < 200
     dense = gradients.dense()
@@ -265,10 +307,11 @@ def test_craig_takes_every_step_of_the_textbook(seed):
 
 @pytest.mark.parametrize(("seed", "objective"), [(0, 605.7687146848564), (1, 657.9109272713908)])
 def test_craig_reaches_the_objective_of_submodlib_and_apricot(seed, objective):
-    """What both peers' lazy greedy gave for 24 of these 120 gradients (submodlib-py 0.0.3, apricot-select 0.6.1).
+    """What both peers' lazy greedy gave for 24 of these 120 gradients (submodlib-py 0.0.3,
+    apricot-select 0.6.1).
 
-    Not their picks: two samples that serve each other alone tie, and each solver has its own way with ties. `make
-    bench` compares the three at n = 5000.
+    Not their picks: two samples that serve each other alone tie, and each solver has its own way
+    with ties. `make bench` compares the three at n = 5000.
     """
     gradients, _ = network_like(120, seed=seed)
     chosen, dense = craig(gradients, 24).indices, gradients.dense()
@@ -294,7 +337,9 @@ def test_craig_stops_at_the_tolerance_or_the_budget_whichever_is_first():
     assert torch.equal(coreset.picks, full.picks[:21])
     assert craig(gradients, 10, tolerance=epsilon).reason == "budget"
     assert craig(gradients, 40, tolerance=epsilon).reason == "tolerance"
-    assert len(craig(gradients, tolerance=1e9)) == 1  # one medoid at least: nothing stands for nobody
+    assert (
+        len(craig(gradients, tolerance=1e9)) == 1
+    )  # one medoid at least: nothing stands for nobody
 
 
 def test_duplicates_are_taken_once_and_the_lower_index_stands_for_them():
@@ -319,7 +364,9 @@ def test_factored_and_dense_gradients_give_the_same_coreset(selector, terms, dty
     gradients = network_like(150, width=20, terms=terms)[0].to(dtype)
     factored, dense = selector(gradients, 40), selector(gradients.dense(), 40)
     assert torch.equal(factored.picks, dense.picks)
-    torch.testing.assert_close(factored.weights, dense.weights, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=0)
+    torch.testing.assert_close(
+        factored.weights, dense.weights, rtol=1e-3 if dtype == torch.float32 else 1e-9, atol=0
+    )
 
 
 @laws
@@ -355,7 +402,11 @@ def test_no_index_twice_and_the_budget_or_a_reason(selector, n, width, seed, dat
     absolute, _ = gradient_error(dense, coreset)
     if selector is gradmatch:
         assert (coreset.weights >= 0).all()
-        expected = nnls(dense[coreset.indices].T.numpy(), dense.sum(0).numpy())[1] if len(coreset) else absolute
+        expected = (
+            nnls(dense[coreset.indices].T.numpy(), dense.sum(0).numpy())[1]
+            if len(coreset)
+            else absolute
+        )
         assert absolute == pytest.approx(expected, abs=1e-5)
     if selector is craig:
         assert coreset.weights.sum() == (n if budget else 0)
@@ -398,7 +449,9 @@ def test_random_is_uniform_without_repeats_and_unbiased():
     generator = torch.Generator().manual_seed(0)
     first, again = selectors.random(100, 30, generator), selectors.random(100, 30, generator)
     assert not torch.equal(first.indices, again.indices)
-    assert torch.equal(first.indices, selectors.random(100, 30, torch.Generator().manual_seed(0)).indices)
+    assert torch.equal(
+        first.indices, selectors.random(100, 30, torch.Generator().manual_seed(0)).indices
+    )
     assert first.weights.sum() == pytest.approx(100)
     counts = torch.zeros(10)
     for _ in range(2000):
@@ -417,7 +470,9 @@ def test_random_goes_per_class_and_by_batches_too():
     counts, sizes = torch.bincount(labels[drawn.indices]), torch.bincount(labels)
     assert (counts - sizes / 5).abs().max() < 1
     batches = batch_wise(selectors.random, gradients, 10, 40)
-    assert sorted(set((batches.indices // 10).tolist())) == sorted((batches.indices[::10] // 10).tolist())
+    assert sorted(set((batches.indices // 10).tolist())) == sorted(
+        (batches.indices[::10] // 10).tolist()
+    )
     assert batches.weights.unique().tolist() == [2.5]
 
 
@@ -434,7 +489,9 @@ def test_gram_rows_in_memory(n, share):
 
 def test_selection_beats_random_at_the_same_size():
     gradients, labels = network_like(600, width=40)
-    chance = gradient_error(gradients, selectors.random(600, 60, torch.Generator().manual_seed(0)))[1]
+    chance = gradient_error(gradients, selectors.random(600, 60, torch.Generator().manual_seed(0)))[
+        1
+    ]
     for selector in (craig, gradmatch):
         assert gradient_error(gradients, per_class(selector, gradients, labels, 60))[1] < chance
     assert gradient_error(gradients, gradmatch(gradients, 60))[1] < 0.5 * chance
@@ -461,10 +518,11 @@ def test_per_class_is_the_selector_on_each_class(selector):
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.data())
 def test_class_budgets_are_proportional_and_sum_exactly(counts, data):
     budget = data.draw(st.integers(0, sum(counts)))
-    shares = selectors._proportional(counts, budget)
+    shares = grouped._proportional(counts, budget)
     assert sum(shares) == budget
     assert all(
-        abs(share - budget * count / max(sum(counts), 1)) < 1 for share, count in zip(shares, counts, strict=True)
+        abs(share - budget * count / max(sum(counts), 1)) < 1
+        for share, count in zip(shares, counts, strict=True)
     )
     assert all(share <= count for share, count in zip(shares, counts, strict=True))
 
@@ -473,7 +531,7 @@ def test_per_class_says_which_class_fell_short():
     gradients, labels = network_like(60)
     few = torch.where((labels == 2)[:, None], torch.ones(1, dtype=torch.float64), gradients.dense())
     coreset = per_class(gradmatch, few, labels, 30)
-    share = selectors._proportional(labels.bincount().tolist(), 30)[2]
+    share = grouped._proportional(labels.bincount().tolist(), 30)[2]
     assert coreset.reason == f"class 2: tolerance at 1 of {share}"
 
 
@@ -509,7 +567,8 @@ def test_normalised_weights_have_mean_one():
     scaled = coreset.normalised()
     assert scaled.weights.mean() == pytest.approx(1)
     torch.testing.assert_close(
-        scaled.weights / coreset.weights, torch.full((10,), float(10 / coreset.weights.sum())).double()
+        scaled.weights / coreset.weights,
+        torch.full((10,), float(10 / coreset.weights.sum())).double(),
     )
 
 
@@ -534,7 +593,9 @@ def test_bad_input_gets_one_sentence():
         "number 4": lambda: gradmatch(torch.eye(5).index_fill(0, torch.tensor([4]), math.inf), 2),
         "ridge is -1": lambda: gradmatch(gradients, 2, ridge=-1),
         "tolerance is nan": lambda: gradmatch(gradients, 2, tolerance=math.nan),
-        "squared norm is nan": lambda: gradmatch(torch.eye(3), 2, target=torch.full((3,), math.nan)),
+        "squared norm is nan": lambda: gradmatch(
+            torch.eye(3), 2, target=torch.full((3,), math.nan)
+        ),
         "give one of shape": lambda: gradmatch(torch.eye(3), 2, target=torch.ones(4)),
         "labels is": lambda: per_class(craig, gradients, labels[:5], 3),
         "batch size is 0": lambda: batch_wise(craig, gradients, 0, 3),
@@ -551,6 +612,10 @@ def test_bad_input_gets_one_sentence():
 def test_too_many_samples_at_once_are_refused_before_the_memory_is_gone(monkeypatch):
     monkeypatch.setattr(gradients_module, "GRAM_ELEMENTS", 99)
     gradients, _ = network_like(40)
-    for call in (lambda: craig(gradients, 20), lambda: gradmatch(gradients, 20), lambda: gradmatch(gradients, 3)):
+    for call in (
+        lambda: craig(gradients, 20),
+        lambda: gradmatch(gradients, 20),
+        lambda: gradmatch(gradients, 3),
+    ):
         with pytest.raises(ValueError, match="select per class or batch-wise"):
             call()

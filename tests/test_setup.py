@@ -18,12 +18,20 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LOCK = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+LOCK = [
+    line
+    for line in (ROOT / "requirements.txt").read_text().splitlines()
+    if line and not line.startswith("#")
+]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
-    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    environment = {
+        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
+    }
+    return subprocess.run(
+        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
 
 
 @pytest.fixture
@@ -85,12 +93,20 @@ def test_clean_spares_results_and_clean_results_asks():
         assert make("clean-results", "CONFIRM=yes", f"PROFILE={kept}").returncode != 0
 
 
-@pytest.mark.parametrize(("given", "sentence"), [
-    ("JOBS=0", 'JOBS is "0": give a whole number from 1 on'), ("THREADS=abc", 'THREADS is "abc": give a whole number'),
-    ("PROFILE=", 'PROFILE is "": give a profile'), ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
-    ("DATA=cifar", 'DATA is "cifar": give digits, cifar10, svhn, imagenet12 or imagenet100'),
-    ("ACS_RESULTS=my results", 'ACS_RESULTS is "my results": Make needs a folder without spaces'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("JOBS=0", 'JOBS is "0": give a whole number from 1 on'),
+        ("THREADS=abc", 'THREADS is "abc": give a whole number'),
+        ("PROFILE=", 'PROFILE is "": give a profile'),
+        ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
+        ("DATA=cifar", 'DATA is "cifar": give digits, cifar10, svhn, imagenet12 or imagenet100'),
+        (
+            "ACS_RESULTS=my results",
+            'ACS_RESULTS is "my results": Make needs a folder without spaces',
+        ),
+    ],
+)
 def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
     answer = make("help", given)
     assert answer.returncode != 0
@@ -99,15 +115,27 @@ def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
 
 
 def test_one_run_is_one_command():
-    shown = make("-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5").stdout
+    shown = make(
+        "-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5"
+    ).stdout
     command = " ".join(shown.replace("\\\n", " ").split())
-    assert "OMP_NUM_THREADS=5 srun .venv/bin/python -m acslib.runs train a.b --seeds 3 --profile mini" in command
+    assert (
+        "OMP_NUM_THREADS=5 srun .venv/bin/python -m acslib.paper train a.b --seeds 3 --profile mini"
+        in command
+    )
 
 
 def test_folders_and_the_device_reach_jupyter():
     """Its kernels run in the folder of the notebooks, where a relative path would lead elsewhere."""
-    answer = make("lab", "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'", "-o", ".venv/.complete",
-                  "ACS_RESULTS=mine", "ACS_DATA=/images", "DEVICE=cuda:1")  # fmt: skip
+    answer = make(
+        "lab",
+        "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'",
+        "-o",
+        ".venv/.complete",
+        "ACS_RESULTS=mine",
+        "ACS_DATA=/images",
+        "DEVICE=cuda:1",
+    )
     assert answer.stdout.split() == [f"{ROOT}/mine", "/images", "cuda:1"], answer.stderr
 
 
@@ -115,13 +143,22 @@ def test_folders_and_the_device_reach_jupyter():
 
 
 def test_other_seeds_parameters_and_another_folder_are_gathered_anew(tmp_path):
-    """Real calls of make, with `true` in the place of Python: what it would gather is what it prints."""
+    """Real calls of make, with `true` in the place of Python: what it would gather is what it
+    prints.
+    """
     results, folder = tmp_path / "mine" / "results", tmp_path / "params"
     shutil.copytree(ROOT / "params", folder)
 
     def gathers(seeds):
-        answer = make("table4", "PY=true", "-o", ".venv/.complete", f"SEEDS={seeds}",
-                      f"ACS_RESULTS={results}/", f"ACS_PARAMS={folder}")  # fmt: skip
+        answer = make(
+            "table4",
+            "PY=true",
+            "-o",
+            ".venv/.complete",
+            f"SEEDS={seeds}",
+            f"ACS_RESULTS={results}/",
+            f"ACS_PARAMS={folder}",
+        )
         assert answer.returncode == 0, answer.stderr
         (results / "demo").mkdir(exist_ok=True)
         (results / "demo" / "table4.csv").touch()
@@ -136,21 +173,27 @@ def test_other_seeds_parameters_and_another_folder_are_gathered_anew(tmp_path):
     (folder / "table4.yaml").touch()
     assert gathers("0")
     assert not gathers("0")
-    assert f"rm -rf {results}/demo {tmp_path}/mine/figures/demo" in make(
-        "-n", "clean-results", "CONFIRM=yes", f"ACS_RESULTS={results}").stdout  # fmt: skip
+    assert (
+        f"rm -rf {results}/demo {tmp_path}/mine/figures/demo"
+        in make("-n", "clean-results", "CONFIRM=yes", f"ACS_RESULTS={results}").stdout
+    )
 
 
 def test_too_old_python_says_so_in_its_own_syntax(make_venv, monkeypatch):
     ast.parse((ROOT / "tools" / "make_venv.py").read_text(), feature_version=(3, 4))
     monkeypatch.setattr(make_venv.sys, "version_info", (3, 8, 18))
-    with pytest.raises(SystemExit, match=r"Python 3\.8 .* is too old, 3\.11 or newer is needed: run make PYTHON="):
+    with pytest.raises(
+        SystemExit, match=r"Python 3\.8 .* is too old, 3\.11 or newer is needed: run make PYTHON="
+    ):
         make_venv.check_python()
 
 
 def test_full_disk_is_noticed_before_anything_is_installed(make_venv, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(make_venv.shutil, "disk_usage", lambda _: usage(10e9, 9e9, 1e9))
-    with pytest.raises(SystemExit, match=r"1\.0 GB are free here and 4 are needed: free some space"):
+    with pytest.raises(
+        SystemExit, match=r"1\.0 GB are free here and 4 are needed: free some space"
+    ):
         make_venv.main()
 
 
@@ -158,8 +201,14 @@ def test_full_disk_is_noticed_before_anything_is_installed(make_venv, monkeypatc
     ("log", "sentence"),
     [
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
-        ("Failed to establish a new connection: [Errno 111] Connection refused", "no package index answers"),
-        ("ERROR: Could not find a version that satisfies x==1 (from versions: none)", "no package index answers"),
+        (
+            "Failed to establish a new connection: [Errno 111] Connection refused",
+            "no package index answers",
+        ),
+        (
+            "ERROR: Could not find a version that satisfies x==1 (from versions: none)",
+            "no package index answers",
+        ),
         ("ERROR: No matching distribution found for x==1", "lacks one of these versions"),
         ("ERROR: something else", "see the end of build/setup.log"),
     ],

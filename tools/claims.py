@@ -1,9 +1,10 @@
-"""Writes the tables of README.md and docs/claims.md from the CSVs in results/published: no number in them is typed.
+"""Writes the tables of README.md and docs/claims.md from the CSVs in results/published: no number
+in them is typed.
 
     python tools/claims.py
 
-fills every block `<!-- numbers: NAME -->` ... `<!-- end -->` with what the function NAME below gives. `make publish`
-calls it, and a test that it would change nothing.
+fills every block `<!-- numbers: NAME -->` ... `<!-- end -->` with what the function NAME below
+gives. `make publish` calls it, and a test that it would change nothing.
 """
 
 import re
@@ -12,14 +13,24 @@ from pathlib import Path
 
 import pandas as pd
 
-from acslib import page, tables
+from acslib.paper import page, tables
+from acslib.paper.rows import against_adaptive
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = (ROOT / "README.md", ROOT / "docs" / "claims.md")
 PROFILES = ("demo", "mini")
 BLOCK = re.compile(r"(<!-- numbers: (\w+) -->\n).*?(<!-- end -->)", re.S)
-R18 = {"resnet18-trades-cifar10": "TRADES", "resnet18-linf-cifar10": "linf", "resnet18-l2-svhn": "l2"}
-METHODS = {"adv_craig": "CRAIG", "adv_gradmatch": "GradMatch", "random": "random", "adaptive_random": "adaptive random"}
+R18 = {
+    "resnet18-trades-cifar10": "TRADES",
+    "resnet18-linf-cifar10": "linf",
+    "resnet18-l2-svhn": "l2",
+}
+METHODS = {
+    "adv_craig": "CRAIG",
+    "adv_gradmatch": "GradMatch",
+    "random": "random",
+    "adaptive_random": "adaptive random",
+}
 
 
 @cache
@@ -44,11 +55,17 @@ def counted(seeds: int) -> str:
 
 
 def of_table1(profile: str) -> str:
-    """The profile, and how many seeds its Table 1 has if more than one, and which setting has others."""
+    """The profile, and how many seeds its Table 1 has if more than one, and which setting has
+    others.
+    """
     seeds = read(profile, "table1").drop_duplicates("setting").set_index("setting").seeds
     most = seeds.max()
-    others = ", ".join(f"{R18.get(setting, setting)}: {n}" for setting, n in seeds[seeds < most].items())
-    return f"`{profile}`" + (f", {most} seeds{f' ({others})' if others else ''}," if most > 1 else "")
+    others = ", ".join(
+        f"{R18.get(setting, setting)}: {n}" for setting, n in seeds[seeds < most].items()
+    )
+    return f"`{profile}`" + (
+        f", {most} seeds{f' ({others})' if others else ''}," if most > 1 else ""
+    )
 
 
 def spread(row: pd.Series, measure: str) -> str:
@@ -59,42 +76,70 @@ def spread(row: pd.Series, measure: str) -> str:
 
 def markdown(rows: list[dict]) -> str:
     names = list(rows[0])
-    lines = [names, [":--", *["--:"] * (len(names) - 1)], *[[str(cell) for cell in row.values()] for row in rows]]
+    lines = [
+        names,
+        [":--", *["--:"] * (len(names) - 1)],
+        *[[str(cell) for cell in row.values()] for row in rows],
+    ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def table1() -> str:
     """README: the ResNet-18 rows of Table 1 in the demo."""
     shown = tables.shown(read("demo", "table1"))
-    return page.markdown_table(shown[shown.Model == "ResNet-18"].drop(columns=["Model", "paper T min"])) + "\n"
+    return (
+        page.markdown_table(
+            shown[shown.Model == "ResNet-18"].drop(columns=["Model", "paper T min"])
+        )
+        + "\n"
+    )
 
 
 def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
     """Table 1's ResNet-18 settings as columns: `cell(row)` of each profile and method."""
-    return markdown([
-        {title: f"{of_table1(profile)} {METHODS[method]}"}
-        | {name: cell(row(read(profile, "table1"), setting=setting, method=method)) for setting, name in R18.items()}
-        for profile in PROFILES for method in methods
-    ])  # fmt: skip
+    return markdown(
+        [
+            {title: f"{of_table1(profile)} {METHODS[method]}"}
+            | {
+                name: cell(row(read(profile, "table1"), setting=setting, method=method))
+                for setting, name in R18.items()
+            }
+            for profile in PROFILES
+            for method in methods
+        ]
+    )
 
 
 def of_ceiling(run) -> str:
-    return f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+    return (
+        f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
+    )
 
 
 def time() -> str:
-    return by_setting("speed-up by medians", ("adv_craig", "adv_gradmatch", "adaptive_random"), of_ceiling)
+    return by_setting(
+        "speed-up by medians", ("adv_craig", "adv_gradmatch", "adaptive_random"), of_ceiling
+    )
 
 
 def loss() -> str:
     """GradMatch, adaptive random and the paper's GradMatch minus full training."""
     rows = []
-    for profile, method, prefix in (("demo", "adv_gradmatch", "paper_"), *((profile, method, "") for profile in PROFILES
-                                    for method in ("adv_gradmatch", "adaptive_random"))):  # fmt: skip
+    for profile, method, prefix in (
+        ("demo", "adv_gradmatch", "paper_"),
+        *(
+            (profile, method, "")
+            for profile in PROFILES
+            for method in ("adv_gradmatch", "adaptive_random")
+        ),
+    ):
         who = "paper, ResNet-18, GradMatch" if prefix else f"{of_table1(profile)} {METHODS[method]}"
         line = {"minus full training": who}
         for setting in list(R18)[:2]:
-            run, full = (row(read(profile, "table1"), setting=setting, method=name) for name in (method, "full"))
+            run, full = (
+                row(read(profile, "table1"), setting=setting, method=name)
+                for name in (method, "full")
+            )
             for measure in ("acc", "racc"):
                 column = f"{prefix}{measure}_pct"
                 line[f"{R18[setting]} {measure.upper()}"] = signed(run[column] - full[column])
@@ -108,29 +153,39 @@ def sizes() -> str:
     for profile in PROFILES:
         table = read(profile, "fig4").query("series == 'size'")
         for measure in ("racc_pct", "acc_pct"):
-            mean = table.pivot_table(measure, "coreset_fraction", "method").sort_index(ascending=False)
+            mean = table.pivot_table(measure, "coreset_fraction", "method").sort_index(
+                ascending=False
+            )
             gains = mean[["adaptive_random", "random"]].rsub(mean.adv_gradmatch, axis=0)
             gains.loc["mean"] = gains.mean()
             title = f"`{profile}`, {counted(table.seeds.iloc[0])}, {measure[:-4].upper()}"
-            cells = [f"{signed(gain.adaptive_random)} ({signed(gain.random)})" for _, gain in gains.iterrows()]
+            cells = [
+                f"{signed(gain.adaptive_random)} ({signed(gain.random)})"
+                for _, gain in gains.iterrows()
+            ]
             names = [f"{100 * size:g} %" if size != "mean" else size for size in gains.index]
             rows.append({"GradMatch minus random": title} | dict(zip(names, cells, strict=True)))
     return markdown(rows)
 
 
 def against() -> str:
-    """Tables 1 and 5: minus adaptive random, with the standard error of the choice of test images in brackets."""
+    """Tables 1 and 5: minus adaptive random, with the standard error of the choice of test images
+    in brackets.
+    """
     rows = []
     for profile in PROFILES:
-        found = {"table1": tables.against_adaptive(read(profile, "table1"))}
-        five = tables.against_adaptive(read(profile, "table5"))
+        found = {"table1": against_adaptive(read(profile, "table1"))}
+        five = against_adaptive(read(profile, "table5"))
         found["table5"] = five[five["mode"] == "only_core"]
         for method in ("adv_craig", "adv_gradmatch"):
             line = {"RACC minus adaptive random's": f"{of_table1(profile)} {METHODS[method]}"}
             for setting, title in R18.items():
                 gain = row(found["table1"], setting=setting, method=method)
                 line[title] = f"{signed(gain.difference)} ({gain.chance:.1f})"
-            gain, seeds = row(found["table5"], method=method), counted(read(profile, "table5").seeds.iloc[0])
+            gain, seeds = (
+                row(found["table5"], method=method),
+                counted(read(profile, "table5").seeds.iloc[0]),
+            )
             line["linf, Table 5"] = f"{signed(gain.difference)} ({gain.chance:.1f}), {seeds}"
             rows.append(line)
     return markdown(rows)
@@ -143,8 +198,10 @@ def solvers() -> str:
         for measure in ("acc_pct", "racc_pct"):
             line = {"GradMatch minus CRAIG": f"{of_table1(profile)} {measure[:-4].upper()}"}
             for setting, title in R18.items():
-                ours, theirs = (row(read(profile, "table1"), setting=setting, method=f"adv_{name}")[measure]
-                                for name in ("gradmatch", "craig"))  # fmt: skip
+                ours, theirs = (
+                    row(read(profile, "table1"), setting=setting, method=f"adv_{name}")[measure]
+                    for name in ("gradmatch", "craig")
+                )
                 line[title] = signed(ours - theirs)
             rows.append(line)
     return markdown(rows)
@@ -156,11 +213,15 @@ def warm() -> str:
     for profile in PROFILES:
         table = read(profile, "fig4")
         mean = table[table.series == "warm_start"].groupby("warm_start").racc_pct.mean()
-        adaptive = table[(table.method == "adaptive_random") & (table.coreset_fraction == 0.5)].racc_pct.mean()
+        adaptive = table[
+            (table.method == "adaptive_random") & (table.coreset_fraction == 0.5)
+        ].racc_pct.mean()
         full = table[table.method == "full"].racc_pct.mean()
-        rows.append({"RACC, warm start": f"`{profile}`"}
-                    | {f"{100 * kappa:g} %": f"{racc:.1f}" for kappa, racc in mean.items()}
-                    | {"adaptive random, 60 %": f"{adaptive:.1f}", "full training": f"{full:.1f}"})  # fmt: skip
+        rows.append(
+            {"RACC, warm start": f"`{profile}`"}
+            | {f"{100 * kappa:g} %": f"{racc:.1f}" for kappa, racc in mean.items()}
+            | {"adaptive random, 60 %": f"{adaptive:.1f}", "full training": f"{full:.1f}"}
+        )
     return markdown(rows)
 
 
@@ -183,49 +244,75 @@ def half() -> str:
     for profile in PROFILES:
         table = read(profile, "table5")
         for method in ("adv_craig", "adv_gradmatch", "adaptive_random"):
-            core, both = (row(table, method=method, mode=mode) for mode in ("only_core", "half_half"))
-            rows.append({
-                "Table 5": f"`{profile}` {METHODS[method]}", "clean, only core": spread(core, "acc"),
-                "half-half": spread(both, "acc"), "RACC, only core": spread(core, "racc"),
-                "half-half ": spread(both, "racc"),
-                "time, medians": f"x {core.speedup_median_x / both.speedup_median_x:.2f}",
-            })  # fmt: skip
+            core, both = (
+                row(table, method=method, mode=mode) for mode in ("only_core", "half_half")
+            )
+            rows.append(
+                {
+                    "Table 5": f"`{profile}` {METHODS[method]}",
+                    "clean, only core": spread(core, "acc"),
+                    "half-half": spread(both, "acc"),
+                    "RACC, only core": spread(core, "racc"),
+                    "half-half ": spread(both, "racc"),
+                    "time, medians": f"x {core.speedup_median_x / both.speedup_median_x:.2f}",
+                }
+            )
     return markdown(rows)
 
 
 def radius() -> str:
     """Figure 3 at some of its norms, in units of the training's."""
-    curves = {("PGD", "full"): "full PGD", ("PGD", "adv_gradmatch"): "GradMatch",
-              ("PGD", "adaptive_random"): "adaptive random", ("FAT", "full"): "full FAT"}  # fmt: skip
+    curves = {
+        ("PGD", "full"): "full PGD",
+        ("PGD", "adv_gradmatch"): "GradMatch",
+        ("PGD", "adaptive_random"): "adaptive random",
+        ("FAT", "full"): "full FAT",
+    }
     rows = []
     for profile in reversed(PROFILES):
         table = read(profile, "fig3")
         table = table.assign(norm=(table.epsilon_255 / table.training_epsilon_255).round(3))
         for key, part in table.groupby(["curve", "method"], sort=False):
             mean = part.groupby("norm").racc_pct.mean()
-            rows.append({"norm of the attack": f"`{profile}` {curves[key]}"}
-                        | {f"{norm:g}": f"{mean[norm]:.1f}" for norm in (0, 0.5, 1, 1.25, 1.5, 1.75, 2)})  # fmt: skip
+            rows.append(
+                {"norm of the attack": f"`{profile}` {curves[key]}"}
+                | {f"{norm:g}": f"{mean[norm]:.1f}" for norm in (0, 0.5, 1, 1.25, 1.5, 1.75, 2)}
+            )
     return markdown(rows)
 
 
 def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who="") -> str:
-    """A line a run, all but the fixed random subset's: its speed-up and measures. `which`: a query; `who`: a column."""
+    """A line a run, all but the fixed random subset's: its speed-up and measures. `which`: a query;
+    `who`: a column.
+    """
     rows = []
     for profile in PROFILES:
         for _, run in read(profile, table).query(f"method != 'random'{which}").iterrows():
-            name = " ".join(filter(None, [f"`{profile}`", run.get(who), METHODS.get(run.method, "full")]))
-            rows.append({title: name, "speed-up": of_ceiling(run)}
-                        | {heading: f"{run[column]:.1f}" for heading, column in measures.items()})  # fmt: skip
+            name = " ".join(
+                filter(None, [f"`{profile}`", run.get(who), METHODS.get(run.method, "full")])
+            )
+            rows.append(
+                {title: name, "speed-up": of_ceiling(run)}
+                | {heading: f"{run[column]:.1f}" for heading, column in measures.items()}
+            )
     return markdown(rows)
 
 
 def fast() -> str:
-    measures = {"ACC": "acc_pct", "RACC": "racc_pct", "RACC, training's own attack": "train_robust_pct"}
+    measures = {
+        "ACC": "acc_pct",
+        "RACC": "racc_pct",
+        "RACC, training's own attack": "train_robust_pct",
+    }
     return by_run("FAT", "table4", measures)
 
 
 def perceptual() -> str:
-    measures = {"clean": "acc_pct", "unseen RACC": "racc_unseen_mean_pct", "seen RACC": "racc_seen_mean_pct"}
+    measures = {
+        "clean": "acc_pct",
+        "unseen RACC": "racc_unseen_mean_pct",
+        "seen RACC": "racc_seen_mean_pct",
+    }
     return by_run("Fast-LPA", "table2", measures, who="dataset")
 
 
@@ -240,21 +327,34 @@ def versions() -> str:
     for profile in reversed(PROFILES):
         table = read(profile, "fig5").dropna(subset="version")
         for (method, version), part in table.groupby(["method", "version"], sort=False):
-            mean = part.groupby("coreset_fraction")[["racc_pct", "speedup_median_x"]].mean().sort_index(ascending=False)
+            mean = (
+                part.groupby("coreset_fraction")[["racc_pct", "speedup_median_x"]]
+                .mean()
+                .sort_index(ascending=False)
+            )
             who = METHODS[method] + ("" if method == "adaptive_random" else f", {version}")
-            rows.append({"RACC (speed-up)": f"`{profile}` {who}"}
-                        | {f"{100 * size:g} %": f"{run.racc_pct:.1f} ({run.speedup_median_x:.1f})"
-                           for size, run in mean.iterrows()})  # fmt: skip
+            rows.append(
+                {"RACC (speed-up)": f"`{profile}` {who}"}
+                | {
+                    f"{100 * size:g} %": f"{run.racc_pct:.1f} ({run.speedup_median_x:.1f})"
+                    for size, run in mean.iterrows()
+                }
+            )
     return markdown(rows)
 
 
 def gradient() -> str:
-    return by_setting("relative gradient error (random's)", ("adv_gradmatch", "adv_craig"),
-                      lambda run: f"{run.gradient_error:.2f} ({run.random_gradient_error:.2f})")  # fmt: skip
+    return by_setting(
+        "relative gradient error (random's)",
+        ("adv_gradmatch", "adv_craig"),
+        lambda run: f"{run.gradient_error:.2f} ({run.random_gradient_error:.2f})",
+    )
 
 
 def filled(text: str) -> str:
-    """The document with every block as it should be. Raises KeyError for a block that no function writes."""
+    """The document with every block as it should be. Raises KeyError for a block that no function
+    writes.
+    """
     return BLOCK.sub(lambda found: found[1] + globals()[found[2]]() + found[3], text)
 
 

@@ -1,7 +1,8 @@
 """Makes .venv from the lock (requirements.txt), or says in one sentence what stands in the way.
 
-`make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench` pin old packages
-that the lock cannot hold. Standard library only, and old syntax, so that a Python that is too old can say that it is.
+`make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench`
+pin old packages that the lock cannot hold. Standard library only, and old syntax, so that a Python
+that is too old can say that it is.
 """
 
 import os
@@ -15,14 +16,20 @@ FREE_GIGABYTES = 4  # with a CPU build of torch the environment takes 1.6
 LOG = os.path.join("build", "setup.log")
 NO_INDEX = "no package index answers: check the network and pip's index (pip config list)"
 HINTS = (  # what pip's log says, and what to do about it; the first that fits
-    ("No space left on device", "the disk is full: free 4 GB, or 10 GB where pip takes a CUDA build of torch"),
+    (
+        "No space left on device",
+        "the disk is full: free 4 GB, or 10 GB where pip takes a CUDA build of torch",
+    ),
     ("Failed to establish a new connection", NO_INDEX),
     ("NewConnectionError", NO_INDEX),
     ("NameResolutionError", NO_INDEX),
     ("ConnectTimeoutError", NO_INDEX),
     ("(from versions: none)", NO_INDEX),
     ("ReadTimeoutError", "the package index is too slow: try again, or raise PIP_DEFAULT_TIMEOUT"),
-    ("No matching distribution", "pip's index lacks one of these versions: take Python 3.11, or another index"),
+    (
+        "No matching distribution",
+        "pip's index lacks one of these versions: take Python 3.11, or another index",
+    ),
 )
 
 
@@ -33,18 +40,28 @@ def stop(sentence):
 def check_python():
     if sys.version_info < OLDEST:
         found = "{}.{} ({})".format(sys.version_info[0], sys.version_info[1], sys.executable)
-        stop("Python {} is too old, 3.11 or newer is needed: run make PYTHON=/path/to/python3.11".format(found))
+        stop(
+            "Python {} is too old, 3.11 or newer is needed: run make PYTHON=/path/to/python3.11".format(
+                found
+            )
+        )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
-        stop("this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv) and run make again")
+        stop(
+            "this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv) and run make again"
+        )
 
 
 def check_disk():
     free = shutil.disk_usage(".").free / 1e9
     if free < FREE_GIGABYTES:
-        stop("{:.1f} GB are free here and {} are needed: free some space, run make again".format(free, FREE_GIGABYTES))
+        stop(
+            "{:.1f} GB are free here and {} are needed: free some space, run make again".format(
+                free, FREE_GIGABYTES
+            )
+        )
 
 
 def run(command):

@@ -1,0 +1,216 @@
+"""How the paper's tables look: names for people, and for each column the cell that a row gives."""
+
+import re
+from collections.abc import Callable, Iterable
+
+import pandas as pd
+
+from acslib.paper import printed
+
+LABELS = {
+    "full": "Full",
+    "craig": "Adv. CRAIG",
+    "gradmatch": "Adv. GradMatch",
+    "random": "Random",
+    "adaptive_random": "Adaptive random",
+}
+MODELS = {
+    "resnet18": "ResNet-18",
+    "resnet34": "ResNet-34",
+    "resnet50": "ResNet-50",
+    "wideresnet28_10": "WideResNet-28-10",
+}
+DATASETS = {
+    "cifar10": "CIFAR-10",
+    "svhn": "SVHN",
+    "imagenet12": "ImageNet-12",
+    "imagenet100": "ImageNet-100",
+}
+PAPER_OBJECTIVES = {
+    "linf": "linf_pgd",
+    "l2": "l2_pgd",
+    "trades": "trades",
+    "fat": "fast_at",
+    "fastlpa": "fast_lpa",
+}
+OBJECTIVES = {name: printed.OBJECTIVES[theirs] for name, theirs in PAPER_OBJECTIVES.items()}
+
+Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full training
+
+
+def with_difference(value, difference, std=None, mark: str = "", digits: int = 2) -> str:
+    if value is None or pd.isna(value):
+        return "-"
+    text = f"{value:.{digits}f}{mark}" + (
+        f" ± {std:.{digits}f}" if std is not None and not pd.isna(std) else ""
+    )
+    return (
+        text if difference is None or pd.isna(difference) else f"{text} ({difference:+.{digits}f})"
+    )
+
+
+def fixed(value, digits: int = 2, unit: str = "") -> str:
+    """Rounded half up, as the paper rounds its means."""
+    return "-" if value is None or pd.isna(value) else f"{value + 1e-9:.{digits}f}{unit}"
+
+
+def plain(column: str, digits: int | None = None) -> Cell:
+    return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
+
+
+def measured(name: str, mean: str = "") -> Cell:
+    """Mean, standard deviation over seeds, and difference to full training in brackets."""
+    return lambda row, full: with_difference(
+        *(row.get(f"{name}{part}_pct") for part in (mean, "_diff", "_std"))
+    )
+
+
+def as_printed(name: str, mean: str = "") -> Cell:
+    """What the paper prints, with the difference that its numbers give; * where they disagree with
+    Table D4's.
+    """
+
+    def cell(row, full):
+        value, reference, d4 = (
+            source.get(f"paper_{name}{part}_pct", float("nan"))
+            for source, part in ((row, mean), (full, mean), (row, "_mean_d4"))
+        )
+        mark = "*" if abs(value - d4) > printed.HALF_A_DIGIT else ""
+        return with_difference(
+            value, None if row.method == "full" else value - reference, mark=mark
+        )
+
+    return cell
+
+
+def speedup(row, full) -> str:
+    return f"{row.speedup_median_x:.2f} ({row.speedup_ceiling_x:.2f})"
+
+
+def seconds(row, full) -> str:
+    """T, its standard deviation over seeds, and the difference to full training."""
+    difference = None if row.method == "full" else row.time_s - full.time_s
+    return with_difference(row.time_s, difference, row.get("time_std_s"), digits=1)
+
+
+def run_on(row) -> str:
+    """Profile and data, in a few words: "demo: digits" where the paper has CIFAR-10."""
+    return f"{row.profile}: {re.match('(scikit-learn )?([^(,]*)', row.data)[2].strip()}"
+
+
+WHO: dict[str, Cell] = {
+    "Model": plain("model"),
+    "Objective": lambda row, full: OBJECTIVES[row.setting.split("-")[1]],
+    "Data": plain("dataset"),
+    "Run on": lambda row, full: run_on(row),
+    "Training": plain("method_label"),
+}
+CLEAN: dict[str, Cell] = {"ACC %": measured("acc"), "paper ACC": as_printed("acc")}
+ROBUST: dict[str, Cell] = {
+    "RACC %": measured("racc"),
+    "paper RACC": as_printed("racc"),
+    "AA %": measured("autoattack"),
+}
+TIME: dict[str, Cell] = {
+    "T s": seconds,
+    "paper T min": plain("paper_time_min", 2),
+    "speed-up (at most)": speedup,
+    "paper speed-up": plain("paper_speedup_x", 2),
+}
+LAYOUTS: dict[str, dict[str, Cell]] = {
+    "table1": WHO | CLEAN | ROBUST | TIME,
+    "table2": {name: WHO[name] for name in ("Data", "Run on", "Training")}
+    | CLEAN
+    | {
+        "unseen RACC %": measured("racc_unseen", "_mean"),
+        "paper unseen": as_printed("racc_unseen", "_mean"),
+        "seen RACC %": measured("racc_seen", "_mean"),
+        "paper seen": as_printed("racc_seen", "_mean"),
+    }
+    | TIME,
+    "table3": {name: WHO[name] for name in ("Objective", "Data", "Run on", "Training")}
+    | CLEAN
+    | ROBUST
+    | TIME,
+    "table4": {name: WHO[name] for name in ("Run on", "Training")}
+    | CLEAN
+    | ROBUST
+    | {
+        "RACC % in training": plain("train_robust_pct", 2),
+        "overfitted": lambda row, full: f"{row.overfitted_seeds} of {row.seeds}",
+        "S_avg min/epoch": plain("speed_avg_min_per_epoch", 4),
+        "paper S_avg": plain("paper_speed_avg_min_per_epoch", 4),
+    }
+    | TIME,
+    "table6": {
+        "T printed": plain("selection_freq_epochs", 0),
+        "T here": plain("period", 0),
+        "selections": plain("selections", 0),
+        "Run on": WHO["Run on"],
+        "Training": WHO["Training"],
+    }
+    | CLEAN
+    | ROBUST
+    | TIME,
+}
+ATTACKS = {
+    "autoattack_l2": "Auto-l2",
+    "autoattack_linf": "Auto-linf",
+    "jpeg": "JPEG",
+    "stadv": "StAdv",
+    "recolor": "ReColor",
+    "unseen_mean": "unseen mean",
+    "ppgd": "PPGD",
+    "lpa": "LPA",
+    "seen_mean": "seen mean",
+}
+IN_THE_PAPER = "· in the paper"
+
+
+def every_attack(table: pd.DataFrame) -> Iterable[dict]:
+    """Table D4: a row of ours and, where there is one, the paper's below it."""
+    columns = {"acc_pct": "Clean"} | {f"racc_{name}_pct": title for name, title in ATTACKS.items()}
+    for _, row in table.iterrows():
+        yield {
+            "Data": row.dataset,
+            "Run on": run_on(row),
+            "Training": row.method_label,
+            **{title: fixed(row.get(name)) for name, title in columns.items()},
+            "T": fixed(row.time_s, 1, " s"),
+        }
+        if pd.notna(row.get("paper_acc_pct")):
+            yield {
+                "Data": row.dataset,
+                "Run on": "",
+                "Training": IN_THE_PAPER,
+                **{title: fixed(row.get(f"paper_{name}")) for name, title in columns.items()},
+                "T": fixed(row.paper_time_min, 2, " min"),
+            }
+
+
+def both_modes(table: pd.DataFrame) -> Iterable[dict]:
+    """Table 5: ONLY-Core beside Half-Half; full training under the first."""
+    for label, part in table.groupby("method_label", sort=False):
+        rows = part.set_index("mode")
+        for who, prefix in ((label, ""), (IN_THE_PAPER, "paper_")):
+            line = {"Run on": "" if prefix else run_on(part.iloc[0]), "Training": who}
+            known = set(line.values())
+            for measure, title in (("acc_pct", "Clean %"), ("racc_pct", "RACC %"), ("time", "T")):
+                for modes, heading in (
+                    (("only_core", "full"), "ONLY-Core"),
+                    (("half_half",), "Half-Half"),
+                ):
+                    there = rows[rows.index.isin(modes)]
+                    line[f"{title} {heading}"] = (
+                        mode_cell(there.iloc[0], prefix, measure) if len(there) else "-"
+                    )
+            if set(line.values()) - known != {"-"}:
+                yield line
+
+
+def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
+    if measure != "time":
+        return with_difference(
+            row.get(prefix + measure), None, None if prefix else row[measure.replace("_", "_std_")]
+        )
+    return fixed(row.get("paper_time_min"), 2, " min") if prefix else fixed(row.time_s, 1, " s")

@@ -1,0 +1,158 @@
+"""What is measured for Figures 3 to 5: a row a run and seed."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from acslib import evaluation, models, passes
+from acslib.attacks.pgd import PGD
+from acslib.paper import build, config, files, records, runs, tables
+from acslib.paper.config import Run
+from acslib.paper.rows import gather
+
+NORMS = (
+    0,
+    0.25,
+    0.5,
+    0.75,
+    1,
+    1.25,
+    1.5,
+    1.75,
+    2,
+)  # Figure 3's attacks, in units of the training's epsilon
+IDENTITY = [
+    "profile",
+    "setting",
+    "run",
+    "model",
+    "network",
+    "dataset",
+    "data",
+    "device",
+    "commit",
+    "seeds",
+    "seed",
+    "method",
+]
+MEASURES = [
+    "acc_pct",
+    "racc_pct",
+    "relative_clean_error_pct",
+    "relative_robust_error_pct",
+    "speedup_x",
+    "speedup_median_x",
+    "speedup_ceiling_x",
+    "time_s",
+    "seconds_select",
+]
+
+
+# ---- what is measured: Figures 4 and 5
+
+
+def relative_error(accuracy, full):
+    """(error - error of full training) / error of full training, in percent; error = 100 % -
+    accuracy.
+
+    `accuracy` and `full`: in percent. 0 is as good as full training, 100 makes twice its mistakes,
+    below 0 is better.
+    """
+    return 100 * (full - accuracy) / (100 - full)
+
+
+def by_seed(
+    figure: str, profile: str, seeds: Sequence[int], results: Path | None = None
+) -> pd.DataFrame:
+    """Figure 4's or 5's points: a row a run and seed, errors relative to the full training of the
+    same seed.
+    """
+    table = pd.concat(
+        [gather(figure, profile, [seed], results).assign(seed=seed) for seed in seeds]
+    )
+    table = table.assign(seeds=len(seeds)).reset_index(drop=True)
+    for kind, measure in (("clean", "acc"), ("robust", "racc")):
+        full = table[f"{measure}_pct"] - pd.to_numeric(table[f"{measure}_diff_pct"]).fillna(0)
+        table[f"relative_{kind}_error_pct"] = relative_error(table[f"{measure}_pct"], full)
+    settings = {name: config.resolve(name, profile).setting for name in table.run.unique()}
+    for varied in ("coreset_fraction", "warm_start"):
+        table[varied] = [getattr(settings[name], varied) for name in table.run]
+    extra = [name for name in ("series", "version") if name in table]
+    return table[[*IDENTITY, *extra, "coreset_fraction", "warm_start", *MEASURES]]
+
+
+def write_points(figure: str, table: pd.DataFrame, results: Path | None = None) -> Path:
+    """Write results/<profile>/<figure>.csv, atomically; gives its path."""
+    path = (results or files.RESULTS) / table.profile.iloc[0] / f"{figure}.csv"
+    files.write_atomically(path, table.to_csv(index=False).encode())
+    return path
+
+
+# ---- what is measured: Figure 3
+
+
+def attack_curves(
+    profile: str, seeds: Sequence[int], results: Path | None = None, progress: Callable = iter
+) -> pd.DataFrame:
+    """Figure 3's points, also written to results/<profile>/fig3.csv: a row a run, seed and norm of
+    the attack.
+
+    A curve that the file already holds for the same weights and evaluation is not attacked again.
+    """
+    path = (results or files.RESULTS) / profile / "fig3.csv"
+    known = (
+        pd.read_csv(path, dtype=tables.DIGESTS) if path.exists() else pd.DataFrame({"weights": []})
+    )
+    rows = [
+        row | {"seed": seed}
+        for seed in seeds
+        for row in gather("fig3", profile, [seed], results).to_dict("records")
+    ]
+    curves = []
+    for row in progress(rows):
+        run = config.resolve(row["run"], profile)
+        mark = weights_mark(run, row["seed"], results)
+        curve = known[known.weights == mark]
+        if len(curve) != len(NORMS):
+            about = {name: row[name] for name in (*IDENTITY, "curve")}
+            curve = attack_curve(run, row["seed"], results).assign(**about, weights=mark)
+        curves.append(curve.assign(seeds=len(seeds)))
+        table = pd.concat(curves, ignore_index=True)
+        write_points("fig3", table, results)
+    return table
+
+
+def weights_mark(run: Run, seed: int, results: Path | None = None) -> str:
+    """A digest of a finished run's parameters and weights."""
+    weights = (records.run_folder(run, seed, results) / "weights.safetensors").read_bytes()
+    return hashlib.sha256(records.fingerprint(run).encode() + weights).hexdigest()[:16]
+
+
+def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFrame:
+    """Robust accuracy of a finished run under PGD with the setting's steps and one restart, for
+    each of `NORMS`.
+
+    The step grows with the norm, so that every attack can cross its ball equally often.
+    """
+    model, dataset = runs.load_trained(run, seed, results=results)
+    setting, images, labels = run.setting, dataset.test.float_images(), dataset.test.labels
+    device = str(images.device)
+    fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])
+    ratio, rows = setting.evaluation_step / setting.evaluation_epsilon, []
+    for norm in NORMS:
+        epsilon, generator = norm * setting.epsilon, torch.Generator(device).manual_seed(seed)
+        attack = PGD(
+            "linf", epsilon, ratio * epsilon, setting.evaluation_steps, generator=generator
+        )
+        robust, _ = evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)
+        rows.append(
+            {"epsilon_255": round(255 * epsilon, 6), "racc_pct": 100 * robust}
+        )  # the same after a CSV
+    return pd.DataFrame(rows).assign(
+        training_epsilon_255=round(255 * setting.epsilon, 6),
+        steps=setting.evaluation_steps,
+        test_images=len(labels),
+    )

@@ -1,0 +1,102 @@
+"""What a trained network is worth: the evaluations of the paper's tables."""
+
+import torch
+
+from acslib import data, evaluation, models
+from acslib.attacks import autoattack, lpips, perceptual, unseen
+from acslib.attacks.pgd import PGD
+from acslib.paper import config, printed
+from acslib.paper.build import precision
+from acslib.paper.config import Run
+from acslib.passes import DTYPES
+
+
+def table_c1_attacks(
+    suite: dict[str, dict], distance, autoattack: tuple[str, ...], generator
+) -> dict[str, object]:
+    """The attacks of Table C1 as `config.table_c1` describes them; PPGD and LPA are bounded in
+    `distance` (LPIPS).
+    """
+    makers = {
+        "autoattack_l2": lambda bound: autoattack.AutoAttack(
+            "l2", bound, autoattack, generator=generator
+        ),
+        "autoattack_linf": lambda bound: autoattack.AutoAttack(
+            "linf", bound, autoattack, generator=generator
+        ),
+        "jpeg": lambda bound, iterations: unseen.JPEG(bound, iterations, generator=generator),
+        "stadv": lambda bound, iterations: unseen.StAdv(bound, iterations, generator=generator),
+        "recolor": lambda bound, iterations: unseen.ReColor(bound, iterations, generator=generator),
+        "ppgd": lambda bound, iterations: perceptual.PPGD(
+            bound, distance, iterations=iterations, generator=generator
+        ),
+        "lpa": lambda bound, iterations: perceptual.LPA(
+            bound, distance, iterations=iterations, generator=generator
+        ),
+    }
+    return {name: makers[name](**entry) for name, entry in suite.items()}
+
+
+def evaluate(run: Run, model, dataset: data.Dataset, seed: int, device: str) -> dict:
+    """Clean accuracy, and robust accuracy under the attacks that the paper evaluates the setting
+    with.
+    """
+    images, labels = dataset.test.float_images(), dataset.test.labels
+    clean, _ = evaluation.clean_accuracy(model, images, labels)
+    generator = torch.Generator(device).manual_seed(seed)
+    measure = evaluate_perceptual if run.setting.norm == "lpips" else evaluate_pgd
+    return {"acc": clean, "n": len(labels)} | measure(run, model, images, labels, generator)
+
+
+def evaluate_pgd(run: Run, model, images, labels, generator) -> dict:
+    """PGD with the paper's steps and restarts on every test image, AutoAttack on the first
+    `autoattack_n`.
+    """
+    setting = run.setting
+    attack = PGD(
+        setting.norm,
+        setting.evaluation_epsilon,
+        setting.evaluation_step,
+        setting.evaluation_steps,
+        restarts=setting.evaluation_restarts,
+        generator=generator,
+    )
+    fast = models.folded(model, DTYPES[precision(setting, str(images.device))])
+    measures = {"racc": evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)[0]}
+    n = min(setting.autoattack_n, len(labels))
+    if n:
+        auto = autoattack.AutoAttack(
+            setting.norm, setting.evaluation_epsilon, setting.autoattack, generator=generator
+        )
+        twin = models.folded(model)
+        measures["autoattack"], _ = evaluation.robust_accuracy(
+            model, images[:n], labels[:n], auto, attacked=twin
+        )
+        measures["autoattack_n"] = n
+    return measures
+
+
+def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
+    """Every attack of Table C1 on the first `threats_n` test images."""
+    setting, suite = run.setting, perceptual_suite(run, images.shape[-1])
+    n = min(setting.threats_n, len(labels))
+    distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device)
+    measures = {"threats_n": n}
+    twin = models.folded(model)
+    for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
+        measures[f"racc_{name}"], _ = evaluation.robust_accuracy(
+            model, images[:n], labels[:n], attack, attacked=twin
+        )
+    return measures
+
+
+def perceptual_suite(run: Run, side: int) -> dict[str, dict]:
+    """The attacks of Table C1 as the run has them on images of that side; `evaluation_epsilon` is
+    for LPIPS.
+    """
+    suite = config.table_c1(
+        config.setting_layer(run.setting_name)["dataset"], side, run.setting.threats_effort
+    )
+    for name in printed.SEEN:
+        suite[name]["bound"] = run.setting.evaluation_epsilon
+    return suite

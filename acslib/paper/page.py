@@ -1,0 +1,350 @@
+"""Everything of one profile on one page, in the paper's order, ours beside the paper's: HTML and
+PDF.
+
+    python -m acslib.paper.page --profile demo --seeds "0 1 2"
+
+writes results/<profile>/paper.html and paper.pdf from what there is, and names what is missing.
+`make paper` makes everything first. With --publish, copies what there is to
+results/published/<profile>/, which git keeps, with a page that GitHub shows.
+"""
+
+import argparse
+import base64
+import html
+import io
+import itertools
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.backends.backend_pdf import PdfPages
+from matplotlib.figure import Figure
+
+from acslib.paper import columns, config, files, records, rows, style, tables
+
+ORDER = (
+    "fig1",
+    "fig2",
+    "theorem1",
+    "table1",
+    "table2",
+    "table3",
+    "table4",
+    "fig3",
+    "table5",
+    "fig4",
+    "table6",
+    "fig5",
+    "tableD4",
+)
+KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
+WIDTH, HEIGHT, MARGIN = (
+    842,
+    595,
+    0.05,
+)  # of a PDF page, A4 landscape: points, and a fraction of the width
+TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
+CSS = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+.wide { overflow-x: auto; } img { max-width: 100%; margin-top: .5rem; }
+table { border-collapse: collapse; font-size: .78rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
+th { border-bottom: 1px solid #222; } th, td { padding: .15rem .55rem; text-align: right; }
+.word { text-align: left; } .paper { color: #767676; } .group td { border-top: 1px solid #ddd; }
+.missing { color: #a33; } .note { font-size: .85rem; margin: .3rem 0; }
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or figure of the paper: what there is of it, and in `missing` what is not."""
+
+    name: str
+    caption: str = ""
+    table: pd.DataFrame | None = None
+    picture: Path | None = None
+    notes: Sequence[str] = field(default=())
+    missing: str = ""
+
+    @property
+    def heading(self) -> str:
+        kind = next(kind for kind in KINDS if self.name.startswith(kind))
+        return f"{KINDS[kind]} {self.name.removeprefix(kind)}"
+
+
+def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Item:
+    picture = pictures / profile / f"{name}.png"
+    there = picture if picture.is_file() else None
+    command = f"make {name} PROFILE={profile}"
+    if not name.startswith("table"):
+        return Item(
+            name,
+            short(caption(name)),
+            None,
+            there,
+            missing="" if there else f"not made yet: {command}",
+        )
+    try:
+        gathered, missing = rows_of(name, profile, seeds, results)
+    except files.RecordError as error:
+        return Item(name, short(caption(name)), missing=str(error))
+    said = f"{missing} of its runs are not trained yet: {command}" if missing else ""
+    if gathered.empty:
+        return Item(name, short(caption(name)), missing=said)
+    shown = tables.shown(gathered)
+    return Item(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
+
+
+def rows_of(
+    name: str, profile: str, seeds: Sequence[int], results: Path
+) -> tuple[pd.DataFrame, int]:
+    """A table that is made, or the rows whose runs are trained; and how many runs are not."""
+    if (results / profile / f"{name}.csv").exists():
+        return tables.read_table(name, profile, results), 0
+    return (
+        rows.gather(name, profile, seeds, results, partial=True),
+        len(rows.missing(name, profile, seeds, results)),
+    )
+
+
+def caption(name: str) -> str:
+    return config.read_yaml(name)["title"] if (config.FOLDER / f"{name}.yaml").exists() else ""
+
+
+def short(caption: str) -> str:
+    """Without the "Table 1: " that the heading says."""
+    text = caption.partition(": ")[2]
+    return text[:1].upper() + text[1:]
+
+
+def introduction(profile: str) -> str:
+    commit = records.provenance("cpu")["commit"]
+    return (
+        f"Tables and figures in the paper's order. Profile {profile}: {config.profile(profile)['about']}. What the"
+        " paper prints, grey or named so, is for its own data, networks and hardware: compare what a coreset changes"
+        " there with what it changes here, rather than one number with the other. Differences to full training stand"
+        f" in brackets. {f'Gathered at commit {commit}.' if commit else ''}"
+    ).strip()
+
+
+# ---- HTML
+
+
+def html_page(items: Sequence[Item], profile: str) -> str:
+    sections = "\n".join(section(item) for item in items)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title><style>{CSS}</style>'
+        f"</head>\n<body><h1>{TITLE}</h1>\n<p>{html.escape(introduction(profile))}</p>\n{sections}\n</body></html>\n"
+    )
+
+
+def section(item: Item) -> str:
+    parts = [
+        f'<h2 id="{item.name}">{item.heading}</h2>',
+        f"<p>{html.escape(item.caption)}</p>" * bool(item.caption),
+    ]
+    if item.table is not None:
+        parts.append(f'<div class="wide">{html_table(item.table)}</div>')
+    parts += [f'<p class="note">{html.escape(note)}</p>' for note in item.notes]
+    if item.picture:
+        content = base64.b64encode(item.picture.read_bytes()).decode()
+        parts.append(f'<img alt="{item.heading}" src="data:image/png;base64,{content}">')
+    if item.missing:
+        parts.append(f'<p class="missing">{item.heading}: {html.escape(item.missing)}</p>')
+    return "\n".join(filter(None, parts))
+
+
+def html_table(table: pd.DataFrame) -> str:
+    def cells(tag: str, values, quoted: bool = False) -> str:
+        return "".join(
+            f'<{tag} class="{css_class(name, quoted)}">{html.escape(value)}</{tag}>'
+            for name, value in zip(table, values, strict=True)
+        )
+
+    body = [
+        f'<tr class="{"group" * starts}">{cells("td", row, is_papers(row))}</tr>'
+        for row, starts in grouped(table)
+    ]
+    return (
+        f"<table><thead><tr>{cells('th', table)}</tr></thead>\n<tbody>"
+        + "\n".join(body)
+        + "</tbody></table>"
+    )
+
+
+def css_class(column: str, quoted: bool) -> str:
+    """Words to the left; grey for what the paper prints, be it a column or a row."""
+    return " ".join(
+        ["word"] * (column in columns.WHO) + ["paper"] * (quoted or column.startswith("paper"))
+    )
+
+
+def is_papers(row: Sequence[str]) -> bool:
+    return columns.IN_THE_PAPER in row
+
+
+def grouped(table: pd.DataFrame) -> Iterator[tuple[Sequence[str], bool]]:
+    """Each row, and whether it starts another model, objective, data set or period."""
+    keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
+    before = None
+    for row, key in zip(table.values.tolist(), table[keys].values.tolist(), strict=True):
+        yield row, before is not None and key != before
+        before = key
+
+
+# ---- PDF
+
+
+def pdf_pages(items: Sequence[Item], profile: str) -> bytes:
+    """Landscape A4: a page with what this is and what is missing, then a page a table and a page a
+    picture.
+    """
+    buffer = io.BytesIO()
+    with PdfPages(buffer, metadata={"Title": TITLE, "CreationDate": None}) as pdf:
+        gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
+        first, _ = text_page(TITLE, [introduction(profile), "", *gone])
+        for figure in itertools.chain([first], *map(pages, items)):
+            pdf.savefig(figure)
+    return buffer.getvalue()
+
+
+def pages(item: Item) -> Iterator[Figure]:
+    """The table, and the picture below it if there is room, else on a page of its own."""
+    figure, below = text_page(item.heading, [item.caption, *item.notes])
+    if item.table is not None:
+        below = draw_table(figure, item.table, below)
+        if item.picture and below < 0.5:
+            yield figure
+            figure, below = text_page(item.heading, [])
+    if item.picture:
+        axis = figure.add_axes((0.05, 0.03, 0.9, below - 0.06))
+        axis.imshow(plt.imread(item.picture), interpolation="none")
+        axis.axis("off")
+    if item.table is not None or item.picture:
+        yield figure
+
+
+def text_page(heading: str, paragraphs: Sequence[str]) -> tuple[Figure, float]:
+    """A page with a heading and text, and the height at which the text ends, as a fraction of the
+    page's.
+    """
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="none")
+    figure.text(MARGIN, 0.93, heading, fontsize=15, weight="bold")
+    body = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, 165) or [""]]
+    figure.text(MARGIN, 0.905, "\n".join(body), fontsize=8.5, va="top", linespacing=1.4)
+    return figure, 0.905 - len(body) * 8.5 * 1.5 / HEIGHT
+
+
+def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
+    """Monospaced columns below `top`, in letters as large as the page has room for, the paper's
+    numbers in grey.
+
+    Gives the height at which the table ends.
+    """
+    widths = [max(map(len, [name, *table[name]])) + 2 for name in table]
+    room = (1 - 2 * MARGIN) * WIDTH / 0.602 / sum(widths)  # a letter is 0.602 of its size wide
+    size = min(9, room, (top - 0.08) * HEIGHT / 1.45 / (len(table) + 1))
+    step, letter = 1.45 * size / HEIGHT, 0.602 * size / WIDTH
+    ends = [MARGIN + letter * sum(widths[: i + 1]) for i in range(len(widths))]
+    body = [(list(table), False), *grouped(table)]
+    for place, (row, starts) in enumerate(body):
+        height = top - (place + 1) * step
+        if place == 1 or starts:
+            colour = "#222222" if place == 1 else "#cccccc"
+            figure.add_artist(
+                plt.Line2D(
+                    (MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6
+                )
+            )
+        for name, value, width, end in zip(table, row, widths, ends, strict=True):
+            word = name in columns.WHO
+            grey = name.startswith("paper") or is_papers(row)
+            figure.text(
+                end - width * letter if word else end - 2 * letter,
+                height,
+                value,
+                fontsize=size,
+                family="monospace",
+                ha="left" if word else "right",
+                color="#767676" if grey else "black",
+                parse_math=False,
+            )
+    return height
+
+
+# ---- Markdown
+
+
+def publish(
+    profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
+) -> Path:
+    """Copy tables and figures to results/published/<profile>/, and write its README.md; gives the
+    folder.
+    """
+    results, pictures = results or files.RESULTS, pictures or style.FOLDER
+    items, folder = (
+        [item(name, profile, seeds, results, pictures) for name in ORDER],
+        results / "published" / profile,
+    )
+    for made in items:
+        for home, kind in ((results, "csv"), (pictures, "png")):
+            file = home / profile / f"{made.name}.{kind}"
+            if file.exists():
+                files.write_atomically(folder / file.name, file.read_bytes())
+    made_by = f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says), `make publish` this page."
+    parts = [f"# Profile `{profile}`", introduction(profile), made_by]
+    for made in items:
+        parts += [f"## {made.heading}", made.caption]
+        parts += [markdown_table(made.table)] if made.table is not None else []
+        parts += list(made.notes)
+        parts += [f"![{made.heading}]({made.name}.png)"] if made.picture else []
+        parts += [f"*{made.missing}*"] if made.missing else []
+    files.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
+    return folder
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    rules = [":--" if name in columns.WHO else "--:" for name in table]
+    return "\n".join(
+        f"| {' | '.join(cells)} |" for cells in (list(table), rules, *table.values.tolist())
+    )
+
+
+def write(
+    profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
+):
+    """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
+    results, pictures = results or files.RESULTS, pictures or style.FOLDER
+    items = [item(name, profile, seeds, results, pictures) for name in ORDER]
+    made = {"html": html_page(items, profile).encode(), "pdf": pdf_pages(items, profile)}
+    for kind, content in made.items():
+        files.write_atomically(results / profile / f"paper.{kind}", content)
+    return tuple(results / profile / f"paper.{kind}" for kind in made)
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="acslib.paper.page", description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--seeds", default="0", help='like "0 1 2"')
+    parser.add_argument("--publish", action="store_true", help="copy to results/published instead")
+    arguments = parser.parse_args(argv)
+    try:
+        seeds = config.seeds(arguments.seeds)
+        made = (
+            (publish(arguments.profile, seeds),)
+            if arguments.publish
+            else write(arguments.profile, seeds)
+        )
+        print("\n".join(map(str, made)))
+    except (config.ParamsError, files.RecordError) as error:
+        print(f"acs: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""The paper's tables as printed (`results/paper/*.csv`), and where their numbers disagree with one
+another.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+FOLDER = Path(__file__).parents[2] / "results" / "paper"
+KEY = ["model", "objective", "dataset", "method"]
+VARIED = ("mode", "selection_freq_epochs")  # what Tables 5 and 6 vary
+SEEN, UNSEEN = ("ppgd", "lpa"), ("autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor")
+OBJECTIVES = {
+    "linf_pgd": "linf-PGD",
+    "l2_pgd": "l2-PGD",
+    "trades": "TRADES",
+    "fast_at": "FAT",
+    "fast_lpa": "Fast-LPA",
+}
+# what is printed beside a number, and the number that it belongs to
+DIFFERENCES = {
+    "acc_diff_printed_pct": "acc_pct",
+    "racc_diff_printed_pct": "racc_pct",
+    "time_diff_printed_min": "time_min",
+    "racc_unseen_diff_printed_pct": "racc_unseen_mean_pct",
+    "racc_seen_diff_printed_pct": "racc_seen_mean_pct",
+}
+DERIVED = {"speedup_printed_x": "speedup_x", "racc_unseen_mean_printed_pct": "racc_unseen_mean_pct"}
+# rows that must be those of another table
+TWINS = {
+    "table2": ("tableD4", None),
+    "table5": ("table1", "mode != 'half_half'"),
+    "table6": ("table3", "not selection_freq_epochs < 10"),
+}
+NAMES = {
+    "acc": "ACC",
+    "racc": "RACC",
+    "racc_unseen": "mean unseen RACC",
+    "racc_seen": "mean seen RACC",
+    "time": "T",
+    "speedup": "speed-up",
+}
+HALF_A_DIGIT = 0.0051  # of the second decimal, the last that is printed
+
+
+def paper_table(table: str) -> pd.DataFrame:
+    """The table as printed, with what its own numbers imply: speed-ups, and the means of Table D4's
+    attacks.
+
+    Table 2 also gets those means, as `..._mean_d4_pct`. Empty for what the paper prints no numbers
+    of.
+    """
+    path = FOLDER / f"{table}.csv"
+    if not path.exists():
+        return pd.DataFrame()
+    printed = pd.read_csv(path)
+    if "acc_clean_pct" in printed:
+        printed["acc_pct"] = printed.acc_clean_pct
+        for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
+            printed[f"racc_{kind}_mean_pct"] = printed[
+                [f"racc_{name}_pct" for name in attacks]
+            ].mean(axis=1)
+    if "time_min" in printed:
+        printed["speedup_x"] = of_full(printed)["time_min"] / printed.time_min
+    if table == "table2":
+        means = paper_table("tableD4")[[*KEY, "racc_seen_mean_pct", "racc_unseen_mean_pct"]]
+        means.columns = means.columns.str.replace("_mean_", "_mean_d4_")
+        printed = printed.merge(means, on=KEY)
+    return printed
+
+
+def of_full(printed: pd.DataFrame) -> pd.DataFrame:
+    """For each row, the row of the full training that it is compared with."""
+    full = printed[printed.method == "full"].set_index(KEY[:3])
+    return full.loc[pd.MultiIndex.from_frame(printed[KEY[:3]])].set_index(printed.index)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One printed number against what other printed numbers imply for it."""
+
+    where: str
+    measure: str
+    printed: float
+    implied: float
+    source: str
+
+    @property
+    def agrees(self) -> bool:
+        return abs(self.printed - self.implied) < HALF_A_DIGIT
+
+    def __str__(self) -> str:
+        return (
+            f"{self.where}: {self.measure} is printed as {self.printed:.2f},"
+            f" {self.source} {round(self.implied, 3):g}"
+        )
+
+
+def checks(table: str) -> Iterator[Check]:
+    """Every number of the table that other printed numbers determine: differences, ratios, means,
+    repeated rows.
+    """
+    printed = paper_table(table)
+    if printed.empty:
+        return
+    full = of_full(printed)
+    implied = {
+        name: (printed[of] - full[of], f"difference in {title(of)}", "its numbers give")
+        for name, of in DIFFERENCES.items()
+        if name in printed
+    }
+    implied |= {
+        name: (printed[of], title(of), "its numbers give")
+        for name, of in DERIVED.items()
+        if name in printed
+    }
+    for name, (values, measure, source) in implied.items():
+        yield from compared(printed, printed[name], values, measure, source)
+    if table in TWINS:
+        other, which = TWINS[table]
+        rows = printed.query(which) if which else printed
+        there = rows[KEY].merge(paper_table(other), on=KEY, how="left").set_index(rows.index)
+        for name in (
+            "acc_pct",
+            "racc_pct",
+            "racc_unseen_mean_pct",
+            "racc_seen_mean_pct",
+            "time_min",
+        ):
+            if name in rows and name in there:
+                yield from compared(
+                    rows, rows[name], there[name], title(name), f"Table {other[5:]} gives"
+                )
+
+
+def compared(rows, printed, implied, measure, source) -> Iterator[Check]:
+    for index in rows.index[printed.notna()]:
+        yield Check(described(rows.loc[index]), measure, printed[index], implied[index], source)
+
+
+def title(column: str) -> str:
+    return NAMES[column.rsplit("_", 1)[0].removesuffix("_mean")]
+
+
+def described(row: pd.Series) -> str:
+    """A row in words."""
+    varied = [{"only_core": "ONLY-Core", "half_half": "Half-Half"}.get(row.get("mode"))]
+    if pd.notna(row.get("selection_freq_epochs")):
+        varied.append(f"T = {row.selection_freq_epochs:g}")
+    return ", ".join(
+        filter(None, [row.model, OBJECTIVES[row.objective], row.dataset, *varied, row.method_label])
+    )
+
+
+def errata(table: str) -> list[str]:
+    """A sentence for each printed number that disagrees with the others."""
+    return [str(check) for check in checks(table) if not check.agrees]

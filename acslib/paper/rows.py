@@ -1,0 +1,312 @@
+"""From records of runs to the rows of the paper's tables, ours beside the paper's."""
+
+import statistics
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from acslib.paper import config, files, printed, records
+from acslib.paper.columns import DATASETS, LABELS, MODELS, PAPER_OBJECTIVES
+from acslib.paper.config import METHODS
+from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
+
+PAPER_METHODS = {"craig": "adv_craig", "gradmatch": "adv_gradmatch"}
+
+
+def groups(table: str, profile: str):
+    """Each (setting, method, varied, extra columns) of a table, in its order."""
+    for group in config.groups(table, profile):
+        for setting_name in group["settings"]:
+            for varied in group["vary"]:
+                for method in group["methods"]:
+                    yield setting_name, method, varied, group["columns"]
+
+
+# ---- from records to rows
+
+
+def gather(
+    table: str,
+    profile: str,
+    seeds,
+    results: Path | None = None,
+    partial: bool = False,
+    settings: Collection[str] | None = None,
+) -> pd.DataFrame:
+    """One row a run, means over `seeds`; the paper's printed values under `paper_...` (NaN where it
+    has none).
+
+    Differences and speed-up are to the full training of the same setting and number of epochs,
+    paired by seed. `speedup_ceiling_x` is what the schedule allows, 1/k up to rounding. Raises
+    RecordError for a missing record; with `partial` rows that need one are left out. `settings`:
+    only these.
+    """
+    seeds = list(seeds)
+    wanted = [group for group in groups(table, profile) if settings is None or group[0] in settings]
+    if partial:
+        wanted = [
+            group
+            for group in wanted
+            if all(trained(run, seeds, results) for run in needed(group, profile))
+        ]
+    rows = [row_of(*needed(group, profile), group[3], seeds, results) for group in wanted]
+    ours = pd.DataFrame([{"table": table} | row for row in rows])
+    return with_paper(ours, table) if rows else ours
+
+
+def needed(group, profile: str) -> tuple[config.Run, config.Run]:
+    """The run of a row, and the full training that it is compared with."""
+    setting_name, method, varied, _ = group
+    run, full = (config.run_name(setting_name, name, varied) for name in (method, "full"))
+    return config.resolve(run, profile), config.resolve(full, profile)
+
+
+def row_of(run: config.Run, reference: config.Run, columns: dict, seeds, results) -> dict:
+    ours, theirs = ([one(which, seed, results) for seed in seeds] for which in (run, reference))
+    same_data([*ours, *theirs])
+    made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
+    first, setting, method = ours[0], config.setting_layer(run.setting_name), run.method
+    mean, minutes = made.mean(), made["total"] / 60
+    row = {
+        "model": MODELS[setting["model"]],
+        "objective": PAPER_OBJECTIVES[run.setting_name.split("-")[1]],
+        "dataset": DATASETS[setting["dataset"]],
+        "method": PAPER_METHODS.get(method, method),
+        **columns,
+        "method_label": LABELS[method],
+        "setting": run.setting_name,
+        "run": run.name,
+        "profile": run.profile,
+        "data": first["data"],
+        "network": network(run.setting),
+        "seeds": len(seeds),
+        **compared("acc", made["acc"], full["acc"], method),
+        "time_min": minutes.mean(),
+        "time_diff_min": unless_full(method, (minutes - full["total"] / 60).mean()),
+        "time_s": mean["total"],
+        "time_std_s": made["total"].std(),
+        "speed_avg_min_per_epoch": minutes.mean() / len(run.plan),
+        "speedup_x": (full["total"] / made["total"]).mean(),
+        "speedup_ceiling_x": run.plan.ceiling,
+        "time_median_s": mean["median_total"],
+        "speedup_median_x": speedup_by_medians(made, full, len(run.plan)),
+        "epochs": len(run.plan),
+        "period": unless_full(method, run.setting.period),
+        "selections": run.plan.selections,
+        "seconds_select": mean["select"],
+        "seconds_attack": mean["attack"],
+        "seconds_update": mean["update"],
+        "gradient_error": mean.get("gradient_error"),
+        "random_gradient_error": mean.get("random_gradient_error"),
+        "test_images": first["metrics"]["n"],
+        **{name: together(ours, name) for name in ("device", "precision", "commit")},
+    }
+    if "racc" in made:
+        row |= compared("racc", made["racc"], full["racc"], method)
+        row |= {
+            "train_robust_pct": 100 * mean["train_robust"],
+            "overfitted_seeds": int(overfitted(made).sum()),
+        }
+    row |= {f"{name}_pct": 100 * mean[name] for name in made if name.startswith("racc_")}
+    for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
+        there = [f"racc_{name}" for name in attacks if f"racc_{name}" in made]
+        if there:
+            row |= compared(
+                f"racc_{kind}", made[there].mean(axis=1), full[there].mean(axis=1), method, "_mean"
+            )
+    counts = {
+        f"{name}_n": first["metrics"][f"{name}_n"]
+        for name in ("autoattack", "threats")
+        if f"{name}_n" in first["metrics"]
+    }
+    row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
+    if "autoattack" in made:
+        row |= compared("autoattack", made["autoattack"], full["autoattack"], method)
+    return row
+
+
+def same_data(several: list[dict]) -> None:
+    """Raise RecordError unless all records are of the same images: else their mean and difference
+    mean nothing.
+    """
+    for record in several[1:]:
+        if record["data"] != several[0]["data"]:
+            raise files.RecordError(
+                f"{record['run']}, seed {record['seed']}, is of {record['data']}, but {several[0]['run']}, seed"
+                f" {several[0]['seed']}, of {several[0]['data']}: move one away and train it on the other's data"
+            )
+
+
+def together(several: list[dict], name: str) -> str:
+    """What the provenance of several records says, each once."""
+    return ", ".join(
+        dict.fromkeys(str(record["provenance"].get(name, "not recorded")) for record in several)
+    )
+
+
+def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
+    """Percent: the mean over seeds, its standard deviation, and the mean difference to full
+    training.
+    """
+    return {
+        f"{name}{mean}_pct": 100 * made.mean(),
+        f"{name}_std_pct": 100 * made.std(),
+        f"{name}_diff_pct": unless_full(method, 100 * (made - full).mean()),
+    }
+
+
+def unless_full(method: str, value):
+    return None if method == "full" else value
+
+
+def overfitted(made: pd.DataFrame) -> pd.Series:
+    """Catastrophic overfitting, per seed: training's own attack fails where PGD succeeds.
+
+    Told by the robust accuracy on training batches in the last epoch: more than half the clean
+    accuracy (so training's own attack fails), of which PGD with 50 steps and 10 restarts leaves
+    less than a fifth on test images.
+    """
+    return (made["train_robust"] > made["acc"] / 2) & (made["racc"] < made["train_robust"] / 5)
+
+
+def one(run: config.Run, seed: int, results: Path | None) -> dict:
+    record = records.finished_record(run, seed, results)
+    if record is None:
+        raise files.RecordError(
+            f"{run.name}, seed {seed}, profile {run.profile} is not trained:"
+            f" make run RUN={run.name} SEED={seed} PROFILE={run.profile}"
+        )
+    return record
+
+
+def trained(run: config.Run, seeds, results: Path | None) -> bool:
+    return all(records.finished_record(run, seed, results) is not None for seed in seeds)
+
+
+def flat(record: dict) -> dict:
+    """The measures of a record, with the mean gradient error (relative, eq. 12) over its
+    selections.
+    """
+    numbers = {key: value for key, value in record["metrics"].items() if isinstance(value, float)}
+    numbers |= {key: record["seconds"][key] for key in ("select", "attack", "update", "total")}
+    numbers["full_epoch"] = median_epoch(record["history"], "full")
+    numbers["median_total"] = median_total(record["history"])
+    seen = [
+        row["train_robust_accuracy"] for row in record["history"] if "train_robust_accuracy" in row
+    ]
+    numbers["train_robust"] = seen[-1] if seen else float("nan")
+    selections = [
+        row["selection"]
+        for row in record["history"]
+        if (row["selection"] or {}).get("error") is not None
+    ]
+    if selections:
+        for name, key in (
+            ("gradient_error", "relative_error"),
+            ("random_gradient_error", "random_relative_error"),
+        ):
+            numbers[name] = sum(selection[key] for selection in selections) / len(selections)
+    return numbers
+
+
+def median_epoch(history: list[dict], phase: str) -> float:
+    """Seconds of a full or a coreset epoch without selecting; NaN where there is none."""
+    epochs = [
+        row["seconds_attack"] + row["seconds_update"] for row in history if row["phase"] == phase
+    ]
+    return statistics.median(epochs) if epochs else float("nan")
+
+
+def median_total(history: list[dict]) -> float:
+    """Seconds of a run in which every epoch and every selection cost the median of its kind.
+
+    The sum of all seconds is what the paper compares. This one stays the same when something else
+    slows a few epochs.
+    """
+    counts = {phase: sum(row["phase"] == phase for row in history) for phase in ("full", "coreset")}
+    seconds = sum(count * median_epoch(history, phase) for phase, count in counts.items() if count)
+    selections = [row["seconds_select"] for row in history if row["selection"]]
+    return seconds + len(selections) * statistics.median(selections or [0.0])
+
+
+def speedup_by_medians(made: pd.DataFrame, full: pd.DataFrame, epochs: int) -> float:
+    """How many times faster than full training, by `median_total`, mean over seeds (rows).
+
+    Full training is as many of the run's own warm-start epochs, so that both were timed in one run:
+    machines are faster at one hour than at another. A run without a warm start is compared with the
+    full training itself.
+    """
+    whole = (epochs * made["full_epoch"]).fillna(full["median_total"])
+    return (whole / made["median_total"]).mean()
+
+
+def network(setting) -> str:
+    """What was really trained, in words: the profile may have made it smaller."""
+    smaller = [
+        f"{part} {value}"
+        for part, value in (("width", setting.width), ("depths", setting.depths))
+        if value
+    ]
+    return MODELS[setting.model] + (f" ({', '.join(smaller)})" if smaller else "")
+
+
+def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
+    theirs = printed.paper_table(table)
+    if theirs.empty:
+        return ours
+    if "acc_clean_pct" in theirs:
+        ours = ours.assign(acc_clean_pct=ours.acc_pct)  # Table D4's name for it
+    extra = [name for name in VARIED if name in theirs and name in ours]
+    measures = [
+        name
+        for name in theirs
+        if name.startswith(("acc_", "racc_", "time_", "speed")) and "diff" not in name
+    ]
+    renamed = theirs[KEY + extra + measures].rename(
+        columns={name: f"paper_{name}" for name in measures}
+    )
+    return ours.merge(renamed, how="left", on=KEY + extra)
+
+
+def missing(
+    table: str, profile: str, seeds, results: Path | None = None
+) -> list[tuple[config.Run, int]]:
+    """The runs that `gather` still needs, full trainings first."""
+    wanted = {
+        (run.name, seed): run
+        for group in groups(table, profile)
+        for run in reversed(needed(group, profile))
+        for seed in seeds
+    }
+    order = sorted(wanted, key=lambda key: METHODS.index(wanted[key].method))
+    return [
+        (wanted[key], key[1])
+        for key in order
+        if records.finished_record(wanted[key], key[1], results) is None
+    ]
+
+
+def against_adaptive(
+    gathered: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
+) -> pd.DataFrame:
+    """Points by which each method's `measure` lies above adaptive random's, which costs as many
+    adversarial images.
+
+    `chance`: the standard error of such a difference from drawing `n` test images (a column) alone,
+    for each seed anew; a difference of less than two of it says nothing. Upper bound: both networks
+    see the same images.
+    """
+    key = ["setting", *[name for name in VARIED if name in gathered]]
+    base = (
+        gathered[gathered.method == "adaptive_random"]
+        .set_index(key)[measure]
+        .rename("adaptive random")
+    )
+    rows = gathered[~gathered.method.isin(("full", "adaptive_random"))].join(base, on=key)
+    share = (rows[measure] + rows["adaptive random"]) / 200
+    rows["difference"] = rows[measure] - rows["adaptive random"]
+    rows["chance"] = 100 * (2 * share * (1 - share) / (rows[n] * rows.seeds)) ** 0.5
+    return rows[[*key, "method", measure, "adaptive random", "difference", "chance"]].reset_index(
+        drop=True
+    )

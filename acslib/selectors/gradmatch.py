@@ -1,0 +1,415 @@
+"""Adv. GradMatch: orthogonal matching pursuit on last-layer gradients (Algorithm 3)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numba import njit
+from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg.blas import dgemm
+from torch import Tensor
+
+from acslib.gradients import GRAM_ELEMENTS, LastLayerGradients, as_gradients, check_gram
+from acslib.selectors.coreset import (
+    Coreset,
+    Gradients,
+    _check_budget,
+    _check_finite,
+    _check_not_negative,
+    _coreset,
+    _to_numpy,
+)
+
+KEPT_ROWS = 2  # Gram rows that the pursuit keeps at hand, in budgets
+
+
+def gradmatch(
+    gradients: Gradients,
+    budget: int,
+    *,
+    target: Tensor | None = None,
+    ridge: float = 0.0,
+    tolerance: float = 1e-6,
+    nonnegative: bool = True,
+) -> Coreset:
+    """Weights on at most `budget` samples whose gradients add up to everyone's (Algorithm 3, eq.
+    12).
+
+    Orthogonal matching pursuit picks, at each step, the sample best aligned with what is still
+    missing, then refits all weights. `nonnegative` keeps them >= 0: samples that would turn
+    negative leave again, and the weights are the exact non-negative least squares on the samples
+    chosen. The search ends at the budget, at a relative error (`Coreset.trace`) <= tolerance
+    (Algorithm 3's epsilon over |target|), or where no sample lowers the error by more than the
+    rounding of inner products.
+
+    target: (d,), by default the sum of all gradients. ridge: lambda >= 0, in the units of a squared
+    gradient; the objective is |missing|^2 + lambda |weights|^2. Raises ValueError for a budget
+    outside 0..n, non-finite gradients or a target of another length.
+    """
+    gradients = as_gradients(gradients).to(torch.float64)
+    budget = _check_budget(budget, len(gradients))
+    ridge, tolerance = (
+        _check_not_negative("ridge", ridge),
+        _check_not_negative("tolerance", tolerance),
+    )
+    diagonal = _check_finite(gradients)
+    target = gradients.total() if target is None else target
+    correlations = _to_numpy(gradients.correlations(target))
+    norm2 = float(target.double().square().sum())
+    if not math.isfinite(norm2):
+        raise ValueError(f"the target's squared norm is {norm2}; give a finite target")
+    options = {"ridge": ridge, "tolerance": tolerance, "nonnegative": nonnegative}
+    found = MatchingPursuit(
+        _gram_of(gradients, budget), correlations, diagonal, norm2, budget, **options
+    ).run()
+    return _coreset(found.atoms, found.weights, found.reason, np.array(found.trace))
+
+
+def gram_rows_held(n: int, budget: int) -> int:
+    """How many of n Gram rows `gradmatch` keeps at hand: all of them where that is cheaper and they
+    fit.
+
+    Its solver holds two more for each sample chosen.
+    """
+    return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
+
+
+def _gram_of(gradients: LastLayerGradients, budget: int) -> np.ndarray | _GramOnDemand:
+    """The whole matrix, unless so few rows are wanted that fetching them is cheaper."""
+    held = gram_rows_held(len(gradients), budget)
+    check_gram(held, len(gradients))
+    return _to_numpy(gradients.gram()) if held == len(gradients) else _GramOnDemand(gradients, held)
+
+
+class _GramOnDemand:
+    """A Gram matrix that computes what is indexed: rows (b,), or a block by `np.ix_` of the same
+    rows and columns.
+
+    Picks foreseen wrongly are often foreseen again, so rows are kept, until they are more than
+    `held`.
+    """
+
+    def __init__(self, gradients: LastLayerGradients, held: int):
+        self.gradients, self.held, self.fetched = gradients, held, {}
+
+    def __getitem__(self, wanted) -> np.ndarray:
+        if isinstance(wanted, tuple):
+            return _to_numpy(
+                self.gradients[torch.from_numpy(wanted[1][0]).to(self.gradients.device)].gram()
+            )
+        if len(self.fetched) > self.held:
+            self.fetched.clear()
+        missing = [sample for sample in wanted.tolist() if sample not in self.fetched]
+        if missing:
+            found = self.gradients.gram_rows(torch.tensor(missing, device=self.gradients.device))
+            self.fetched.update(zip(missing, _to_numpy(found), strict=True))
+        return np.stack([self.fetched[sample] for sample in wanted.tolist()])
+
+
+# candidates closer than this, relative to the largest first score, tie: the lower index wins
+TIE = 1e-12
+DUPLICATE = 1e-13  # squared distances below this share of |g_i|^2 + |g_j|^2 are rounding
+# an atom with less than this share of its squared norm outside the span of the others depends on
+# them
+RANK = 1e-12
+AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
+# candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
+# more
+BREADTH = 4
+ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
+# an atom with less than this share of its squared norm outside the span is made orthogonal twice
+CANCELLED = 1e-4
+# updates leave this much, of the largest correlation, on the support; with more, it is factorised
+# anew
+DRIFT = 1e-12
+
+
+@njit(cache=True)
+def pursuit_steps(gram, residual, pick, budget, ridge, nonnegative):
+    """The first steps of orthogonal matching pursuit among few atoms, from `pick` on; weights may
+    turn negative.
+
+    gram: (n, n) inner products and residual: (n,) correlations, both of what is outside the present
+    support; they change in place. Up to `budget` indices.
+    """
+    steps, taken = np.empty(budget, np.int64), np.zeros(len(residual), np.bool_)
+    for count in range(budget):
+        steps[count], taken[pick] = pick, True
+        pivot = gram[pick, pick] + ridge
+        if pivot <= 0:
+            return steps[: count + 1]
+        row = gram[pick] / np.sqrt(pivot)
+        step = residual[pick] / np.sqrt(pivot)
+        best = 0.0
+        for i in range(len(residual)):
+            residual[i] -= step * row[i]
+            for j in range(len(residual)):
+                gram[i, j] -= row[i] * row[j]
+            score = residual[i] if nonnegative else abs(residual[i])
+            if score > best and not taken[i]:
+                best, pick = score, i
+        if best == 0.0:
+            return steps[: count + 1]
+    return steps
+
+
+class MatchingPursuit:
+    """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), with non-negative weights on
+    request.
+
+    Minimises `|target - sum_j w_j g_j|^2 + ridge |w|^2` over the weights of the chosen atoms after
+    every pick. With the sign constraint this is the active-set method of Lawson and Hanson stopped
+    at `budget` atoms: atoms whose weight would turn negative leave, and the search goes on.
+
+    The next picks are foreseen by taking the same steps among the best candidates alone. Their Gram
+    rows are fetched and made orthogonal to the support together, by matrix products, so that each
+    pick only meets the last few ones; a pick that was not foreseen starts this anew. The picks are
+    those of the textbook algorithm. Where samples are nearly dependent, updates alone would lose
+    the way: see `_orthogonalised` and `_settle`.
+
+    gram: (n, n) float64 `<g_i, g_j>`, as an array or as what is indexed like one by rows (b,) and
+    by `np.ix_` of the same rows and columns. correlations: (n,) `<g_i, target>`. diagonal: (n,)
+    `|g_i|^2`. norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered,
+    `weights`, `trace` (the relative error, square root of the objective over |target|, after each
+    pick) and `reason`.
+    """
+
+    def __init__(
+        self,
+        gram,
+        correlations,
+        diagonal,
+        norm2,
+        budget,
+        *,
+        ridge=0.0,
+        tolerance=0.0,
+        nonnegative=True,
+    ):
+        n = len(correlations)
+        self.gram, self.correlations, self.diagonal, self.norm2 = (
+            gram,
+            correlations,
+            diagonal,
+            norm2,
+        )
+        self.budget, self.ridge, self.tolerance, self.nonnegative = (
+            budget,
+            ridge,
+            tolerance,
+            nonnegative,
+        )
+        self.largest = np.abs(correlations).max(initial=0.0)
+        self.slack = TIE * self.largest
+        self.floor = (
+            10 * TIE * np.sqrt(norm2 * diagonal)
+        )  # an atom less aligned than this with what is left is spent
+        self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
+        self.residual, self.error2, self.trace = correlations.copy(), norm2, []
+        # the support, in no particular order: atoms, when they entered, weights, Gram rows, `root`,
+        # for which root.T @ root = inverse of the support's Gram matrix, and `orthogonal` = root @
+        # Gram rows
+        self.size, self.clock = 0, 0
+        self.support, self.entered, self.w = (
+            np.empty(budget, np.int64),
+            np.empty(budget, np.int64),
+            np.zeros(budget),
+        )
+        self.kept, self.root, self.orthogonal = (
+            np.empty((budget, n)),
+            np.zeros((budget, budget)),
+            np.empty((budget, n)),
+        )
+        # the atoms foreseen and their places, when that was, their Gram rows as fetched and made
+        # orthogonal to the support, of size `start` then, and what of the support makes up the
+        # difference
+        self.foreseen, self.foreseen_at, self.start = {}, -AHEAD, 0
+        self.fetched, self.deflated, self.solved = (
+            np.empty((0, n)),
+            np.empty((0, n)),
+            np.empty((0, 0)),
+        )
+
+    def run(self) -> MatchingPursuit:
+        while (reason := self._stop()) is None:
+            if self.pick not in self.foreseen:
+                self._foresee()
+            self._add(self.pick)
+        self.reason = reason
+        t = self.size
+        w, support, root = self.w[:t], self.support[:t], self.root[:t, :t]
+        for _ in range(
+            2
+        ):  # the weights have been through many updates; refinement makes them exact
+            missing = self.correlations[support] - self.kept[:t, support] @ w - self.ridge * w
+            w += root.T @ (root @ missing)
+        order = np.argsort(self.entered[:t])
+        self.atoms, self.weights = support[order], w[order]
+        if self.nonnegative:
+            np.maximum(self.weights, 0.0, out=self.weights)
+        return self
+
+    def _stop(self) -> str | None:
+        """The reason to stop, or None after setting the next `pick`."""
+        if self.size == self.budget:
+            return "budget"
+        if self.error2 <= self.tolerance**2 * self.norm2:
+            return "tolerance"
+        scores = self._scores()
+        best = scores.max()
+        if best == -np.inf:
+            return "optimum"
+        self.pick = int(np.argmax(scores >= best - self.slack))
+        return None
+
+    def _scores(self) -> np.ndarray:
+        scores = self.residual if self.nonnegative else np.abs(self.residual)
+        return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
+
+    def _foresee(self) -> None:
+        """The next picks as the best candidates alone give them, with Gram rows orthogonal to the
+        support.
+        """
+        self._settle()
+        t, scores = self.size, self._scores()
+        ahead = min(AHEAD, 2 * (self.clock - self.foreseen_at) + 4, self.budget - t)
+        width = min(BREADTH * ahead, len(scores))
+        best = np.argpartition(scores, -width)[-width:]
+        best = np.union1d(best[scores[best] > -np.inf], self.pick)
+        overlap = self.orthogonal[:t, best]
+        gram, first = (
+            self.gram[np.ix_(best, best)] - overlap.T @ overlap,
+            np.searchsorted(best, self.pick),
+        )
+        steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
+        atoms = best[steps]
+        self.foreseen, self.start = (
+            {atom: position for position, atom in enumerate(atoms.tolist())},
+            t,
+        )
+        self.foreseen_at = self.clock
+        self.fetched, overlap = self.gram[atoms], overlap[:, steps].T
+        self.deflated, self.solved = self.fetched.copy(), overlap @ self.root[:t, :t]
+        _subtract_product(self.deflated, overlap, self.orthogonal[:t])
+
+    def _add(self, atom: int) -> None:
+        """One pick: a step of the progressive Cholesky factorisation, then new weights for all
+        atoms.
+        """
+        t, position = self.size, self.foreseen[atom]
+        earlier = self.orthogonal[self.start : t]
+        overlap = earlier[:, atom]
+        row = self.deflated[position] - overlap @ earlier
+        solved = overlap @ self.root[self.start : t, :t]
+        solved[: self.start] += self.solved[position]
+        coefficients = np.append(-solved, 1.0)
+        self.kept[t], self.support[t] = self.fetched[position], atom
+        if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
+            coefficients, row = self._orthogonalised(coefficients)
+        pivot = row[atom] + self.ridge
+        gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
+        if gain <= ROUNDING * self.norm2:
+            self.blocked[atom] = True
+            return
+        scale = np.sqrt(pivot)
+        direction = self.root[t, : t + 1]
+        direction[:] = coefficients / scale
+        orthogonal = self.orthogonal[t]
+        orthogonal[:] = row / scale
+        self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
+        self.size, self.clock = t + 1, self.clock + 1
+        step = self.residual[atom] / scale
+        trial = self.w[: t + 1] + step * direction
+        if self.nonnegative and trial.min() <= 0:
+            self._drop(trial, atom)
+        else:
+            self.w[: t + 1] = trial
+            self.residual -= step * orthogonal
+            self.error2 -= gain
+        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+
+    def _orthogonalised(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Gram-Schmidt once more, from the Gram rows themselves: a candidate's coefficients, and
+        its row.
+        """
+        t, support = self.size, self.support[: self.size]
+        root, kept = self.root[:t, :t], self.kept[: t + 1]
+        left = (coefficients @ kept)[support] + self.ridge * coefficients[:t]
+        coefficients[:t] -= (root @ left) @ root
+        return coefficients, coefficients @ kept
+
+    def _settle(self) -> None:
+        """The residual from the weights themselves; a new factorisation where updates have lost the
+        optimum.
+        """
+        t, support = self.size, self.support[: self.size]
+        kept, w = self.kept[:t], self.w[:t]
+        self.residual = self.correlations - w @ kept
+        missing = self.residual[support] - self.ridge * w
+        if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
+            gram = kept[:, support] + self.ridge * np.eye(t)
+            self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
+            self.orthogonal[:t] = self.root[:t, :t] @ kept
+            w += self.root[:t, :t].T @ (self.root[:t, :t] @ missing)
+            if self.nonnegative:
+                np.maximum(w, 0.0, out=w)
+            self.residual = self.correlations - w @ kept
+
+    def _drop(self, trial: np.ndarray, atom: int) -> None:
+        """Walk from the feasible weights towards the trial ones; atoms that reach zero on the way
+        leave.
+        """
+        feasible = self.w[: self.size].copy()
+        while trial.min() <= 0:
+            share = np.where(
+                trial <= 0, feasible / np.where(trial <= 0, feasible - trial, 1.0), np.inf
+            )
+            leaving = int(share.argmin())
+            feasible += share[leaving] * (trial - feasible)
+            column = self.root[: self.size, : self.size].T @ self.root[: self.size, leaving]
+            trial -= column * (trial[leaving] / column[leaving])
+            feasible, trial = _without(feasible, leaving), _without(trial, leaving)
+            self._remove(leaving)
+        t = self.size
+        self.w[:t], self.foreseen = trial, {}
+        self._settle()
+        before, self.error2 = (
+            self.error2,
+            self.norm2 - self.w[:t] @ self.correlations[self.support[:t]],
+        )
+        if self.error2 < before - ROUNDING * self.norm2:
+            self.blocked[:] = False
+        else:
+            self.blocked[atom] = True  # else two atoms could push each other out for ever
+
+    def _remove(self, position: int) -> None:
+        """Reflect `root` so that one row alone involves the leaving atom, and leave that row and
+        atom out.
+        """
+        last = self.size - 1
+        root, orthogonal = self.root[: self.size, : self.size], self.orthogonal[: self.size]
+        normal = root[:, position].copy()
+        normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
+        double = normal[:, None] * (2 / (normal @ normal))
+        root -= double * (normal @ root)
+        _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
+        root[:, position] = root[:, last]
+        root[last], root[:, last] = 0.0, 0.0
+        self.chosen[self.support[position]] = False
+        for values in (self.support, self.entered, self.kept):
+            values[position] = values[last]
+        self.size = last
+
+
+def _subtract_product(values: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+    """`values -= left @ right` in place; `values` must be a float64 array in C order."""
+    if left.size:
+        dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
+
+
+def _without(values: np.ndarray, position: int) -> np.ndarray:
+    """One entry fewer: the last takes its place."""
+    values[position] = values[-1]
+    return values[:-1]
