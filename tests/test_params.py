@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import shutil
 from pathlib import Path
 
 import pytest
@@ -262,23 +263,20 @@ def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
         ),
     ],
 )
-def test_a_profile_with_mistyped_items(items, sentence, monkeypatch):
-    monkeypatch.setattr(config, "profile", lambda name: {"items": config.yaml.safe_load(items)})
-    with pytest.raises(ParamsError, match=sentence):
-        config.groups("table3", "mine")
+def test_a_profile_with_mistyped_items(items, sentence, tmp_path, monkeypatch):
+    with a_profile(f"items: {items}", tmp_path, monkeypatch):
+        with pytest.raises(ParamsError, match=sentence):
+            config.groups("table3", "mine")
 
 
 @contextlib.contextmanager
 def a_profile(text, tmp_path, monkeypatch):
-    """A profile called `mine`, beside the real settings."""
-    (tmp_path / "profiles").mkdir(exist_ok=True)
+    """A profile called `mine`, beside the real files."""
+    shutil.copytree(ROOT / "params", tmp_path, dirs_exist_ok=True)
     (tmp_path / "profiles" / "mine.yaml").write_text(f"about: mine\n{text}\n")
-    (tmp_path / "settings.yaml").write_text((ROOT / "params" / "settings.yaml").read_text())
     with monkeypatch.context() as patch:
         patch.setattr(config, "FOLDER", tmp_path)
-        config.read_yaml.cache_clear()
         yield
-    config.read_yaml.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -304,7 +302,7 @@ def a_profile(text, tmp_path, monkeypatch):
             "settings: 'resnet18-linf-cifar01' is not known: did you mean",
         ),
         ("extends: mine", "profile mine extends itself"),
-        ("extends: mien", "no profile 'mien': did you mean 'mine'"),
+        ("extends: mimi", "no profile 'mimi': did you mean 'mini'"),
     ],
 )
 def test_a_profile_with_a_mistake(text, sentence, tmp_path, monkeypatch):
@@ -334,12 +332,10 @@ def test_seeds(given, message):
 
 def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
     monkeypatch.setattr(config, "FOLDER", tmp_path / "nowhere")
-    config.read_yaml.cache_clear()
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
     ):
         config.tables()
-    config.read_yaml.cache_clear()
 
 
 def test_unknown_table():

@@ -16,18 +16,11 @@ from pathlib import Path
 
 import torch
 
-from acslib.paper.config import EVALUATION_ONLY, Run
+from acslib.paper.config import Run
 from acslib.paper.files import RESULTS, RecordError
+from acslib.paper.settings import is_neutral, owner
 
 FORMAT = 1
-# parameters added since; at these values runs are what they were before
-SINCE_FORMAT_1 = {
-    "only_correct": False,
-    "lr_warmup": 0,
-    "gradient_clip": None,
-    "classes": None,
-    "sample": False,
-}
 
 
 def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
@@ -43,14 +36,14 @@ def training_fingerprint(run: Run) -> str:
     """The same without what only the evaluation looks at, so that a mistake there costs no
     training.
     """
-    return _digest(run, lambda key: key not in EVALUATION_ONLY)
+    return _digest(run, lambda key: owner(key) != "evaluation")
 
 
 def _digest(run: Run, counts: Callable[[str], bool]) -> str:
     setting = {
         key: value
         for key, value in run.setting.model_dump(mode="json").items()
-        if counts(key) and (key not in SINCE_FORMAT_1 or value != SINCE_FORMAT_1[key])
+        if counts(key) and not is_neutral(key, value)
     }
     text = json.dumps([run.method, setting], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
