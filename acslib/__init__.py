@@ -6,4 +6,4 @@ Algorithm 1; `perceptual` and `threats` Tables 2, C1 and D4; `theory` Theorem 1.
 Tables C2 and C3, `runs` makes one run from its name, `tables` and `figures` what the paper prints.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -4,6 +4,7 @@ python -m acslib.paper train RUN --profile demo --seeds "0 1 2"
 python -m acslib.paper list TABLE --profile demo
 python -m acslib.paper rules --profile demo --seeds "0 1 2"
 python -m acslib.paper show TABLE --profile demo
+python -m acslib.paper page --profile demo --seeds "0 1 2"
 """
 
 import argparse
@@ -11,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from acslib.paper import config, files, records, tables
+from acslib.paper import config, files, rules, tables
 from acslib.paper.log import epoch_line
 from acslib.paper.runs import execute
 
@@ -49,25 +50,11 @@ def list_command(arguments) -> None:
 
 
 def rules_command(arguments) -> None:
-    """Which records each table needs, for Make to include: RECORDS_<table> := ...
-
-    A record that other parameters made depends on `always`, so that Make asks for it again and the
-    user is told, until the right one is there.
-    """
-    stale = {}
-    for table in config.tables():
-        paths = []
-        for name in config.table_runs(table, arguments.profile):
-            run = config.resolve(name, arguments.profile)
-            for seed in arguments.seeds:
-                paths.append(records.run_folder(run, seed, shown_results()) / "record.json")
-                try:
-                    records.finished_record(run, seed, shown_results())
-                except files.RecordError:
-                    stale[paths[-1]] = records.fingerprint(run)
-        print(f"RECORDS_{table} := {' '.join(map(str, paths))}")
-    for path, wanted in stale.items():
-        print(f"{path}: $(if $(shell grep -s {wanted} {path}),,always)")
+    """What Make includes: printed, or written to a file all at once."""
+    if arguments.output:
+        rules.write(arguments.output, arguments.profile, arguments.seeds)
+    else:
+        print(rules.rules(arguments.profile, arguments.seeds), end="")
 
 
 def shown_results() -> Path:
@@ -98,11 +85,22 @@ def show_command(arguments) -> None:
         print(f"{picture} (and .png)")
 
 
+def page_command(arguments) -> None:
+    """Every table and figure on one page, for oneself or for `results/published`."""
+    from acslib.paper import page  # draws
+
+    if arguments.publish:
+        print(page.publish(arguments.profile, arguments.seeds))
+    else:
+        print("\n".join(map(str, page.write(arguments.profile, arguments.seeds))))
+
+
 COMMANDS = {
     "train": train_command,
     "list": list_command,
     "rules": rules_command,
     "show": show_command,
+    "page": page_command,
 }
 
 
@@ -114,8 +112,10 @@ def main(argv=None) -> int:
     parser.add_argument("name", nargs="?", help="a run, or a table for list")
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--seeds", default="0", help='like "0 1 2"')
+    parser.add_argument("--output", type=Path, help="a file to write rules to")
+    parser.add_argument("--publish", action="store_true", help="page: into results/published")
     arguments = parser.parse_args(argv)
-    if arguments.name is None and arguments.command != "rules":
+    if arguments.name is None and arguments.command not in ("rules", "page"):
         parser.error(f"{arguments.command} needs a name")
     try:
         arguments.seeds = config.seeds(arguments.seeds)
