@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from acslib.paper import columns, config, files, page, printed, records, rows, tables
+from acslib.paper.methods import METHODS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
-CODE = {method: number for number, method in enumerate(config.METHODS)}
+CODE = {method: number for number, method in enumerate(METHODS)}
 
 
 def record(run, seed):

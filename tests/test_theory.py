@@ -328,8 +328,6 @@ def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypa
     (tmp_path / "profiles" / "new.yaml").write_text("about: new\n")
     with monkeypatch.context() as patch:
         patch.setattr(config, "FOLDER", tmp_path)
-        config.read_yaml.cache_clear()
         assert theory.settings("mine") == theory.settings("smoke")
         with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
             theory.settings("new")
-    config.read_yaml.cache_clear()

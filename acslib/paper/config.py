@@ -340,7 +340,9 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
     content = checked("params/attacks.yaml", params.Attacks, read_yaml("attacks"))
     refuse_unknown("Table C1", [dataset], params.Attacks.model_fields)
     printed: params.Suite = getattr(content, dataset)
-    suite = {name: attack.model_dump(exclude_none=True) for name, attack in printed.attacks.items()}
+    suite: dict[str, dict] = {
+        name: attack.model_dump(exclude_none=True) for name, attack in printed.attacks.items()
+    }
     for name, entry in suite.items():
         if name.endswith("_l2"):
             entry["bound"] *= side / printed.side

@@ -1,8 +1,8 @@
 """The methods that the paper and we compare: what they select, and how they look in tables.
 
 The one list of methods: whatever is drawn, listed, built or ordered by method reads `METHODS`.
-Colours are Okabe and Ito's palette, safe for colour-blind eyes. Each method has a marker as well, so
-that print in grey works too.
+Colours are Okabe and Ito's palette, safe for colour-blind eyes. Each method has a marker as well,
+so that print in grey works too.
 """
 
 from collections.abc import Callable

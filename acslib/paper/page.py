@@ -124,7 +124,7 @@ def short(caption: str) -> str:
 def introduction(profile: str) -> str:
     commit = records.provenance("cpu")["commit"]
     return (
-        f"Tables and figures in the paper's order. Profile {profile}: {config.profile(profile)['about']}. What the"
+        f"Tables and figures in the paper's order. Profile {profile}: {config.profile(profile).about}. What the"
         " paper prints, grey or named so, is for its own data, networks and hardware: compare what a coreset changes"
         " there with what it changes here, rather than one number with the other. Differences to full training stand"
         f" in brackets. {f'Gathered at commit {commit}.' if commit else ''}"

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -42,8 +42,8 @@ class Settings(Model):
 class ItemLimits(Model):
     """What a profile runs of a table or figure."""
 
-    settings: Names | None = Field(None, description="Only these settings; by default all.")
-    vary: Values = Field(Layer(), description="What is changed in all of its runs.")
+    settings: Names | None = Field(default=None, description="Only these settings; by default all.")
+    vary: Values = Field(default=Layer(), description="What is changed in all of its runs.")
 
     @model_validator(mode="before")
     @classmethod
@@ -58,16 +58,18 @@ class Profile(Model):
     them, then by setting. Whoever extends a profile wins over all of it.
     """
 
-    about: Name = Field("", description="One sentence for tables and notebooks.")
-    extends: Name | None = Field(None, description="The profile that this one changes.")
-    common: Values = Field(Layer(), description="For every setting.")
-    by_dataset: dict[Name, Values] = Field({}, description="By the setting's own data set.")
-    by_model: dict[Name, Values] = Field({}, description="By the setting's own network.")
-    by_objective: dict[Name, Values] = Field({}, description="By the setting's own objective.")
-    by_norm: dict[Name, Values] = Field({}, description="By the setting's own norm.")
-    settings: dict[Name, Values] = Field({}, description="By the setting's name.")
+    about: Name = Field(default="", description="One sentence for tables and notebooks.")
+    extends: Name | None = Field(default=None, description="The profile that this one changes.")
+    common: Values = Field(default=Layer(), description="For every setting.")
+    by_dataset: dict[Name, Values] = Field(default={}, description="By the setting's own data set.")
+    by_model: dict[Name, Values] = Field(default={}, description="By the setting's own network.")
+    by_objective: dict[Name, Values] = Field(
+        default={}, description="By the setting's own objective."
+    )
+    by_norm: dict[Name, Values] = Field(default={}, description="By the setting's own norm.")
+    settings: dict[Name, Values] = Field(default={}, description="By the setting's name.")
     items: dict[Name, Annotated[ItemLimits, BeforeValidator(_nothing_is_empty)]] = Field(
-        {}, description="What is run of a table or figure."
+        default={}, description="What is run of a table or figure."
     )
 
     @model_validator(mode="before")
@@ -110,8 +112,12 @@ class Group(Model):
 
     settings: Names = Field(min_length=1, description="The settings' names.")
     methods: Names = Field(min_length=1, description="The methods' names.")
-    vary: tuple[Values, ...] = Field((Layer(),), min_length=1, description="Changes, one a run.")
-    columns: dict[Name, str | int | float] = Field({}, description="Columns of the CSV's rows.")
+    vary: tuple[Values, ...] = Field(
+        default=(Layer(),), min_length=1, description="Changes, one a run."
+    )
+    columns: dict[Name, str | int | float] = Field(
+        default={}, description="Columns of the CSV's rows."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -142,7 +148,7 @@ class Attack(Model):
     """One attack of Table C1."""
 
     bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
-    iterations: Count | None = Field(None, description="Steps; null for AutoAttack.")
+    iterations: Count | None = Field(default=None, description="Steps; null for AutoAttack.")
 
 
 class Suite(Model):
@@ -271,7 +277,7 @@ def nearest(name: object, known: Iterable[str]) -> str:
     return f": did you mean {close[0]!r}?" if close else f": choose one of {', '.join(known)}"
 
 
-def refuse_unknown(where: str, given: Iterable[object], known: Iterable[str]) -> None:
+def refuse_unknown(where: str, given: Iterable[object], known: Collection[str]) -> None:
     for name in given:
         if name not in known:
             raise ParamsError(f"{where}: {shown(name)} is not known{nearest(name, known)}")

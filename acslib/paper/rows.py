@@ -8,7 +8,7 @@ import pandas as pd
 
 from acslib.paper import config, files, printed, records
 from acslib.paper.columns import DATASETS, LABELS, MODELS, PAPER_OBJECTIVES
-from acslib.paper.config import METHODS
+from acslib.paper.methods import METHODS
 from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
 
 PAPER_METHODS = {"craig": "adv_craig", "gradmatch": "adv_gradmatch"}
@@ -279,7 +279,7 @@ def missing(
         for run in reversed(needed(group, profile))
         for seed in seeds
     }
-    order = sorted(wanted, key=lambda key: METHODS.index(wanted[key].method))
+    order = sorted(wanted, key=lambda key: list(METHODS).index(wanted[key].method))
     return [
         (wanted[key], key[1])
         for key in order

@@ -157,6 +157,10 @@ class Setting(BaseModel):
     trades_form: Literal["ce", "kl"] = parameter(
         "TRADES' second term: ce is eq. (4), kl the divergence of TRADES' own code."
     )
+    trades_start: Literal["uniform", "normal"] = parameter(
+        "Where TRADES' attack begins: uniform in the ball, or TRADES' own code's 0.001 N(0, 1).",
+        neutral="uniform",
+    )
     attack_mode: Literal["train", "eval"] = parameter(
         "BatchNorm's mode while the attack runs in training."
     )
@@ -288,6 +292,11 @@ class Setting(BaseModel):
         if self.only_correct and self.objective != "fast_lpa":
             raise ValueError(
                 f"only_correct is true with objective {self.objective}: it is for fast_lpa"
+            )
+        if self.trades_start != "uniform" and self.objective != "trades":
+            raise ValueError(
+                f"trades_start is {self.trades_start} with objective {self.objective}: it is for"
+                " trades"
             )
         return self
 
