@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from acslib.paper import files
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
-from acslib.paper.params import explain, shown
+from acslib.paper.params import shown
 from acslib.paper.settings import is_neutral, owner
 
 FORMAT = 1
@@ -154,11 +154,18 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         Record.model_validate(record)
     except ValidationError as error:
-        said = [explain("", Record, mistake).lstrip(" ,:") for mistake in error.errors()[:3]]
+        said = [_damage(mistake) for mistake in error.errors()[:3]]
         raise RecordError(
             f"{path} is damaged ({'; '.join(said)}): delete it and run again"
         ) from None
     return record
+
+
+def _damage(mistake: Any) -> str:
+    place = ".".join(map(str, mistake["loc"]))
+    if mistake["type"] == "missing":
+        return f"no {place}"
+    return f"{place} is {shown(mistake['input'])}: {mistake['msg'].removeprefix('Input ')}"
 
 
 def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:

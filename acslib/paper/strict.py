@@ -88,6 +88,7 @@ def load(text: str) -> Any:
     try:
         return yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        said = " ".join(str(error).split()).replace(' in "<unicode string>",', ",")
+        raise ValueError(said) from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
