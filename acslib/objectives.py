@@ -97,14 +97,14 @@ class AdversarialTraining(Vanilla):
 class Trades(Objective):
     """Clean cross-entropy plus `beta` = 1/lambda times how far the attack moves the prediction.
 
-    `form` "ce" is eq. (4), the cross-entropy between the two predictions; "kl" is the divergence
-    that TRADES' own code uses. The attack is the same; the two differ by the clean prediction's
-    entropy.
+    `form` "kl", the default, is the divergence that TRADES' own code uses; "ce" is eq. (4) as
+    printed, the cross-entropy between the two predictions. The attack is the same. The two differ
+    by the clean prediction's entropy, which "ce" makes small: it ends in a constant prediction.
     """
 
     attack: protocols.Attack
     beta: float = 6.0
-    form: Literal["ce", "kl"] = "ce"
+    form: Literal["ce", "kl"] = "kl"
 
     def __post_init__(self) -> None:
         if self.form not in ("ce", "kl"):
