@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from acslib import selectors
+from acslib import parallel, selectors
 from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.passes import attacker
@@ -20,7 +20,7 @@ from acslib.selectors.coreset import Coreset
 if TYPE_CHECKING:
     from acslib.protocols import Objective
     from acslib.schedule import Epoch
-    from acslib.training import Training
+    from acslib.training import Batch, Training
 
 PARTS = ("select", "attack", "update")
 Item = TypeVar("Item")
@@ -67,14 +67,14 @@ class EpochLog:
     ) -> None:
         self.selection = selection_row(gradients, coreset, seed)
 
-    def batch(self, loss: float, logits: Tensor | None, labels: Tensor) -> None:
+    def batch(self, loss: float, logits: Tensor | None, batch: Batch) -> None:
         """`logits` are those of the batch's adversarial images, None where nobody knows them."""
-        self.loss += loss * len(labels)
-        self.samples += len(labels)
+        self.loss += loss * batch.sizes[0]
+        self.samples += batch.sizes[0]
         if logits is None or self.right is None:
             self.right = None
         else:
-            self.right += int((logits.argmax(1) == labels).sum())
+            self.right += int((logits.argmax(1) == batch.labels).sum())
 
     def monitored(self, model: nn.Module, data: Dataset, training: Training) -> None:
         self.scores = monitor(model, data, training.objective, training.precision, training.monitor)
@@ -84,7 +84,8 @@ class EpochLog:
         if self.samples:
             row["loss"] = self.loss / self.samples
             if self.right is not None:
-                row["train_robust_accuracy"] = self.right / self.samples
+                right = parallel.summed(self.right, self.device)
+                row["train_robust_accuracy"] = right / self.samples
             row |= {"samples": self.samples} | self.scores
         return row | {f"seconds_{part}": seconds for part, seconds in self.seconds.items()}
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
-from acslib import measuring, protocols
+from acslib import measuring, parallel, protocols
 from acslib.checks import check_training
 from acslib.data.sets import Dataset, augment
 from acslib.draws import seeded
@@ -27,6 +27,7 @@ from acslib.schedule import Phase, Plan
 from acslib.selectors.coreset import Coreset
 
 SEEDS_APART = 100_003  # an epoch's draws come from seed * SEEDS_APART + epoch
+PROCESSES_APART = 1 << 40  # what is added for each further process, once the order is drawn
 
 
 class Diverged(ValueError):
@@ -132,7 +133,8 @@ def fit(
                         adversarial = adversarial_examples(model, batch, training)  # line 16
                     with log.time("update"):
                         loss, logits = sgd_step(state, data, batch, adversarial, training)  # 17
-                    log.batch(loss, logits, batch.labels)
+                    log.batch(loss, logits, batch)
+                parallel.average_statistics(model)
                 check_weights(state)
                 log.monitored(model, data, training)
         state.history.append(log.row())
@@ -160,10 +162,10 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 
 @contextlib.contextmanager
 def drawing(training: Training, epoch: int) -> Iterator[None]:
-    """Within it every generator draws what (seed, epoch) gives."""
+    """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
     seed = training.seed * SEEDS_APART + epoch
     training.generator.manual_seed(seed)
-    with seeded(seed, training.generator.device):
+    with seeded(seed + parallel.rank() * PROCESSES_APART, training.generator.device):
         yield
 
 
@@ -193,13 +195,13 @@ def adversarial_gradients(
         return Samples(len(labels), labels, epoch)
     objective = training.selection_objective or training.objective
     pieces = []
+    mine = parallel.share(torch.arange(len(labels), device=labels.device))
     with attacker(model, "eval", training.precision) as attacked:
-        for batch in torch.split(
-            torch.arange(len(labels), device=labels.device), training.batch_size
-        ):
+        for batch in torch.split(mine, training.batch_size):
             images = data.train.float_images(batch)
             pieces.append(gradients_of(objective, attacked, images, labels[batch]))
-    return replace(LastLayerGradients.concatenated(pieces), labels=labels, epoch=epoch)
+    gradients = parallel.gathered(LastLayerGradients.concatenated(pieces))
+    return replace(gradients, labels=labels, epoch=epoch)
 
 
 def greedy_solver(
@@ -210,7 +212,9 @@ def greedy_solver(
     if isinstance(gradients, LastLayerGradients):
         if not gradients.squared_norms().isfinite().all():
             raise diverged("the gradients to select by are no longer finite", state)
-    coreset = training.selector(gradients, budget)
+    coreset = training.selector(gradients, budget) if parallel.rank() == 0 else None
+    coreset = parallel.from_first(coreset)
+    assert coreset is not None
     if not float(coreset.weights.sum()) > 0:
         raise ValueError(
             f"the selector gave no sample a positive weight ({coreset.reason}): raise"
@@ -227,29 +231,41 @@ class Batch:
     """Augmented images (b, channels, height, width), labels (b,), weights (b,), of mean about 1.
 
     `outside` holds indices of samples outside the coreset, trained on as clean images in Table 5.
+    `sizes` counts the samples inside and outside over all processes, of which this has a share.
     """
 
     images: Tensor
     labels: Tensor
     weights: Tensor
     outside: Tensor
+    sizes: tuple[int, int]
 
 
 def batches(state: State, data: Dataset, training: Training, phase: Phase) -> Iterator[Batch]:
     """Line 15: augmented batches of the coreset."""
     if state.coreset is None:
         raise ValueError(f"epoch {state.epoch} trains on a coreset, and the state has none")
-    device = data.train.images.device
-    for indices, weights, outside in shuffled_batches(
-        state.coreset, len(data.train), training, phase, device
-    ):
+    device, n = data.train.images.device, len(data.train)
+    drawn = shuffled_batches(state.coreset, n, training, phase, device)
+    if parallel.rank():  # the order is everyone's, starts and augmentations are each process's own
+        training.generator.manual_seed(
+            training.generator.initial_seed() + parallel.rank() * PROCESSES_APART
+        )
+    for batch in drawn:
+        indices, weights, outside = map(parallel.share, batch)
+        if not len(indices):
+            raise ValueError(
+                f"a batch of {len(batch[0])} cannot be shared by {parallel.processes()} processes:"
+                " take fewer, or a larger batch_size"
+            )
         images = augmented(data, indices, training.generator)
-        yield Batch(images, data.train.labels[indices], weights, outside)
+        sizes = len(batch[0]), len(batch[2])
+        yield Batch(images, data.train.labels[indices], weights, outside, sizes)
 
 
 def shuffled_batches(
     coreset: Coreset, n: int, training: Training, phase: Phase, device: torch.device
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Indices, weights and indices of clean images, shuffled, in batches of nearly equal size.
 
     Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without
@@ -266,7 +282,7 @@ def shuffled_batches(
         rest = left_out.nonzero().squeeze(1)
         rest = rest[shuffled(len(rest), training.generator, device)]
         outside = list(rest.tensor_split(count))
-    yield from zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True)
+    return list(zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True))
 
 
 def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -305,10 +321,13 @@ def sgd_step(
         with autocast(batch.images, training.precision):
             losses = training.objective.loss(model, batch.images, batch.labels, adversarial)
             protocols.check_loss(losses, len(batch.labels))
-            loss = (batch.weights * losses.float()).mean()
+            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+            loss = (batch.weights * losses).sum() / batch.sizes[0]
             if len(clean):
-                loss = (loss + cross_entropy(model(clean_images), clean)) / 2
+                others = cross_entropy(model(clean_images), clean, reduction="sum")
+                loss = (loss + others / batch.sizes[1]) / 2
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.sum_gradients(model.parameters())
         if training.gradient_clip is not None:
             clip_grad_value_(model.parameters(), training.gradient_clip)
         return loss.detach()
@@ -318,7 +337,7 @@ def sgd_step(
     if training.before_step is not None:
         training.before_step(model, compute_gradients)
     state.optimiser.step()
-    value = loss.item()
+    value = parallel.summed(loss.item(), batch.images.device)
     if not math.isfinite(value):
         raise diverged(f"the loss became {value} in epoch {state.epoch}", state)
     return value, logits[0] if logits else None
