@@ -29,13 +29,14 @@ Item = TypeVar("Item")
 class EpochLog:
     """One epoch's row of the history: seconds, loss, accuracies, what was selected.
 
-    Seconds are charged to select, attack and update. It waits for the device, so that each part is
-    charged what it used.
+    Seconds are charged to select, attack and update. On a CPU they are those that the processor
+    spent on this process, which other work on the machine does not lengthen; `seconds_wall` are the
+    clock's. On a GPU they are the clock's, and it waits for the device before it reads it.
     """
 
     def __init__(self, epoch: Epoch, rate: float, device: torch.device):
         self.device = device
-        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.seconds = dict.fromkeys((*PARTS, "wall"), 0.0)
         self.loss, self.samples = 0.0, 0
         self.right: int | None = 0
         self.selection: dict[str, Any] | None = None
@@ -44,9 +45,11 @@ class EpochLog:
 
     @contextlib.contextmanager
     def time(self, part: str) -> Iterator[None]:
-        started = self._now()
+        started, wall = self._now()
         yield
-        self.seconds[part] += self._now() - started
+        ended, later = self._now()
+        self.seconds[part] += ended - started
+        self.seconds["wall"] += later - wall
 
     def each(self, part: str, items: Iterator[Item]) -> Iterator[Item]:
         """The items, each charged to `part` with the time that it takes to come."""
@@ -57,10 +60,12 @@ class EpochLog:
                 return
             yield item
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
+    def _now(self) -> tuple[float, float]:
+        """Seconds that count, and the clock's."""
+        if self.device.type != "cpu":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+            return time.perf_counter(), time.perf_counter()
+        return time.process_time(), time.perf_counter()
 
     def selected(
         self, gradients: LastLayerGradients | Samples, coreset: Coreset, seed: int

@@ -1,5 +1,6 @@
 import dataclasses
 import random
+import time
 
 import numpy as np
 import pytest
@@ -225,6 +226,19 @@ def test_every_epoch_logs_what_it_did_and_what_it_cost(few):
     assert all(logged <= row.keys() for row in rows)
     of_training = {"loss", "train_robust_accuracy", "train_clean_accuracy", "train_clean_loss"}
     assert all(of_training <= row.keys() for row in rows if row["phase"] != "skip")
+
+
+def test_seconds_are_the_processes_own(few):
+    """Waiting is not work: a selector that sleeps is charged nothing, one that computes is."""
+
+    def asleep(gradients, budget):
+        time.sleep(0.3)
+        return selectors.random(len(gradients), budget, torch.Generator())
+
+    made = plan(1, 0.5, 0, 1)
+    row = fit(state_of(small_model()), few, how(plan=made, selector=asleep)).history[0]
+    assert row["seconds_select"] < 0.25
+    assert row["seconds_wall"] > 0.3
 
 
 def test_monitored_losses_are_those_of_the_network_that_was_trained():
