@@ -20,8 +20,9 @@ from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import Setting
 from acslib.passes import fastest_precision
-from acslib.selectors import Selector
 from acslib.training import State, Training
+
+Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
 
 
 def default_device() -> str:

@@ -88,7 +88,7 @@ def _folder() -> tuple:
     return FOLDER, *((path, *_stamp(path)) for path in files)
 
 
-def _checked_settings() -> params.Settings:
+def checked_settings() -> params.Settings:
     return _settings_of(_folder())
 
 
@@ -135,7 +135,7 @@ def _one_profile(name: str) -> Profile:
         raise ParamsError(f"there is no profile {name!r}{nearest(name, _profiles())}")
     where = f"profile {name}"
     content = checked(where, Profile, read_yaml(f"profiles/{name}"))
-    refuse_unknown(f"{where}, settings", content.settings, _checked_settings().settings)
+    refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
     refuse_unknown(f"{where}, items", content.items, tables())
     for item_name, limits in content.items.items():
         known = [name for group in item(item_name).runs for name in group.settings]
@@ -148,7 +148,7 @@ def _one_profile(name: str) -> Profile:
 
 def setting_layer(name: str) -> dict[str, Any]:
     """A setting as params/settings.yaml has it."""
-    content = _checked_settings()
+    content = checked_settings()
     if name not in content.settings:
         raise ParamsError(f"there is no setting {name!r}{nearest(name, content.settings)}")
     return given(content.defaults) | given(content.settings[name])
@@ -291,7 +291,7 @@ def _item_of(name: str, folder: tuple) -> params.Item:
     where = f"params/{name}.yaml"
     found = checked(where, params.Item, read_yaml(name))
     for group in found.runs:
-        refuse_unknown(f"{where}: settings", group.settings, _checked_settings().settings)
+        refuse_unknown(f"{where}: settings", group.settings, checked_settings().settings)
     return found
 
 

@@ -94,6 +94,8 @@ def record_of(
     history, plan = experiment.state.history, run.plan
     parts = ("select", "attack", "update")
     seconds = {part: sum(row[f"seconds_{part}"] for row in history) for part in parts}
+    # the clock's; rows that version 0.1.0 made before it was interrupted have none
+    wall = sum(row.get("seconds_wall", 0.0) for row in history)
     return {
         "format": records.FORMAT,
         "run": run.name,
@@ -106,7 +108,8 @@ def record_of(
         "data": experiment.data.source,
         "plan": {"cost": plan.cost, "ceiling": plan.ceiling, "selections": plan.selections},
         "metrics": metrics,
-        "seconds": seconds | {"total": sum(seconds.values()), "evaluate": seconds_evaluate},
+        "seconds": seconds
+        | {"total": sum(seconds.values()), "wall": wall, "evaluate": seconds_evaluate},
         "history": history,
         "provenance": provenance | {"precision": experiment.training.precision},
     }
