@@ -24,10 +24,11 @@ class RecordError(ValueError):
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is safely on
-    disk.
+    disk. What killed writers left beside it goes.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        clear_leftovers(path.parent)
         with temporary(path) as beside, beside.open("xb") as file:
             file.write(content)
             file.flush()

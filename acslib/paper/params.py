@@ -271,10 +271,12 @@ def shown(value: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def nearest(name: object, known: Iterable[str]) -> str:
+def nearest(name: object, known: Collection[str]) -> str:
     """A hint for a mistyped name."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else f": choose one of {', '.join(known)}"
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f": choose one of {', '.join(known)}" if known else ": there is none"
 
 
 def refuse_unknown(where: str, given: Iterable[object], known: Collection[str]) -> None:
