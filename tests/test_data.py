@@ -1,15 +1,21 @@
 """Data sets: what they hold, how they are limited and augmented, and one's own as arrays."""
 
+import dataclasses
 import hashlib
+import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from acslib import data
-from acslib.data import DataError
+from acslib.data import DataError, augmentation
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -160,3 +166,411 @@ def test_images_must_be_bytes():
         data.DataError, match=r"images are torch.float32 of shape \(2, 1, 4, 4\): give bytes"
     ):
         data.ImageSet(torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))
+
+
+# ---- labels and names
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(
+        [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, "numpy", "big-endian"]
+    ),
+    labels=st.lists(st.integers(0, 9), min_size=1, max_size=20),
+)
+def test_labels_of_every_integer_type_are_int64(kind, labels):
+    if isinstance(kind, torch.dtype):
+        numbers = torch.tensor(labels, dtype=kind)
+    else:
+        numbers = np.array(labels, np.uint16 if kind == "numpy" else ">i4")
+    split = data.ImageSet(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), numbers)
+    assert split.labels.dtype == torch.int64
+    assert split.labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(40, 1, dtype=torch.long), r"shape \(40, 1\): give \(n,\), e.g. labels.squee"),
+        (torch.zeros(40, 10, dtype=torch.long), r"shape \(40, 10\).*argmax\(1\)"),
+        (torch.tensor(3), r"shape \(\): give \(n,\)"),
+        (torch.zeros(30, dtype=torch.long), "40 images, but 30 labels"),
+        (torch.zeros(41, dtype=torch.long), "40 images, but 41 labels"),
+        (torch.zeros(40), r"labels are torch.float32: give integers"),
+        (torch.zeros(40, dtype=torch.bool), r"labels are torch.bool"),
+        (np.array(["cat"] * 40), "no array of numbers"),
+        ([[1], [2, 3]], "no array of numbers"),
+    ],
+)
+def test_labels_that_fit_no_images_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        data.ImageSet(torch.zeros(40, 1, 2, 2, dtype=torch.uint8), labels)
+
+
+def split_of(n=3, side=2):
+    return data.ImageSet(torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.zeros(n).long())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("a", "a")}, "class_names has 'a' twice"),
+        ({"class_names": "ab"}, "class_names is 'ab': give a list"),
+        ({"class_names": (0, 1)}, "give a list of names"),
+        ({"padding": -1}, "padding is -1"),
+        ({"padding": 1.5}, "padding is 1.5"),
+        ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),
+        ({"test": split_of(side=3)}, "for training are 1x2x2, others 1x3x3"),
+    ],
+)
+def test_a_dataset_that_contradicts_itself_is_refused(changes, message):
+    fields = {
+        **{"name": "mine", "train": split_of(), "validation": None, "test": split_of()},
+        **{"class_names": ("a", "b"), "flip": False, "padding": 0, "source": "mine"},
+    }
+    assert data.Dataset(**fields).class_names == ("a", "b")
+    with pytest.raises(DataError, match=message):
+        data.Dataset(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "imagenet12", "classes": ["a", "a"]}, "classes has 'a' twice"),
+        ({"name": "imagenet12", "classes": "n01"}, "classes is 'n01': give a list"),
+        ({"name": "digits", "train_limit": True}, "train_limit is True"),
+        ({"name": "digits", "validation_fraction": "0.1"}, "validation_fraction is '0.1'"),
+        ({"name": "digits", "seed": -1}, "seed is -1: give a whole number from 0"),
+        ({"name": "digits", "seed": 2**63}, "seed is 9223372036854775808"),
+        ({"name": "digits", "seed": 1.5}, "seed is 1.5"),
+        ({"name": "cifar10", "augmentation": "resized_crop"}, "images too small for it"),
+        ({"name": "imagenet12", "augmentation": "cut"}, "choose crop or resized_crop"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_read(arguments, message):
+    with pytest.raises(DataError, match=message):
+        data.load(**arguments)
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r'pip install "adversarial-coresets\[digits\]"'):
+        data.load("digits")
+
+
+def test_only_the_digits_need_scikit_learn():
+    check = "import acslib.data, sys; sys.exit('sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
+
+
+# ---- augmentation of a data set
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(0, False), (1, False), (0, True), (3, True)])
+def test_augmented_images_are_those_that_training_has_always_drawn(padding, flip, digits):
+    mine = dataclasses.replace(digits, padding=padding, flip=flip)
+    rows = torch.arange(40).flip(0)
+    ours = mine.augmented(rows, torch.Generator().manual_seed(3))
+    images = mine.train.images[rows]
+    drawn = data.augment(images, torch.Generator().manual_seed(3), padding=padding, flip=flip)
+    assert torch.equal(ours, drawn.float().div_(255))
+
+
+def naive_resized_crop(images, generator, flip):
+    """One image, one try, one interpolation at a time."""
+    n, _, height, width = images.shape
+    area, ratio, down, across = torch.rand(4, 10, n, generator=generator, dtype=torch.float64)
+    results = []
+    for k, image in enumerate(images):
+        for t in range(10):
+            size = height * width * (0.08 + 0.92 * float(area[t, k]))
+            shape = math.exp(math.log(3 / 4) + float(ratio[t, k]) * math.log(16 / 9))
+            rows, columns = round(math.sqrt(size / shape)), round(math.sqrt(size * shape))
+            if 0 < rows <= height and 0 < columns <= width:
+                top = int(float(down[t, k]) * (height - rows + 1))
+                left = int(float(across[t, k]) * (width - columns + 1))
+                break
+        else:
+            rows = min(height, round(width / (3 / 4)))
+            columns = min(width, round(height * (4 / 3)))
+            top, left = (height - rows) // 2, (width - columns) // 2
+        part = image[None, :, top : top + rows, left : left + columns].float()
+        results.append(F.interpolate(part, (height, width), mode="bilinear")[0])
+    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else [False] * n
+    return torch.stack([x.flip(-1) if m else x for x, m in zip(results, mirrored, strict=True)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_resized_crops_are_those_of_a_plain_loop(shape, flip, seed):
+    start = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=start)
+    ours = data.resized_crop(images, torch.Generator().manual_seed(seed), flip=flip)
+    naive = naive_resized_crop(images, torch.Generator().manual_seed(seed), flip)
+    assert ours.dtype == torch.float32
+    assert torch.allclose(ours, naive, atol=2e-3)  # of 255
+
+
+def test_resized_crops_take_the_share_and_the_ratio_that_they_say():
+    generator = torch.Generator().manual_seed(0)
+    top, left, rows, columns = augmentation._boxes(20_000, 200, 200, generator)
+    share, ratio = (rows * columns) / 200**2, (columns / rows).log()
+    assert 0.079 < share.min() < 0.09
+    assert 0.9 < share.max() <= 1
+    assert abs(ratio.mean()) < 0.01
+    assert math.log(0.74) < ratio.min() < math.log(0.76)
+    assert (top + rows).max() <= 200
+    assert (left + columns).max() <= 200
+
+
+def test_a_data_set_may_be_augmented_by_resized_crops(digits):
+    mine = dataclasses.replace(digits, augmentation="resized_crop", flip=True)
+    rows = torch.arange(500)
+    first, again, other = (
+        mine.augmented(rows, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == digits.train.images[:500].shape
+    assert (first.min() >= 0) & (first.max() <= 1)
+
+
+def test_an_augmentation_of_ones_own_comes_after_crop_and_flip(digits):
+    def darker(images, generator):
+        parts = 2 + torch.randint(2, (len(images), 1, 1, 1), generator=generator)
+        return images // parts.byte()
+
+    mine = dataclasses.replace(digits, padding=1, flip=True, augmentation=darker)
+    rows, generator = torch.arange(30), torch.Generator().manual_seed(4)
+    images = data.augment(mine.train.images[rows], generator, padding=1, flip=True)
+    expected = darker(images, generator).float() / 255
+    assert torch.equal(mine.augmented(rows, torch.Generator().manual_seed(4)), expected)
+    floats = dataclasses.replace(digits, padding=0, augmentation=lambda images, _: images / 510)
+    assert torch.equal(floats.augmented(rows, generator), digits.train.images[rows] / 510)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (lambda images, _: images[:-1], "the augmentation gave .* same shape"),
+        (lambda images, _: None, "the augmentation gave NoneType"),
+        (lambda images, _: images.float(), r"have the value .*, outside of \[0, 1\]"),
+        (lambda images, _: images.float() * math.nan, "have the value nan"),
+        (lambda images, _: images.long(), "gave torch.int64"),
+    ],
+)
+def test_what_an_augmentation_gives_is_checked(augmentation, message, digits):
+    mine = dataclasses.replace(digits, augmentation=augmentation)
+    with pytest.raises(DataError, match=message):
+        mine.augmented(torch.arange(30), torch.Generator())
+
+
+# ---- one's own, as arrays
+
+
+def arrays(n=24, channels=3, height=6, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n, channels, height, width)
+    return rng.integers(0, 256, shape, np.uint8), np.arange(n) % 4
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(4, 8),
+    last=st.booleans(),
+    kind=st.sampled_from(["uint8", "float16", "float32", "float64", ">f4"]),
+    tensors=st.booleans(),
+    reversed_=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_arrays_of_every_layout_give_the_same_images(
+    channels, height, last, kind, tensors, reversed_, seed
+):
+    pixels, labels = arrays(8, channels, height, 7, seed)
+    images = pixels if kind == "uint8" else (pixels / 255).astype(kind)
+    images = images.transpose(0, 2, 3, 1) if last else images
+    expected, labels = (pixels[::-1], labels[::-1]) if reversed_ else (pixels, labels)
+    numbers = labels.tolist()
+    images = images[::-1] if reversed_ else images
+    if tensors and kind != ">f4":
+        images, labels = (torch.from_numpy(np.array(x)) for x in (images, labels))
+    mine = data.from_arrays(images, labels, images, labels)
+    assert np.array_equal(mine.train.images.numpy(), expected)
+    assert mine.test.labels.tolist() == numbers
+    assert mine.class_names == ("0", "1", "2", "3")
+    assert mine.source == f"arrays, {height}x7, 8/8"
+    assert (mine.flip, mine.padding, mine.validation) == (False, 0, None)
+
+
+@settings(max_examples=50)
+@given(value=st.floats(0, 1, width=32))
+def test_floats_are_rounded_to_the_nearest_of_256_levels(value):
+    images = np.full((1, 1, 4, 4), value, np.float32)
+    mine = data.from_arrays(images, [0], images, [0])
+    assert (mine.train.images == round(float(np.float32(value) * np.float32(255)))).all()
+
+
+def test_options_of_arrays_are_those_of_load():
+    pixels, labels = arrays(80)
+    mine = data.from_arrays(
+        *(pixels, labels, pixels[:20], labels[:20]),
+        class_names=["a", "b", "c", "d"],
+        name="mine",
+        flip=True,
+        padding=2,
+        validation_fraction=0.1,
+        train_limit=40,
+        test_limit=8,
+        seed=3,
+    )
+    assert (len(mine.train), len(mine.validation), len(mine.test)) == (40, 8, 8)
+    assert mine.train.labels.bincount().tolist() == [10] * 4
+    assert (mine.flip, mine.padding, mine.class_names) == (True, 2, ("a", "b", "c", "d"))
+    assert mine.source == "mine, 6x5, 40/8"
+
+
+def test_arrays_are_copied():
+    pixels, labels = arrays()
+    for give in (np.array, torch.from_numpy):
+        images, numbers = give(pixels), give(labels)
+        mine = data.from_arrays(images, numbers, images, numbers)
+        images[:], numbers[:] = 0, 0
+        assert np.array_equal(mine.train.images.numpy(), arrays()[0])
+        assert mine.train.labels.tolist() == arrays()[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((4, 3, 8, 3), np.uint8), r"both the second and the last axis.*channel_axis=1"),
+        (np.zeros((4, 8, 8, 4), np.uint8), r"neither the second nor the last axis.*channel_axis"),
+        (np.zeros((4, 8, 8), np.uint8), r"shape \(4, 8, 8\).*images\[:, None\] for grey"),
+        (np.zeros((4, 8), np.uint8), r"shape \(4, 8\): give \(n, channels"),
+        (np.zeros((4, 1, 8, 8), np.int64), r"images are torch.int64: give uint8"),
+        (np.zeros((4, 1, 8, 8), bool), r"images are torch.bool"),
+        (np.zeros((4, 1, 8, 8), object), "no array of numbers"),
+        (np.full((4, 1, 8, 8), 255.0), r"images have the value 255.0, outside of \[0, 1\]"),
+        (np.full((4, 1, 8, 8), -1e-9), r"the value -1e-09, outside"),
+        (np.full((4, 1, 8, 8), 1.0000001192, np.float32), r"the value 1.0000001192.*clip\(0, 1\)"),
+        (np.full((4, 1, 8, 8), np.nan), "the value nan"),
+        (np.full((4, 1, 8, 8), np.inf), "the value inf"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "images are none"),
+        (None, "no array of numbers"),
+    ],
+)
+def test_images_that_are_none_or_ambiguous_are_refused(images, message):
+    fine = np.zeros((4, 1, 8, 8), np.uint8)
+    with pytest.raises(DataError, match=message):
+        data.from_arrays(images, [0, 1, 0, 1], fine, [0, 1, 0, 1])
+
+
+def test_an_ambiguous_axis_may_be_stated_and_holds_for_the_test():
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 3), np.uint8)
+    first, last = (
+        data.from_arrays(images, [0, 1] * 2, images, [0, 1] * 2, channel_axis=axis)
+        for axis in (1, 3)
+    )
+    assert np.array_equal(first.test.images, images)
+    assert np.array_equal(last.test.images, images.transpose(0, 3, 1, 2))
+    with pytest.raises(DataError, match="channel_axis is 2: give 1 or 3"):
+        data.from_arrays(images, [0, 1] * 2, images, [0, 1] * 2, channel_axis=2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "message"),
+    [
+        ([1, 2, 3, 1], {}, "no image to train on has the label 0: number the classes from 0"),
+        ([0, 1, 3, 0], {}, "has the label 2"),
+        ([0, 1, -1, 0], {}, r"label -1 is outside 0 \.\.\. 1"),
+        ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"label 2 is outside 0 \.\.\. 1"),
+        ([0, 1, 1, 0], {"class_names": ["a", "a"]}, "'a' twice"),
+        ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(n,\), e.g. labels.squeeze\(1\)"),
+    ],
+)
+def test_labels_of_arrays_are_checked(labels, arguments, message):
+    images = np.zeros((4, 1, 8, 8), np.uint8)
+    with pytest.raises(DataError, match=message):
+        data.from_arrays(images, labels, images, [0, 1, 0, 1], **arguments)
+
+
+# ---- one's own, as torch's data sets
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, images, labels, transform=lambda image: image):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, k):
+        return self.transform(self.images[k]), self.labels[k]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda image: image,
+        lambda image: image.transpose(1, 2, 0),
+        torch.from_numpy,
+        lambda image: torch.from_numpy(image) / 255,
+        lambda image: Image.fromarray(image.transpose(1, 2, 0)),
+    ],
+)
+def test_torch_data_sets_give_the_same_as_their_arrays(transform):
+    pixels, labels = arrays(12)
+    theirs = Pairs(pixels, labels, transform)
+    theirs.classes = ["a", "b", "c", "d"]
+    mine = data.from_dataset(theirs, torch.utils.data.Subset(theirs, range(5)), flip=True)
+    assert np.array_equal(mine.train.images.numpy(), pixels)
+    assert mine.test.labels.tolist() == labels[:5].tolist()
+    assert mine.class_names == ("a", "b", "c", "d")
+    assert mine.source == "Pairs, 6x5, 12/5"
+    assert mine.flip
+
+
+def test_grey_images_of_data_sets_keep_one_channel():
+    pixels, labels = arrays(8, channels=1)
+    for transform in (
+        lambda image: image[0],
+        lambda image: Image.fromarray(image[0]),
+        lambda image: Image.fromarray(image[0].astype(np.uint16) * 257),
+        lambda image: torch.from_numpy(image[0]),
+    ):
+        theirs = Pairs(pixels, [torch.tensor(label) for label in labels], transform)
+        assert np.array_equal(data.from_dataset(theirs, theirs).train.images.numpy(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (iter([]), "train is list_iterator, which has no length"),
+        ([], "train has no images"),
+        ([1, 2], r"train\[0\] is int: give pairs"),
+        ([(np.zeros((1, 8, 8), np.uint8), 0, 1)], r"train\[0\] is tuple"),
+        (
+            [(np.zeros((1, 8, 8), np.uint8), 0), (np.zeros((1, 8, 9), np.uint8), 1)],
+            r"image 1 of train has shape \(1, 8, 9\), image 0 \(1, 8, 8\)",
+        ),
+        ([(Image.new("F", (8, 8)), 0)], "image 0 of train has floating-point pixels"),
+        ([(np.zeros((1, 8, 8), np.uint8), "cat")], "labels are no array of numbers"),
+        ([(np.zeros((1, 8, 8), np.uint8), np.array([0]))], r"labels.squeeze\(1\)"),
+        ([(torch.randn(1, 8, 8, generator=torch.Generator()), 0)], "without a normalisation"),
+    ],
+)
+def test_torch_data_sets_that_cannot_be_read_are_refused(train, message):
+    with pytest.raises(DataError, match=message):
+        data.from_dataset(train, [(np.zeros((1, 8, 8), np.uint8), 0)])
+
+
+def test_a_data_set_that_augments_at_random_is_refused():
+    pixels, labels = arrays(12)
+    rng = np.random.default_rng(0)
+    random = Pairs(pixels, labels, lambda image: image[:, :, :: rng.choice([-1, 1])].copy())
+    with pytest.raises(DataError, match="differs when it is read again.*as augmentation"):
+        data.from_dataset(random, Pairs(pixels, labels))

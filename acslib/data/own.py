@@ -293,11 +293,11 @@ def _as_bytes(images: Tensor, what: str) -> Tensor:
 
 def _numbered(labels: Tensor, test_labels: Tensor) -> list[str]:
     """Names for classes that have none: their numbers."""
-    counts = labels.clamp(min=0).bincount(minlength=int(test_labels.max()) + 1)
-    for label, count in enumerate(counts.tolist()):
-        if not count:
+    trained_on = set(labels.tolist())
+    for label in range(max(trained_on | set(test_labels.tolist()), default=0) + 1):
+        if label not in trained_on:
             raise DataError(
                 f"no image to train on has the label {label}: number the classes from 0 without"
                 " gaps, or give class_names"
             )
-    return [str(label) for label in range(len(counts))]
+    return [str(label) for label in sorted(trained_on) if label >= 0]
