@@ -295,6 +295,27 @@ def test_full_disk_leaves_no_half_written_cache(few, tmp_path, monkeypatch):
     assert [file.name for file in (tmp_path / "cache").iterdir()] == ["cifar10.lock"]
 
 
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("data_batch_2.png", b"no image"),
+        ("data_batch_2.png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + b"\xff" * 40),
+        ("data_batch_2.png", b""),
+        ("train_lables.json", b"{"),
+        ("train_lables.json", b"[" * 100_000),
+        ("train_lables.json", b"[null]"),
+        ("train_lables.json", b'["a"]'),
+        ("train_lables.json", b"3"),
+        ("train_lables.json", b"\xff"),
+    ],
+)
+def test_any_damaged_file_of_a_folder_is_a_sentence(file, content, few, tmp_path):
+    write_strips(tmp_path / "package", *few)
+    (tmp_path / "package" / file).write_bytes(content)
+    with pytest.raises(DataError, match="package is incomplete or damaged"):
+        data.load("cifar10", root=tmp_path)
+
+
 # ---- the network, played by functions
 
 

@@ -1,6 +1,7 @@
 """Augmentation of a whole batch at once, on the images' device, with draws from one generator.
 
-The same state of a generator on the CPU gives the same images on any device.
+The same state of a generator on the CPU gives the same images on any device (those of resized crops
+to rounding).
 """
 
 import math

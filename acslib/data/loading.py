@@ -5,6 +5,7 @@ what it really holds. Images come from the folder `ACS_DATA`, else from the data
 from a mirror (see `sources`).
 """
 
+import errno
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -112,9 +113,11 @@ def within_disk(read: Callable[[], Raw]) -> Raw:
     try:
         return read()
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        way_out = "free some space" if full else "mend that"
         raise DataError(
             f"cannot read or write {error.filename or cache_folder()} ({error.strerror or error}):"
-            " free some space, or set ACS_CACHE to another folder"
+            f" {way_out}, or set ACS_CACHE to another folder"
         ) from error
 
 

