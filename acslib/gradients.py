@@ -48,7 +48,9 @@ class LastLayerGradients:
     devices that do not fit together.
 
     For selectors that want them, and None where nobody gave them: labels (n,) int64, losses (n,),
-    and the epoch in which the selection takes place.
+    predictions (n, C), the softmax for the image that is trained on, and input_norms (n,), the norm
+    of the loss's gradient with respect to the image; and the epoch in which the selection takes
+    place.
     """
 
     errors: Tensor
@@ -58,12 +60,16 @@ class LastLayerGradients:
     _: KW_ONLY
     labels: Tensor | None = None
     losses: Tensor | None = None
+    predictions: Tensor | None = None
+    input_norms: Tensor | None = None
     epoch: int = 0
 
     def __post_init__(self):
-        for name in ("labels", "losses"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (len(self.errors),):
+        for name, values in self.extras.items():
+            dimensions = 2 if name == "predictions" else 1
+            if values is not None and (
+                values.ndim != dimensions or len(values) != len(self.errors)
+            ):
                 raise ValueError(
                     f"{name} have shape {tuple(values.shape)}; give one for each of the"
                     f" {len(self.errors)} samples"
@@ -86,6 +92,16 @@ class LastLayerGradients:
                     raise ValueError(
                         f"features2 is {features.shape[1]} wide, features {self.features.shape[1]}"
                     )
+
+    @property
+    def extras(self) -> dict[str, Tensor | None]:
+        """What a selector may want besides the gradients, one row per sample."""
+        return {
+            "labels": self.labels,
+            "losses": self.losses,
+            "predictions": self.predictions,
+            "input_norms": self.input_norms,
+        }
 
     @property
     def _factors(self) -> tuple[Tensor | None, ...]:
@@ -120,17 +136,17 @@ class LastLayerGradients:
         return self.errors.device
 
     def _map(self, function) -> LastLayerGradients:
-        """The same with every factor changed; labels, losses and epoch stay."""
+        """The same with every factor changed; the extras and the epoch stay."""
         changed = (None if factor is None else function(factor) for factor in self._factors)
-        return LastLayerGradients(
-            *changed, labels=self.labels, losses=self.losses, epoch=self.epoch
-        )
+        return LastLayerGradients(*changed, **self.extras, epoch=self.epoch)
 
     def __getitem__(self, rows) -> LastLayerGradients:
         """The samples selected by a slice, a mask or a 1-D index."""
-        of_samples = (*self._factors, self.labels, self.losses)
-        *factors, labels, losses = (None if v is None else v[rows] for v in of_samples)
-        return LastLayerGradients(*factors, labels=labels, losses=losses, epoch=self.epoch)
+        factors = (None if factor is None else factor[rows] for factor in self._factors)
+        extras = {
+            name: None if values is None else values[rows] for name, values in self.extras.items()
+        }
+        return LastLayerGradients(*factors, **extras, epoch=self.epoch)
 
     def to(self, *args, **kwargs) -> LastLayerGradients:
         """Another dtype or device, as `Tensor.to`."""
@@ -138,9 +154,8 @@ class LastLayerGradients:
 
     def bias_only(self) -> LastLayerGradients:
         """The bias part alone, d = C: what CRAIG sees in the authors' code."""
-        return LastLayerGradients(
-            self.errors if self.errors2 is None else self.errors + self.errors2
-        )
+        errors = self.errors if self.errors2 is None else self.errors + self.errors2
+        return LastLayerGradients(errors, **self.extras, epoch=self.epoch)
 
     def _working(self, dtype: torch.dtype | None) -> torch.dtype:
         return torch.promote_types(dtype or self.dtype, torch.float32)

@@ -44,7 +44,8 @@ class Vanilla:
         """Eq. (18): softmax minus target, times the features, of the image that is trained on."""
         adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
         features, logits = penultimate(model, adversarial)
-        return LastLayerGradients(logits.softmax(1) - one_hot(labels, logits.shape[1]), features)
+        p = logits.softmax(1)
+        return LastLayerGradients(p - one_hot(labels, logits.shape[1]), features, predictions=p)
 
 
 @dataclass(frozen=True)
@@ -112,4 +113,5 @@ class Trades:
             surprise = surprise + log_softmax(clean, 1)
         through_target = p * (surprise - (p * surprise).sum(1, keepdim=True))
         errors = p - one_hot(labels, clean.shape[1]) + self.beta * through_target
-        return LastLayerGradients(errors, features, self.beta * (q - p), moved_features)
+        through_image = self.beta * (q - p)
+        return LastLayerGradients(errors, features, through_image, moved_features, predictions=q)
