@@ -42,9 +42,9 @@ class Coreset:
     indices: (k,) int64, ascending.
     weights: (k,) float64, for the sum over samples of eqs. (12), (13) and (23). They are >= 0
         unless a selector was told otherwise.
-    reason: why the search ended. "budget"; "tolerance"; or "optimum", where no further sample
-        lowers the error by more than the rounding of inner products (gradmatch: about 3e-8 of the
-        target).
+    reason: why the search ended. "budget"; "tolerance"; "optimum", where no further sample lowers
+        the error (by more than 3e-8 of the target, for gradmatch); or "rounding", where one might,
+        and double precision cannot tell which.
     picks: (k,) the same indices in the order in which they were chosen.
     trace: the error after each step of the search, empty where no search was made. For gradmatch it
         is the square root of its objective over |target|: without a ridge, the relative error of

@@ -44,14 +44,16 @@ def plain_craig(
     budget, epsilon = n if budget is None else budget, -math.inf if tolerance is None else tolerance
     d = np.linalg.norm(g[:, None] - g[None], axis=2)
     served = np.full(n, d.max(initial=0.0))  # L(S + s_0) is the sum of these
+    slack = TIE * served.sum()  # gains as near as this tie: the lower index wins
     S: list[int] = []  # line 1
     costs: list[float] = []
     while len(S) < budget and (not S or served.sum() > epsilon):  # line 3
         gains = (served[:, None] - np.minimum(served[:, None], d)).sum(0)  # F(S + e) - F(S)
         gains[S] = -np.inf
-        j = int(gains.argmax())  # line 4; numpy takes the first of equals
-        if S and gains[j] <= 0:
+        best = gains.max()
+        if S and best <= 0:
             break
+        j = int(np.argmax(gains >= best - min(slack, best / 2)))  # line 4
         S.append(j)  # line 5
         served = np.minimum(served, d[:, j])
         costs.append(float(served.sum()))

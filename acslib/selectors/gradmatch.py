@@ -102,6 +102,8 @@ AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
 # candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
 # more
 BREADTH = 4
+FLOOR = 10 * TIE  # alignments below this share of |g| |target| cannot be told from rounding
+HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 # an atom with less than this share of its squared norm outside the span is made orthogonal twice
 CANCELLED = 1e-4
@@ -125,15 +127,17 @@ def gradmatch(
     still missing, then refits all weights. `nonnegative` keeps them >= 0: samples that would turn
     negative leave again, and the weights are the exact non-negative least squares on the samples
     chosen. The search ends at the budget, at a relative error (`Coreset.trace`) <= tolerance
-    (Algorithm 3's epsilon over |target|), or at the optimum, where no sample lowers the error by
-    more than the rounding of inner products (3e-8 of the target). The last two happen before the
-    budget where it exceeds the gradients' rank: see `rank_limit`.
+    (Algorithm 3's epsilon over |target|), or at the optimum, where no further sample lowers the
+    error. The last two happen before the budget where it exceeds the gradients' rank: see
+    `rank_limit`. Gradients that are nearly parallel (to 1e-5: far from zero, close together) end
+    with the reason "rounding", since inner products no longer tell which sample is the next best.
 
     target: (d,) what the weighted gradients shall add up to, by default the sum of all gradients. A
     validation set's is its own `gradients.total()`, at the same network, times n over its size: the
     variant for imbalanced or noisy training sets of Killamsetty et al. (2021a).
     ridge: lambda >= 0, in the units of a squared gradient; the objective is |missing|^2 + lambda
-    |weights|^2. It spreads the weights: without it a few samples may carry most of the sum.
+    |weights|^2. It spreads the weights, at the cost of error: without it a few samples may
+    carry most of the sum. A tenth of the mean squared gradient is a beginning.
 
     Raises ValueError for a budget outside 0..n, for non-finite gradients, and for a target of
     another length or too large or small beside them.
@@ -324,7 +328,7 @@ class MatchingPursuit:
         self.largest = float(np.abs(correlations).max(initial=0.0))
         self.slack = TIE * self.largest
         # an atom less aligned than this with what is left is spent
-        self.floor = 10 * TIE * np.sqrt(norm2 * diagonal)
+        self.floor = FLOOR * np.sqrt(norm2 * diagonal)
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2 = correlations.copy(), norm2
         self.trace: list[float] = []
@@ -373,13 +377,19 @@ class MatchingPursuit:
         scores = self._scores()
         best = scores.max()
         if best == -np.inf:
-            return "optimum"
+            return "rounding" if self._hidden() else "optimum"
         self.pick = int(np.argmax(scores >= best - self.slack))
         return None
 
     def _scores(self) -> Vector:
         scores = self.residual if self.nonnegative else np.abs(self.residual)
         return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
+
+    def _hidden(self) -> bool:
+        """Whether a sample might lower the error, but is too little aligned for us to tell."""
+        scores = self.residual if self.nonnegative else np.abs(self.residual)
+        open_ = ~(self.chosen | self.blocked) & (self.floor > 0)
+        return bool((scores[open_] > HIDDEN * self.floor[open_]).any())
 
     def _foresee(self) -> None:
         """The next picks, as the best candidates alone give them, and their Gram rows."""

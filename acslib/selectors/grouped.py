@@ -87,7 +87,7 @@ class BatchWise(_Wrapper):
     The groups are random ones of `batch_size` samples, by `seed`: the same at every selection, or
     with `regroup` new ones in every epoch, which a resumed run repeats. Or they are `groups`, (n,)
     integers that assign each sample to one; batch_size is then None. Every sample of a chosen group
-    is taken, so that the coreset may exceed the budget by less than a group.
+    is taken, so that the coreset may exceed the budget: `most` says up to what.
 
     Where the selector inside has `scores`, these are averaged by group.
     """
@@ -125,7 +125,8 @@ class BatchWise(_Wrapper):
     def most(self, n: int, budget: int) -> int:
         """The most samples that it may return: those of the largest groups."""
         if self.batch_size is not None:
-            return min(n, -(-budget // self.batch_size) * self.batch_size)
+            count = -(-n // self.batch_size)
+            return min(n, _groups_wanted(budget, count, n) * self.batch_size)
         assert self.groups is not None
         sizes = np.sort(np.unique(self.groups.cpu().numpy(), return_counts=True)[1])[::-1]
         return int(sizes[: _groups_wanted(budget, len(sizes), n)].sum())
@@ -212,11 +213,12 @@ def batch_wise(
     for consecutive batches of which the last may be short. Consecutive batches of samples sorted by
     class are classes; `BatchWise` draws random groups.
 
-    ceil(budget / b) groups are chosen, b being the mean size where groups are assigned; every
-    sample of a chosen group is in the coreset with the group's weight, so that the coreset may
-    exceed the budget by less than a batch. Gradients are summed within a group, not averaged. So a
-    group's weight is also the weight of each of its samples, and a short group counts by its size.
-    Scores, of a selector that has `scores`, are averaged. Raises ValueError as the selector does.
+    ceil(budget / b) groups are chosen, b being the mean size where groups are assigned. Every
+    sample of a chosen group is in the coreset with the group's weight. So the coreset may exceed
+    the budget: by less than a batch, or by less than two where sizes differ. Gradients are summed
+    within a group, not averaged. So a group's weight is also the weight of each of its samples, and
+    a short group counts by its size. Scores, of a selector that has `scores`, are averaged. Raises
+    ValueError as the selector does.
     """
     gradients = _samples(gradients)
     n = len(gradients)
