@@ -560,12 +560,8 @@ def test_craig_among_points_a_tenth_apart_at_a_million():
 def test_craig_far_from_the_origin_in_factors(terms):
     """The same as the dense differences, of outer products whose factors are nearly equal."""
     near, _ = network_like(40, terms=terms)
-    first = near[:1]
-    factors = [
-        None if factor is None else anchor + 1e-6 * factor
-        for factor, anchor in zip(near._factors, first._factors, strict=True)
-    ]
-    gradients = LastLayerGradients(*factors)
+    factors = [factor for term in near.terms for factor in term]
+    gradients = LastLayerGradients(*(factor[:1] + 1e-6 * factor for factor in factors))
     coreset, plain = craig(gradients, 12), plain_craig(gradients, 12)
     assert torch.equal(coreset.picks, plain.picks)
     np.testing.assert_allclose(coreset.trace, plain.trace, rtol=1e-6)

@@ -224,14 +224,8 @@ def well_scaled(gradients: LastLayerGradients) -> tuple[LastLayerGradients, Vect
         raise ValueError(
             "errors times features leave the range of double precision (1e308): scale the features"
         )
-    scale = 2.0 ** round(math.log2(size))
-    second = gradients.errors2
-    scaled = LastLayerGradients(
-        gradients.errors.double() / scale,
-        None if gradients.features is None else gradients.features.double(),
-        None if second is None else second.double() / scale,
-        None if gradients.features2 is None else gradients.features2.double(),
-    )
+    scale = power_of_two(size)
+    scaled = gradients.to(torch.float64).scaled(1 / scale)
     norms2 = _squared_norms(scaled)
     if not np.isfinite(norms2).all():
         raise ValueError(
@@ -239,6 +233,11 @@ def well_scaled(gradients: LastLayerGradients) -> tuple[LastLayerGradients, Vect
             " range of double precision (1e308): scale them"
         )
     return scaled, norms2, scale
+
+
+def power_of_two(size: float) -> float:
+    """One near `size` whose inverse is finite too: dividing by it rounds nothing."""
+    return float(2.0 ** max(-1000, min(1000, round(math.log2(size)))))
 
 
 def _squared_norms(gradients: LastLayerGradients) -> Vector:

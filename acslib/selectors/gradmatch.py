@@ -31,6 +31,7 @@ from acslib.selectors.coreset import (
     compiled,
     coreset_of,
     one_thread,
+    power_of_two,
     to_numpy,
     well_scaled,
 )
@@ -195,7 +196,7 @@ def _scaled_target(
         )
     if largest == 0.0 or (scale == 1.0 and SMALLEST < largest < LARGEST):
         return target, 1.0
-    power = 2.0 ** round(math.log2(largest))
+    power = power_of_two(largest)
     return target / power, power
 
 
