@@ -13,6 +13,7 @@ from acslib.gradients import LastLayerGradients, Samples
 from acslib.selectors import (
     AdaptiveRandom,
     BatchWise,
+    BiasOnly,
     Coreset,
     PerClass,
     Random,
@@ -183,11 +184,23 @@ def test_unweighted_keeps_the_picks_and_the_sum():
     check_coreset(batches(gradients, 20), 90, most_returned(batches, 90, 20))
 
 
+def test_bias_only_selects_by_the_bias_part_and_keeps_labels():
+    gradients = labelled(90)
+    bias = gradients.bias_only()
+    assert same(BiasOnly(craig)(gradients, 20), craig(gradients.errors, 20))
+    assert not same(BiasOnly(craig)(gradients, 20), craig(gradients, 20))
+    value = BiasOnly(BatchWise(craig, 5, seed=1))
+    assert same(value(gradients, 20), BatchWise(craig, 5, seed=1)(bias, 20))
+    assert most_returned(value, 92, 20) == 25
+    assert same(BiasOnly(PerClass(craig))(gradients, 20), PerClass(craig)(bias, 20))
+    assert same(BiasOnly(Random(2))(Samples(90), 20), Random(2)(Samples(90), 20))
+
+
 # What a selector needs, and may return
 
 
 def test_a_wrapper_needs_what_its_selector_needs():
-    for wrap in (PerClass, Unweighted, lambda selector: BatchWise(selector, 4)):
+    for wrap in (PerClass, Unweighted, BiasOnly, lambda selector: BatchWise(selector, 4)):
         assert needs_gradients(wrap(gradmatch))
         assert not needs_gradients(wrap(Random(0)))
         assert not needs_gradients(wrap(Unweighted(AdaptiveRandom(0))))
@@ -199,6 +212,9 @@ def test_a_wrapper_needs_what_its_selector_needs():
 def test_wrappers_are_values():
     assert BatchWise(gradmatch, 20, seed=1) == BatchWise(gradmatch, 20, seed=1)
     assert BatchWise(gradmatch, 20, seed=1) != BatchWise(gradmatch, 20, seed=2)
+    groups = torch.tensor([0, 1, 0])
+    assert BatchWise(craig, groups=groups) == BatchWise(craig, groups=(0, 1, 0))
+    assert BatchWise(craig, groups=groups) != BatchWise(craig, groups=1 - groups)
     assert hash(PerClass(BatchWise(Random(3), 5))) == hash(PerClass(BatchWise(Random(3), 5)))
 
 

@@ -6,8 +6,8 @@ an (n, d) tensor, and the same call on either gives the same coreset.
 - `gradmatch` (Algorithm 3) and `craig` (Algorithm 2), each with a plain version in its file;
 - `el2n`, `entropy`, `hardest`, `easiest`, which score each sample by itself;
 - `Random(seed)` and `AdaptiveRandom(seed)`, which see no gradients;
-- `BatchWise(selector, batch_size, seed)`, `PerClass(selector)` and `Unweighted(selector)`, which
-  are made of a selector.
+- `BatchWise(selector, batch_size, seed)`, `PerClass(selector)`, `Unweighted(selector)` and
+  `BiasOnly(selector)`, which are made of a selector.
 
 The solvers run in float64 on the CPU, in one thread, whatever the gradients' type and device. Ties,
 to rounding, go to the lower index.
@@ -26,12 +26,20 @@ from acslib.selectors.coreset import (
 )
 from acslib.selectors.craig import craig, plain_craig
 from acslib.selectors.gradmatch import gradmatch, gram_rows_held, plain_gradmatch, rank_limit
-from acslib.selectors.grouped import BatchWise, PerClass, Unweighted, batch_wise, per_class
+from acslib.selectors.grouped import (
+    BatchWise,
+    BiasOnly,
+    PerClass,
+    Unweighted,
+    batch_wise,
+    per_class,
+)
 from acslib.selectors.scores import Score, easiest, el2n, entropy, hardest, input_gradient_norms
 
 __all__ = [
     "AdaptiveRandom",
     "BatchWise",
+    "BiasOnly",
     "Coreset",
     "Gradients",
     "PerClass",

@@ -280,6 +280,14 @@ def pursuit_steps(
     return steps
 
 
+@compiled
+def subtract_outer(values: Matrix, left: Vector, right: Vector) -> None:
+    """`values -= outer(left, right)` in place, without a second matrix."""
+    for i in range(len(left)):
+        for j in range(len(right)):
+            values[i, j] -= left[i] * right[j]
+
+
 class MatchingPursuit:
     """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), weights >= 0 on request.
 
@@ -332,6 +340,7 @@ class MatchingPursuit:
         self.floor = FLOOR * np.sqrt(norm2 * diagonal)
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2 = correlations.copy(), norm2
+        self.settled = False  # whether `residual` is that of the weights themselves
         self.trace: list[float] = []
         # The support, in no particular order: atoms, when they entered, and weights.
         self.size, self.clock = 0, 0
@@ -394,7 +403,8 @@ class MatchingPursuit:
 
     def _foresee(self) -> None:
         """The next picks, as the best candidates alone give them, and their Gram rows."""
-        self._settle()
+        if not self.settled:
+            self._settle()
         t, scores = self.size, self._scores()
         ahead = min(AHEAD, 2 * (self.clock - self.foreseen_at) + 4, self.budget - t)
         width = min(BREADTH * ahead, len(scores))
@@ -434,6 +444,7 @@ class MatchingPursuit:
         orthogonal = self.orthogonal[t]
         orthogonal[:] = row / scale
         self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
+        self.settled = False
         self.size, self.clock = t + 1, self.clock + 1
         step = self.residual[atom] / scale
         trial = self.w[: t + 1] + step * direction
@@ -459,6 +470,7 @@ class MatchingPursuit:
         kept, w = self.kept[:t], self.w[:t]
         self.residual = self.correlations - w @ kept
         missing = self.residual[support] - self.ridge * w
+        self.settled = True
         if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
             gram = kept[:, support] + self.ridge * np.eye(t)
             self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
@@ -467,6 +479,7 @@ class MatchingPursuit:
             if self.nonnegative:
                 np.maximum(w, 0.0, out=w)
             self.residual = self.correlations - w @ kept
+            self.settled = False
 
     def _drop(self, trial: Vector, atom: int) -> None:
         """Walk from the feasible weights towards the trial ones; atoms that reach zero leave."""
@@ -498,7 +511,7 @@ class MatchingPursuit:
         normal = root[:, position].copy()
         normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
         double = normal[:, None] * (2 / (normal @ normal))
-        root -= double * (normal @ root)
+        subtract_outer(root, double[:, 0], normal @ root)
         _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
         root[:, position] = root[:, last]
         root[last], root[:, last] = 0.0, 0.0

@@ -1,7 +1,7 @@
 """A selector applied within each class, or to batches of samples (section 3.4).
 
-`per_class` and `batch_wise` are functions for one call; `PerClass`, `BatchWise` and `Unweighted`
-are selectors made of a selector.
+`per_class` and `batch_wise` are functions for one call; `PerClass`, `BatchWise`, `Unweighted` and
+`BiasOnly` are selectors made of a selector.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -49,6 +49,10 @@ class _Wrapper:
     @property
     def needs(self) -> tuple[str, ...]:
         return needed_fields(self.selector)
+
+    def most(self, n: int, budget: int) -> int:
+        """The most samples that it may return."""
+        return most_returned(self.selector, n, budget)
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ class BatchWise(_Wrapper):
     batch_size: int | None = None
     seed: int = 0
     regroup: bool = False
-    groups: Tensor | None = field(default=None, compare=False)
+    groups: Tensor | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if (self.batch_size is None) == (self.groups is None):
@@ -109,11 +113,13 @@ class BatchWise(_Wrapper):
             raise ValueError(
                 "regroup draws new groups, and groups are given: leave one of them out"
             )
+        if isinstance(self.groups, Tensor):  # a tuple can be compared
+            object.__setattr__(self, "groups", tuple(self.groups.tolist()))
 
     def assignment(self, samples: Gradients | Samples) -> Tensor:
         """The group of each sample: (n,) int64."""
         if self.groups is not None:
-            return self.groups
+            return torch.as_tensor(self.groups)
         assert self.batch_size is not None
         n = len(samples)
         seed = seed_of_epoch(self.seed, samples) if self.regroup else self.seed
@@ -128,7 +134,7 @@ class BatchWise(_Wrapper):
             count = -(-n // self.batch_size)
             return min(n, _groups_wanted(budget, count, n) * self.batch_size)
         assert self.groups is not None
-        sizes = np.sort(np.unique(self.groups.cpu().numpy(), return_counts=True)[1])[::-1]
+        sizes = np.sort(np.unique(np.array(self.groups), return_counts=True)[1])[::-1]
         return int(sizes[: _groups_wanted(budget, len(sizes), n)].sum())
 
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
@@ -142,16 +148,24 @@ class Unweighted(_Wrapper):
     Classes are not weighted by their size; the sum of all weights stays n.
     """
 
-    def most(self, n: int, budget: int) -> int:
-        """The most samples that it may return: what the selector inside may."""
-        return most_returned(self.selector, n, budget)
+    def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
+        found = _checked(self.selector, gradients, budget)
+        weights = torch.full_like(found.weights, len(gradients) / max(len(found), 1))
+        return Coreset(found.indices, weights, found.reason, found.picks, found.trace)
+
+
+@dataclass(frozen=True)
+class BiasOnly(_Wrapper):
+    """The selector on the bias part of the gradients alone, as the authors' code runs CRAIG.
+
+    It goes around other wrappers: BiasOnly(BatchWise(craig, 128)).
+    """
 
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
-        n = len(gradients)
-        most = self.most(n, budget)
-        found = check_coreset(self.selector(gradients, budget), n, most, nonnegative=False)
-        weights = torch.full((len(found),), n / max(len(found), 1), dtype=torch.float64)
-        return Coreset(found.indices, weights, found.reason, found.picks, found.trace)
+        gradients = _samples(gradients)
+        if isinstance(gradients, LastLayerGradients):
+            gradients = gradients.bias_only()
+        return _checked(self.selector, gradients, budget)
 
 
 # --- the same for one call
@@ -184,9 +198,7 @@ def per_class(
     members = [(labels == label).nonzero().squeeze(1) for label, _ in wanted]
 
     def solve(position: int) -> Coreset:
-        part, share = _part(gradients, members[position]), wanted[position][1]
-        most = most_returned(selector, len(part), share)
-        return check_coreset(selector(part, share), len(part), most, nonnegative=False)
+        return _checked(selector, _part(gradients, members[position]), wanted[position][1])
 
     found = _in_parallel(solve, len(wanted), workers)
     picks = [own[part.picks] for own, part in zip(members, found, strict=True)]
@@ -261,8 +273,14 @@ def _select_groups(
         with one_thread():
             sums = gradients.group(assignment, dtype=torch.float64)
         groups = LastLayerGradients(sums, epoch=gradients.epoch)
-    most = most_returned(selector, len(sizes), chosen)
-    return check_coreset(selector(groups, chosen), len(sizes), most, nonnegative=False)
+    return _checked(selector, groups, chosen)
+
+
+def _checked(selector: Selector, gradients: Gradients | Samples, budget: int) -> Coreset:
+    """The selector's choice, with weights of any sign, or ValueError where it is none."""
+    n = len(gradients)
+    most = most_returned(selector, n, budget)
+    return check_coreset(selector(gradients, budget), n, most, nonnegative=False)
 
 
 def _samples(gradients: Gradients | Samples) -> LastLayerGradients | Samples:
