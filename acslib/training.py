@@ -18,7 +18,7 @@ from torch.nn.utils import clip_grad_value_
 
 from acslib import measuring, parallel, protocols
 from acslib.checks import check_training
-from acslib.data.sets import Dataset, augment
+from acslib.data.sets import Dataset
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
@@ -258,7 +258,7 @@ def batches(state: State, data: Dataset, training: Training, phase: Phase) -> It
                 f"a batch of {len(batch[0])} cannot be shared by {parallel.processes()} processes:"
                 " take fewer, or a larger batch_size"
             )
-        images = augmented(data, indices, training.generator)
+        images = data.augmented(indices, training.generator)
         sizes = len(batch[0]), len(batch[2])
         yield Batch(images, data.train.labels[indices], weights, outside, sizes)
 
@@ -289,12 +289,6 @@ def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor
     return torch.randperm(n, generator=generator, device=generator.device).to(device)
 
 
-def augmented(data: Dataset, indices: Tensor, generator: torch.Generator) -> Tensor:
-    """Cropped and flipped training images, as floats in [0, 1]."""
-    images = data.train.images[indices]
-    return augment(images, generator, padding=data.padding, flip=data.flip).float().div_(255)
-
-
 def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> Tensor:
     """Line 16: the batch's images as the objective's attack perturbs them."""
     model.train()
@@ -313,7 +307,7 @@ def sgd_step(
     model = state.model.train()
     clean = data.train.labels[batch.outside]
     clean_images = (
-        augmented(data, batch.outside, training.generator) if len(clean) else batch.images[:0]
+        data.augmented(batch.outside, training.generator) if len(clean) else batch.images[:0]
     )
 
     def compute_gradients() -> Tensor:
