@@ -4,11 +4,12 @@
 ResNet-18 with the CIFAR stem has 11.17 M parameters, WideResNet-28-10 has 36.5 M, as in the paper.
 """
 
-import copy
-
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from acslib.passes import folded, last_layer
+
+__all__ = ["ARCHITECTURES", "CHANNEL_STATISTICS", "ResNet", "build", "folded", "initialise"]
 
 CHANNEL_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -95,6 +96,9 @@ class ResNet(nn.Module):
     (7x7, stride 2, max-pool).
     """
 
+    # what `folded` gives other types of numbers; images are converted before, features after
+    parts_in_any_dtype = ("stem", "blocks", "last")
+
     def __init__(
         self, block, depths, width, *, classes, channels, stem, statistics, stem_width=None
     ):
@@ -134,9 +138,7 @@ class ResNet(nn.Module):
         return self.last(self.feature_maps(images)[-1]).to(self.head.weight.dtype).mean((2, 3))
 
     def forward(self, images):
-        features = self.features(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.head(features)
+        return last_layer(self.head, self.features(images))
 
 
 def initialise(model: nn.Module) -> None:
@@ -144,7 +146,7 @@ def initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
@@ -183,48 +185,3 @@ def build(
         statistics=statistics or ((0.0,) * channels, (1.0,) * channels),
         stem_width=16 if block is PreActivationBlock else None,
     )
-
-
-@torch.no_grad()
-def folded(model: ResNet, dtype: torch.dtype = torch.float32) -> ResNet:
-    """A frozen copy for attacks: evaluation mode, BatchNorm folded into the convolutions, weights
-    in `dtype`.
-
-    Logits equal those of `model.eval()` up to rounding; the head stays in float32. The copy does
-    not follow later changes of `model`.
-    """
-    in_their_place = {
-        id(unit): convolution_of(unit, dtype)
-        for unit in model.modules()
-        if isinstance(unit, ConvNorm)
-    }
-    twin = copy.deepcopy(model, memo=in_their_place).eval()
-    for part in (twin.stem, twin.blocks, twin.last):
-        part.to(dtype)
-    return twin.requires_grad_(False)
-
-
-def convolution_of(unit: ConvNorm, dtype: torch.dtype) -> nn.Conv2d:
-    """The one convolution that `unit` is in evaluation mode."""
-    conv, norm = unit.conv, unit.norm
-    one = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        device="meta",
-    )
-    parameters = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    one.weight, one.bias = (
-        nn.Parameter(value.to(dtype), requires_grad=False) for value in parameters
-    )
-    return one
