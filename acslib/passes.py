@@ -17,6 +17,7 @@ __all__ = [
     "DTYPES",
     "attacker",
     "autocast",
+    "check_initialised",
     "fastest_precision",
     "folded",
     "frozen",
@@ -36,8 +37,8 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
     of spectral_norm, counters. It holds after an error, too. `mode` None keeps the model's own
     mode. Raises ValueError for a lazy module that has not seen a batch yet.
     """
+    check_initialised(model)
     modules = list(model.modules())
-    _check_initialised(modules)
     modes = [(module, module.training) for module in modules]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # BatchNorm can be told to stand still, all others are put back
@@ -62,8 +63,9 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
                 parameter.requires_grad_(True)
 
 
-def _check_initialised(modules: list[nn.Module]) -> None:
-    for module in modules:
+def check_initialised(model: nn.Module) -> None:
+    """Raise ValueError for a lazy module that has not seen a batch yet."""
+    for module in model.modules():
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(
                 f"{type(module).__name__} has no weights yet: pass a batch through it first"
