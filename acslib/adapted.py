@@ -41,6 +41,11 @@ def adapt(
         )
     model = Adapted(net, name, layer, mean, std)
     if images is not None:
+        if mean is not None and len(mean) not in (1, images.shape[1]):
+            raise ValueError(
+                f"mean has {len(mean)} numbers, the network takes images of {images.shape[1]}"
+                " channels: give one number a channel"
+            )
         _check_passes(model, images)
     return model
 
@@ -64,7 +69,7 @@ class Adapted(nn.Module):
         std: Sequence[float] | None,
     ):
         super().__init__()
-        self._name, self._of = name, type(net).__name__
+        self._name, self._of, self._has_run = name, type(net).__name__, False
         where = next(net.parameters()).device
         for key, values in _statistics(mean, std).items():
             self.register_buffer(key, None if values is None else values.to(where))
@@ -82,6 +87,13 @@ class Adapted(nn.Module):
         end = cast(_End, self.net.get_submodule(self._name))
         try:
             output: Tensor = self.net(images.to(_dtype(self.net) or images.dtype))
+        except Exception as error:
+            if self._has_run:
+                raise
+            raise NotTheLastLayer(
+                f"{self._of} fails without its layer {self._name!r}, which was taken for its last:"
+                f" {WAY_OUT}; or it does not take such images"
+            ) from error
         finally:
             seen, end.seen = end.seen, None
         if output is not seen:
@@ -89,18 +101,21 @@ class Adapted(nn.Module):
             raise NotTheLastLayer(
                 f"what {self._of} returns in {mode} mode is"
                 f" not just the output of its layer {self._name!r}: take away what follows it"
-                " (softmax, Dropout, further outputs), or name the right nn.Linear, adapt(net,"
-                " head=...)"
+                f" (softmax, Dropout, further outputs), or {WAY_OUT}"
             )
         if isinstance(output, Tensor) and output.ndim != 2:
             raise NotTheLastLayer(
                 f"the layer {self._name!r} of {self._of} sees features of shape"
                 f" {tuple(output.shape)}: they must be (n, D), one row an image"
             )
+        self._has_run = True
         return output.to(next(self.head.parameters()).dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         return last_layer(self.head, self.features(images))
+
+
+WAY_OUT = "name the right nn.Linear, adapt(net, head=...)"
 
 
 class NotTheLastLayer(ValueError):
