@@ -70,6 +70,7 @@ def convolutions(draw):
     )
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
 @settings(deadline=None, max_examples=60)
 @given(
     convolutions(),
