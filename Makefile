@@ -66,8 +66,6 @@ endif
 $(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml acslib/schedule.py acslib/paper/*.py \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
 	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" --output $@
-%.seeds: always  # the seeds that a table was last made with; new only when others are asked for
-	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@
 
 # ---- working with it
 

@@ -288,8 +288,11 @@ def test_two_makes_in_one_folder_both_end_well(tmp_path):
     for one in both:
         one.join()
     assert made == [True, True]
-    left = {path.suffix for path in (tmp_path / "results" / ".make").iterdir()}
-    assert left == {".mk", ".seeds"}
+    left = {path.name for path in (tmp_path / "results" / ".make").iterdir()}
+    assert left == {
+        f"demo-seeds0{str(ROOT / 'params').replace('/', '_')}.mk",
+        "demo-theorem1.seeds-0",
+    }
 
 
 # ---- what stands in the way of an environment

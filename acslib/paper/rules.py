@@ -94,10 +94,10 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Iterable[c
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
     made, parts = [], []
     if experiment:
-        asked = results() / ".make" / f"{profile}-{item}.seeds"
         trained = [record(run, seed) for run in needed for seed in seeds]
-        with_what = [*parameters(item, profile), *trained, asked]
+        with_what = [*parameters(item, profile), *trained]
         parts.append(notebook_rule(table, experiment, with_what, profile, seeds))
+        parts[-1] += made_with(table, seeds)
         made.append(table)
     if drawing:
         parts.append(notebook_rule(picture, drawing, made[:], profile, seeds))
@@ -122,6 +122,18 @@ def notebook_rule(
     )
 
 
+def made_with(table: Path, seeds: Sequence[int]) -> str:
+    """The end of a table's rule: whoever asks for other seeds than last time gets another table.
+    The seeds are in the name of an empty file.
+    """
+    every = results() / ".make" / f"{table.parent.name}-{table.stem}.seeds-"
+    ours = f"{every}{'-'.join(map(str, seeds))}"
+    return (
+        f"\n\t@rm -f {fit([every])}*; touch {fit([ours])}"
+        f"\n{fit([table])}: $(if $(wildcard {ours}),,always)"
+    )
+
+
 def first_file(*paths: str) -> Path | None:
     return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
 
@@ -131,11 +143,14 @@ def first_file(*paths: str) -> Path | None:
 
 def parameters(item: str, profile: str) -> list[Path]:
     """The YAML files that a table or figure is made with."""
-    names = ["settings", "attacks", item]
-    while profile:
-        names.append(f"profiles/{profile}")
-        profile = config.read_yaml(names[-1]).get("extends")
+    names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     return [in_checkout(config.FOLDER / f"{name}.yaml") for name in names]
+
+
+def layers(profile: str) -> list[str]:
+    """A profile and those that it extends."""
+    base = config.read_yaml(f"profiles/{profile}").get("extends")
+    return [profile, *(layers(base) if base else [])]
 
 
 def code(notebook: Path, tag: str | None = None) -> str:
@@ -160,12 +175,13 @@ def modules(source: str) -> list[Path]:
 @cache
 def imported(source: str) -> frozenset[Path]:
     """The files of `acslib.paper` that a source itself imports."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            package = node.module or ""
+            names |= {package} | {f"{package}.{alias.name}" for alias in node.names}
     paths = [Path(*name.split(".")).with_suffix(".py") for name in names if name]
     ours = Path("acslib", "paper")
     return frozenset(path for path in paths if path.parent == ours and (ROOT / path).is_file())
