@@ -102,8 +102,8 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
     path.write_text("{}")
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
     fingerprint = records.fingerprint(config.resolve(name, "smoke"))
-    wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always)"
-    assert wanted in rules.rules("smoke", [0]).splitlines()
+    wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
+    assert wanted in rules.rules("smoke", [0])
     path.unlink()
     assert wanted not in rules.rules("smoke", [0])
 

@@ -64,13 +64,12 @@ def record_rule(run: config.Run, seed: int) -> str:
     path = record(run, seed)
     network = [lpips_network(run)] if run.setting.norm == "lpips" else []
     recipe = f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
-    made = rule(path, [], recipe, order_only=[*network, STAMP])
+    stale: list[str] = []
     try:
         records.finished_record(run, seed, results())
     except files.RecordError:
-        wanted = f"grep -s {records.fingerprint(run)} {quoted(str(path))}"
-        made += f"\n{fit([path])}: $(if $(shell {wanted}),,always)"
-    return made
+        stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
+    return rule(path, stale, recipe, order_only=[*network, STAMP])
 
 
 def lpips_network(run: config.Run) -> Path:
@@ -95,19 +94,29 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Iterable[c
     made, parts = [], []
     if experiment:
         trained = [record(run, seed) for run in needed for seed in seeds]
-        with_what = [*parameters(item, profile), *trained]
+        mark = results() / ".make" / f"{profile}-{item}.seeds-{'-'.join(map(str, seeds))}"
+        with_what: list[Path | str] = [
+            *parameters(item, profile),
+            *trained,
+            unless(f"$(wildcard {mark})"),
+        ]
         parts.append(notebook_rule(table, experiment, with_what, profile, seeds))
-        parts[-1] += made_with(table, seeds)
+        # whoever asks for other seeds than last time gets another table
+        parts[-1] += f"\n\t@rm -f {fit([mark.with_suffix('.seeds-')])}*; touch {fit([mark])}"
         made.append(table)
     if drawing:
         parts.append(notebook_rule(picture, drawing, made[:], profile, seeds))
         made.append(picture)
     show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
-    return "\n\n".join([*parts, rule(item, made, show, order_only=[])])
+    return "\n\n".join([*parts, rule(Path(item), made, show, order_only=[])])
 
 
 def notebook_rule(
-    target: Path, notebook: Path, with_what: Iterable[Path], profile: str, seeds: Sequence[int]
+    target: Path,
+    notebook: Path,
+    with_what: Iterable[Path | str],
+    profile: str,
+    seeds: Sequence[int],
 ) -> str:
     """A notebook that papermill runs, with those of our parameters that it has."""
     copy = Path("build", profile, notebook.relative_to("notebooks"))
@@ -119,18 +128,6 @@ def notebook_rule(
         [notebook, *modules(code(notebook)), *with_what],
         f"@mkdir -p {copy.parent}",
         f"$(NOTEBOOK) $< {copy}{''.join(given)}",
-    )
-
-
-def made_with(table: Path, seeds: Sequence[int]) -> str:
-    """The end of a table's rule: whoever asks for other seeds than last time gets another table.
-    The seeds are in the name of an empty file.
-    """
-    every = results() / ".make" / f"{table.parent.name}-{table.stem}.seeds-"
-    ours = f"{every}{'-'.join(map(str, seeds))}"
-    return (
-        f"\n\t@rm -f {fit([every])}*; touch {fit([ours])}"
-        f"\n{fit([table])}: $(if $(wildcard {ours}),,always)"
     )
 
 
@@ -207,7 +204,7 @@ def in_checkout(path: Path) -> Path:
 
 
 def rule(
-    target: Path | str,
+    target: Path,
     prerequisites: Iterable[Path | str],
     *recipe: str,
     order_only: Iterable[Path | str] = (STAMP,),
@@ -218,15 +215,23 @@ def rule(
     return "\n\t".join([f"{first} | {behind}" if behind else first, *recipe])
 
 
-def fit(paths: Iterable[Path | str]) -> str:
-    """Names side by side. Raises ParamsError for one that Make or the shell would misread."""
-    names = [str(path) for path in paths]
+def unless(condition: str) -> str:
+    """A prerequisite that has the target made again as long as a condition is empty."""
+    return f"$(if {condition},,always)"
+
+
+def fit(names: Iterable[Path | str]) -> str:
+    """Names side by side; what is no Path is Make's own language. Raises ParamsError for a file
+    that Make or the shell would misread.
+    """
+    names = list(names)
     for name in names:
-        if name != STAMP and (unfit := UNFIT.intersection(name)):
+        if isinstance(name, Path) and (unfit := UNFIT.intersection(str(name))):
             raise config.ParamsError(
-                f"Make cannot name {name!r}: take a folder or value without {' '.join(unfit)!r}"
+                f"Make cannot name {str(name)!r}: take a folder or value without"
+                f" {' '.join(sorted(unfit))!r}"
             )
-    return " ".join(names)
+    return " ".join(map(str, names))
 
 
 def quoted(word: str) -> str:
