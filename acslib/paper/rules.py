@@ -85,30 +85,33 @@ def lpips_rule(stands_for_it: Path) -> str:
 # ---- tables and figures
 
 
-def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Iterable[config.Run]) -> str:
+def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]) -> str:
     """A table's or figure's own name, its CSV and its picture; of what it has a notebook for."""
     table = results() / profile / f"{item}.csv"
     picture = results().parent / "figures" / profile / f"{item}.pdf"
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
-    made, parts = [], []
+    made = {}
     if experiment:
-        trained = [record(run, seed) for run in needed for seed in seeds]
-        mark = results() / ".make" / f"{profile}-{item}.seeds-{'-'.join(map(str, seeds))}"
-        with_what: list[Path | str] = [
-            *parameters(item, profile),
-            *trained,
-            unless(f"$(wildcard {mark})"),
-        ]
-        parts.append(notebook_rule(table, experiment, with_what, profile, seeds))
-        # whoever asks for other seeds than last time gets another table
-        parts[-1] += f"\n\t@rm -f {fit([mark.with_suffix('.seeds-')])}*; touch {fit([mark])}"
-        made.append(table)
+        made[table] = table_rule(table, experiment, profile, seeds, needed)
     if drawing:
-        parts.append(notebook_rule(picture, drawing, made[:], profile, seeds))
-        made.append(picture)
+        made[picture] = notebook_rule(picture, drawing, list(made), profile, seeds)
     show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
-    return "\n\n".join([*parts, rule(Path(item), made, show, order_only=[])])
+    return "\n\n".join([*made.values(), rule(Path(item), made, show, order_only=[])])
+
+
+def table_rule(
+    table: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
+) -> str:
+    """A table's CSV, made again too when other seeds are asked for than last time. An empty file
+    has those in its name.
+    """
+    marks = results() / ".make" / f"{profile}-{table.stem}.seeds-"
+    mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
+    trained = [record(run, seed) for run in needed for seed in seeds]
+    with_what = [*parameters(table.stem, profile), *trained, unless(f"$(wildcard {mark})")]
+    made = notebook_rule(table, notebook, with_what, profile, seeds)
+    return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
 
 
 def notebook_rule(
