@@ -109,7 +109,8 @@ def table_rule(
     marks = results() / ".make" / f"{profile}-{table.stem}.seeds-"
     mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
     trained = [record(run, seed) for run in needed for seed in seeds]
-    with_what = [*parameters(table.stem, profile), *trained, unless(f"$(wildcard {mark})")]
+    with_what: list[Path | str] = [*parameters(table.stem, profile), *trained]
+    with_what.append(unless(f"$(wildcard {mark})"))
     made = notebook_rule(table, notebook, with_what, profile, seeds)
     return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
 
