@@ -33,7 +33,7 @@ ITEMS := $(filter-out settings attacks,$(basename $(notdir $(wildcard $(PARAMS)/
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
 TRAIN := $(ACS) acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
-LPIPS = $(PY) -c "from acslib.attacks.lpips import distance_for; distance_for('$1')"
+LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
 .PHONY: always help setup all paper publish records run lab test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
