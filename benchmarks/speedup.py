@@ -71,7 +71,8 @@ def report(several: dict[str, config.Run], dataset: data.Dataset) -> None:
         ]
         rounds = ", ".join(f"{100 * share:.1f}" for share in shares)
         print(
-            f"  {method}: {100 * statistics.median(shares):.1f} % of the ceiling of {run.plan.ceiling:.2f}x"
+            f"  {method}: {100 * statistics.median(shares):.1f} % of the ceiling of"
+            f" {run.plan.ceiling:.2f}x"
             f" (target 97; rounds {rounds})",
             flush=True,
         )
