@@ -204,8 +204,8 @@ def apricot_lazy(similarities: np.ndarray, budget: int):
 
 def imagenet100() -> None:
     print(
-        "ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128, half"
-        " of them"
+        "ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128,"
+        " half of them"
     )
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, sums_gb, peak_gb, size = pool.apply(_imagenet100)
