@@ -148,7 +148,7 @@ bench: .venv-bench/.complete ## speed of selectors and attacks against other lib
 	.venv-bench/bin/python -m benchmarks
 
 lpips-net: $(STAMP) ## the AlexNet that LPIPS compares images of DATA by: fetched for image folders, else trained once
-	$(PY) -c "from acslib.attacks.lpips import distance_for; distance_for('$(DATA)')"
+	$(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$(DATA)')"
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .hypothesis

@@ -18,8 +18,9 @@ from acslib.attacks.alexnet import (
     save_alexnet,
     train_alexnet,
 )
-from acslib.attacks.lpips import LPIPS
-from acslib.attacks.perceptual import LPA, PPGD, FastLPA, margin, project
+from acslib.attacks.common import margin
+from acslib.attacks.lpips import LPIPS, distance_for
+from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project
 
 ATTACKS = [FastLPA, LPA, PPGD]
 
@@ -98,6 +99,7 @@ def test_distance_matches_a_hand_calculation():
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 def test_distance_matches_the_lpips_package():
     """Its baseline mode is the square of ours, up to rounding of its normalisation constants."""
+    from acslib._torchvision import torchvision  # noqa: F401 (lpips imports torchvision)
 
     lpips = pytest.importorskip("lpips")
     theirs = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)

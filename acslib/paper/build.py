@@ -21,7 +21,7 @@ from acslib.training import Training
 
 def training_attack(setting, steps: int, generator: torch.Generator, device="cpu") -> FastLPA:
     """Fast-LPA of `steps` steps with the bound and the data set's distance of a `Setting`."""
-    distance = distance_for(setting.dataset, setting.image_size or 224, device)
+    distance = distance_for(setting.dataset, setting.image_size or 224, device, train=True)
     return FastLPA(
         setting.epsilon,
         distance,

@@ -80,7 +80,7 @@ def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
     """Every attack of Table C1 on the first `threats_n` test images."""
     setting, suite = run.setting, perceptual_suite(run, images.shape[-1])
     n = min(setting.threats_n, len(labels))
-    distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device)
+    distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device, train=True)
     measures = {"threats_n": n}
     twin = models.folded(model)
     for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
