@@ -54,7 +54,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
     before.
     """
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.clone(), buffer._version) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
@@ -64,8 +64,8 @@ def as_found(model: nn.Module) -> Iterator[None]:
         for parameter, gradient in gradients:
             parameter.grad = gradient
         with torch.no_grad():
-            for buffer, before, version in buffers:
-                if buffer._version != version:
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):  # writing would spoil a graph that needs it
                     buffer.copy_(before)
 
 

@@ -161,11 +161,10 @@ class PGD(_GradientAttack):
 
     def _ascend(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
         gradient = usable(gradient, self.generator)
-        direction = (
-            gradient.sign_()
-            if self.norm == "linf"
-            else gradient.div_(norms(gradient).clamp_min(1e-12))
-        )
+        if self.norm == "linf":
+            direction = gradient.sign()
+        else:
+            direction = gradient / norms(gradient).clamp_min(1e-12)
         return project(direction.mul_(self.step).add_(x), images, self.norm, self.epsilon)
 
 
