@@ -13,7 +13,7 @@ from torch.nn.functional import softplus
 from acslib import selectors
 from acslib.paper import config, theory
 from acslib.paper.config import ParamsError
-from acslib.paper.theory import METHODS, READINGS, AdversarialLogistic, descend, sides
+from acslib.paper.theory import READINGS, SELECTORS, AdversarialLogistic, descend, sides
 
 NORMS = ("linf", "l2")
 SEEDS = st.integers(0, 2**31 - 1)
@@ -38,7 +38,7 @@ def pair(seed, problem):
 
 @pytest.fixture(scope="module")
 def problems():
-    numbers = theory.settings("smoke")
+    numbers = theory.numbers("smoke")
     return {(norm, part): numbers.problem(norm, part) for norm in NORMS for part in (1, 2)}
 
 
@@ -169,7 +169,7 @@ def test_projection_brings_no_point_farther_from_the_ball(seed):
 # ---- Theorem 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_bound_holds_for_every_selector(problems, norm, part, method):
@@ -317,7 +317,7 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="choose one of"):
         theory.selector("greedy", 10, 0.1)
     with pytest.raises(ParamsError, match="smoke"):
-        theory.settings("smok")
+        theory.numbers("smok")
 
 
 def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypatch):
@@ -329,7 +329,7 @@ def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(config, "FOLDER", tmp_path)
         config.read_yaml.cache_clear()
-        assert theory.settings("mine") == theory.settings("smoke")
+        assert theory.numbers("mine") == theory.numbers("smoke")
         with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
-            theory.settings("new")
+            theory.numbers("new")
     config.read_yaml.cache_clear()
