@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from acslib.paper import columns, config, files, page, printed, records, rows, tables
+from acslib.paper.methods import METHODS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
-CODE = {method: number for number, method in enumerate(config.METHODS)}
+TABLES = printed.TABLES
+CODE = {method: number for number, method in enumerate(METHODS)}
 
 
 def record(run, seed):
@@ -118,7 +119,7 @@ def test_means_spreads_and_paired_differences_by_hand(gathered):
 def test_every_printed_row_finds_its_place_once(table, gathered):
     theirs, ours = printed.paper_table(table), gathered[table]
     beside = ours[ours.paper_acc_pct.notna()]
-    assert len(ours) == sum(1 for _ in rows.groups(table, "demo"))
+    assert len(ours) == len(rows.planned(table, "demo"))
     assert len(beside) == len(theirs)
     keys = [*printed.KEY, *[name for name in printed.VARIED if name in theirs]]
     both = theirs.merge(beside, on=keys, suffixes=("", "_ours"))
@@ -369,6 +370,8 @@ def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     assert places == sorted(places)
     assert "22.56* (-0.77)" in text
     assert text.count('class="missing"') == 13 - 2
+    assert '<meta name="viewport"' in text
+    assert all(f'<a href="#{name}">' in text for name in page.ORDER)
     assert "make table4 PROFILE=demo" in text
     assert pdf.read_bytes().startswith(b"%PDF")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from acslib.paper import page, tables
+from acslib.paper import frames, methods, page, tables
 from acslib.paper.rows import against_adaptive
 
 ROOT = Path(__file__).parent.parent
@@ -25,17 +25,20 @@ R18 = {
     "resnet18-linf-cifar10": "linf",
     "resnet18-l2-svhn": "l2",
 }
+# what methods are called in a sentence, by their value in the CSVs: CRAIG, adaptive random
 METHODS = {
-    "adv_craig": "CRAIG",
-    "adv_gradmatch": "GradMatch",
-    "random": "random",
-    "adaptive_random": "adaptive random",
+    method.printed: method.label.removeprefix("Adv. ")
+    if method.label.startswith("Adv. ")
+    else method.label.lower()
+    for method in methods.METHODS.values()
+    if method.name != "full"
 }
 
 
 @cache
 def read(profile: str, name: str) -> pd.DataFrame:
-    return pd.read_csv(ROOT / "results" / "published" / profile / f"{name}.csv")
+    path = ROOT / "results" / "published" / profile / f"{name}.csv"
+    return frames.read_frame(path, tables.NEEDED.get(name, tables.TABLE), "make publish makes it")
 
 
 def row(table: pd.DataFrame, **where) -> pd.Series:
@@ -262,20 +265,16 @@ def half() -> str:
 
 def radius() -> str:
     """Figure 3 at some of its norms, in units of the training's."""
-    curves = {
-        ("PGD", "full"): "full PGD",
-        ("PGD", "adv_gradmatch"): "GradMatch",
-        ("PGD", "adaptive_random"): "adaptive random",
-        ("FAT", "full"): "full FAT",
-    }
     rows = []
     for profile in reversed(PROFILES):
         table = read(profile, "fig3")
         table = table.assign(norm=(table.epsilon_255 / table.training_epsilon_255).round(3))
         for key, part in table.groupby(["curve", "method"], sort=False):
             mean = part.groupby("norm").racc_pct.mean()
+            curve, method = key
+            name = f"full {curve}" if method == "full" else METHODS[method]
             rows.append(
-                {"norm of the attack": f"`{profile}` {curves[key]}"}
+                {"norm of the attack": f"`{profile}` {name}"}
                 | {f"{norm:g}": f"{mean[norm]:.1f}" for norm in (0, 0.5, 1, 1.25, 1.5, 1.75, 2)}
             )
     return markdown(rows)

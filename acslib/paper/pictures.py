@@ -179,8 +179,8 @@ def show_fooled(model, data, attack, count: int = 10) -> Figure:
     figure = show_images(torch.cat(rows), titles, columns=len(chosen))
     fooled = int((right & (after != labels)).sum())
     figure.suptitle(
-        f"of {len(labels)} test images, {int(right.sum())} are right, and {fooled} of those wrong"
-        " when attacked",
+        f"the network gets {int(right.sum())} of {len(labels)} test images right,"
+        f" and {fooled} of those wrong when they are attacked",
         fontsize=9,
     )
     return figure

@@ -89,7 +89,7 @@ def test_errors_are_relative_to_the_full_training_of_the_same_seed(monkeypatch):
             ]
         )
 
-    monkeypatch.setattr(curves, "gather", gather)
+    monkeypatch.setattr(rows, "gather", gather)
     table = curves.by_seed("fig4", "smoke", [0, 1])
     assert table.relative_robust_error_pct.round(9).tolist() == [0, 10, 0, -10]
     assert table.relative_clean_error_pct.round(9).tolist() == [0, 50, 0, 50]
@@ -131,6 +131,7 @@ def test_a_curve_is_attacked_once(trained, monkeypatch):
     )
     assert not calls
     assert len(first) == 4 * len(curves.NORMS)
+    assert not (trained / "smoke" / "fig3.csv").exists()  # what Make looks at comes last
 
 
 def test_curves_start_at_the_clean_accuracy_and_reach_twice_the_training_norm(trained):
