@@ -190,7 +190,7 @@ def every_attack(table: pd.DataFrame) -> Iterable[dict]:
                 "Run on": "",
                 "Training": IN_THE_PAPER,
                 **{title: fixed(row.get(f"paper_{name}")) for name, title in columns.items()},
-                "T": fixed(row.paper_time_min, 2, " min"),
+                "T": fixed(row.get("paper_time_min"), 2, " min"),
             }
 
 

@@ -284,7 +284,7 @@ def trade(axis: Axes, row: pd.Series, method: Method, measure: str, mean: str) -
     )
     theirs = row.get(f"paper_{measure}{mean}_pct")
     if pd.notna(theirs):
-        axis.plot(row.paper_speedup_x, theirs, method.marker, color=PAPER, fillstyle="none")
+        axis.plot(row.get("paper_speedup_x", float("nan")), theirs, method.marker, color=PAPER, fillstyle="none")
 
 
 def fast_training(table: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
@@ -320,7 +320,7 @@ def half_half(table: pd.DataFrame) -> Figure:
         for value, method in looks(table.method[table["mode"] != "full"]).items():
             modes = table[table.method == value].set_index("mode")
             arrow(axis, modes, prefix, line(method) | grey, label_of(method))
-        place = full.get(f"{prefix}acc_pct"), full.get(f"{prefix}racc_pct")
+        place = [full.get(f"{prefix}{name}_pct", float("nan")) for name in ("acc", "racc")]
         axis.plot(*place, markersize=9, label=FULL.label, ls="", **line(FULL) | grey)
         axis.set(title=title, xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
         axis.margins(0.15)

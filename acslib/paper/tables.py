@@ -69,8 +69,9 @@ def title(table: str, gathered: pd.DataFrame) -> str:
     seeds = " or ".join(map(str, sorted(gathered.seeds.unique())))
     number = "one seed" if seeds == "1" else f"mean ± standard deviation of {seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
+    parts = first.get("autoattack", "not recorded")
     attacked = "".join(
-        f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
+        f" {what} (AutoAttack: {parts}) on the first {count:g} test images."
         for what, count in counts.items()
         if pd.notna(count)
     )
