@@ -29,6 +29,15 @@ def archive():
     return find
 
 
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """An empty cache, no data folder, no network."""
+    monkeypatch.setenv("ACS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACS_OFFLINE", "1")
+    monkeypatch.delenv("ACS_DATA", raising=False)
+    monkeypatch.delenv("ACS_MIRROR", raising=False)
+
+
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")
