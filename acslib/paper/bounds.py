@@ -289,10 +289,10 @@ def draw_normalising(experiment: Experiment) -> Figure:
     for axis, norm in zip(axes, experiment.numbers.epsilon, strict=False):
         for reading, method in ((RAW, "gradmatch"), (CONSISTENT, "craig")):
             path = experiment.descent(norm, 2, "gradmatch", experiment.most, reading)
-            axis.semilogy(path.errors, color=METHODS[method].colour)
+            axis.semilogy(path.errors.numpy(), color=METHODS[method].colour)
         axis.set(title=f"GradMatch, (2), {norm}", xlabel="iteration t", ylabel="gradient error")
         totals = experiment.descent(norm, 2, "gradmatch", experiment.most, RAW).totals
-        axes[2].plot(totals, color="black", ls="-" if norm == "linf" else "--", label=norm)
+        axes[2].plot(totals.numpy(), color="black", ls="-" if norm == "linf" else "--", label=norm)
     axes[2].set(xlabel="iteration t", ylabel="sum of matched weights / n", ylim=(0, 1.1))
     names = ["as matched", "scaled to sum to 1"]
     figure.legend(axes[0].lines, names, loc="outside lower left", ncols=2)

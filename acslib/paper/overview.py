@@ -216,10 +216,10 @@ def figure2(
     places, shown = centred @ axes.T, coresets["gradmatch"][0]
     share = float((places**2).sum() / (centred**2).sum())
     left.scatter(
-        *places.T, s=8, color="#BBBBBB", label=f"all {len(gradients)} samples", linewidths=0
+        *places.T.numpy(), s=8, color="#BBBBBB", label=f"all {len(gradients)} samples", linewidths=0
     )
     left.scatter(
-        *places[shown.indices].T,
+        *places[shown.indices].T.numpy(),
         s=(120 * shown.weights / shown.weights.max()).numpy(),
         alpha=0.75,
         color=METHODS["gradmatch"].colour,
@@ -256,7 +256,7 @@ def totals(
     """Where the totals of a method's coresets end; a line leads to a single one."""
     ends = torch.tensor([in_plane(gradients, coreset) for coreset in several])
     draws = f", {len(ends)} draws" if len(ends) > 1 else ""
-    axis.plot(*ends.T, linestyle="", label=literal(method.label) + draws, **line(method))
+    axis.plot(*ends.T.numpy(), linestyle="", label=literal(method.label) + draws, **line(method))
     if not draws:
         axis.plot(*zip((0, 0), ends[0].tolist(), strict=True), color=method.colour, zorder=0)
 

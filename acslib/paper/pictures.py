@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -108,7 +109,7 @@ def show_images(
     for axis, image, title in zip(
         axes.flat, images, list(titles) or [""] * len(images), strict=False
     ):
-        picture = image.permute(1, 2, 0).cpu()
+        picture = image.float().permute(1, 2, 0).cpu().numpy()
         axis.imshow(
             picture.squeeze(-1), cmap="gray" if picture.shape[-1] == 1 else None, vmin=0, vmax=1
         )
@@ -142,10 +143,16 @@ def coreset_summary(data, coreset: Coreset) -> Figure:
     got = (
         torch.bincount(labels[coreset.indices], weights=weights, minlength=classes) / weights.sum()
     )
-    position = torch.arange(classes)
-    right.bar(position - 0.2, 100 * share, 0.4, color=METHODS["random"].colour, label="data")
+    position = np.arange(classes)
     right.bar(
-        position + 0.2, 100 * got, 0.4, color=METHODS["gradmatch"].colour, label="coreset, weighted"
+        position - 0.2, (100 * share).numpy(), 0.4, color=METHODS["random"].colour, label="data"
+    )
+    right.bar(
+        position + 0.2,
+        (100 * got).numpy(),
+        0.4,
+        color=METHODS["gradmatch"].colour,
+        label="coreset, weighted",
     )
     right.set(xticks=position, ylabel="share (%)")
     right.set_xticklabels(map(literal, data.class_names), rotation=45, ha="right", fontsize=8)
