@@ -51,7 +51,8 @@ class LastLayerGradients:
     least in float32. Raises ValueError for shapes, types or devices that do not fit together.
 
     For selectors that want them, and None where nobody gave them: labels (n,) int64, losses (n,),
-    and the epoch in which the selection takes place.
+    predictions (n, C), the softmax for the image that is trained on, and input_norms (n,), the norm
+    of the loss's gradient with respect to the image; and the epoch of the selection.
     """
 
     errors: Tensor
@@ -63,6 +64,8 @@ class LastLayerGradients:
     bias: bool = True
     labels: Tensor | None = None
     losses: Tensor | None = None
+    predictions: Tensor | None = None
+    input_norms: Tensor | None = None
     epoch: int = 0
 
     def __post_init__(self) -> None:
@@ -72,9 +75,9 @@ class LastLayerGradients:
             raise ValueError("bias is False and features None: no part of the last layer is left")
         for errors, features in self._pairs:
             self._check_term(errors, features)
-        for name in ("labels", "losses"):
-            values = getattr(self, name)
-            if values is not None and values.shape != (len(self.errors),):
+        for name, values in self.extras.items():
+            dimensions = 2 if name == "predictions" else 1
+            if values is not None and (values.ndim, len(values)) != (dimensions, len(self)):
                 raise ValueError(
                     f"{name} have shape {tuple(values.shape)}; give one for each of the"
                     f" {len(self.errors)} samples"
@@ -96,6 +99,12 @@ class LastLayerGradients:
                 raise ValueError(
                     f"features2 is {features.shape[1]} wide, features {self.features.shape[1]}"
                 )
+
+    @property
+    def extras(self) -> dict[str, Tensor | None]:
+        """What a selector may want besides the gradients, one row for each sample."""
+        names = ("labels", "losses", "predictions", "input_norms")
+        return {name: getattr(self, name) for name in names}
 
     @property
     def _pairs(self) -> list[tuple[Tensor, Tensor | None]]:
@@ -132,33 +141,27 @@ class LastLayerGradients:
         return self.errors.device
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> LastLayerGradients:
-        """The same with every factor changed; labels, losses and epoch stay."""
+        """The same with every factor changed; the extras and the epoch stay."""
         pairs = [(function(e), None if h is None else function(h)) for e, h in self._pairs]
-        return self._with(pairs, self.labels, self.losses)
+        return self._with(pairs, self.extras)
 
     def _with(
-        self,
-        pairs: list[tuple[Tensor, Tensor | None]],
-        labels: Tensor | None,
-        losses: Tensor | None,
+        self, pairs: Sequence[tuple[Tensor, Tensor | None]], extras: dict[str, Any]
     ) -> LastLayerGradients:
         first, second = pairs[0], pairs[1] if len(pairs) > 1 else (None, None)
         return LastLayerGradients(
-            *first,
-            *second,
-            more=tuple(pairs[2:]),
-            bias=self.bias,
-            labels=labels,
-            losses=losses,
-            epoch=self.epoch,
+            *first, *second, more=tuple(pairs[2:]), bias=self.bias, epoch=self.epoch, **extras
         )
 
     def __getitem__(self, rows: slice | Tensor) -> LastLayerGradients:
         """The samples selected by a slice, a mask or a 1-D index."""
         pairs = [(e[rows], None if h is None else h[rows]) for e, h in self._pairs]
-        labels = None if self.labels is None else self.labels[rows]
-        losses = None if self.losses is None else self.losses[rows]
-        return self._with(pairs, labels, losses)
+        extras = {name: None if x is None else x[rows] for name, x in self.extras.items()}
+        return self._with(pairs, extras)
+
+    def scaled(self, factor: float) -> LastLayerGradients:
+        """The same gradients times `factor`."""
+        return self._with([(e * factor, h) for e, h in self._pairs], self.extras)
 
     def to(self, *args: Any, **kwargs: Any) -> LastLayerGradients:
         """Another dtype or device, as `Tensor.to`."""
@@ -171,10 +174,8 @@ class LastLayerGradients:
         pairs = [
             (_joined([e for e, _ in terms]), _joined([h for _, h in terms])) for terms in columns
         ]
-        labels, losses = (
-            _joined([getattr(p, name) for p in pieces]) for name in ("labels", "losses")
-        )
-        return first._with(pairs, labels, losses)
+        extras = {name: _joined([piece.extras[name] for piece in pieces]) for name in first.extras}
+        return first._with(pairs, extras)
 
     def bias_only(self) -> LastLayerGradients:
         """The bias part alone, d = C: what CRAIG sees in the authors' code."""
@@ -183,7 +184,7 @@ class LastLayerGradients:
         errors = self.errors
         for others, _ in self._pairs[1:]:
             errors = errors + others
-        return LastLayerGradients(errors, labels=self.labels, losses=self.losses, epoch=self.epoch)
+        return self._with([(errors, None)], self.extras)
 
     def _working(self, dtype: torch.dtype | None) -> torch.dtype:
         return torch.promote_types(dtype or self.dtype, torch.float32)

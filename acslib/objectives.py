@@ -71,11 +71,13 @@ class Vanilla(Objective):
             with torch.enable_grad():
                 adversarial = self.perturb(model, images, labels)
         features, logits = penultimate(model, adversarial)
+        p = logits.softmax(1)
         return LastLayerGradients(
-            logits.softmax(1) - one_hot(labels, logits.shape[1]),
+            p - one_hot(labels, logits.shape[1]),
             features,
             bias=has_bias(model),
             labels=labels,
+            predictions=p,
             losses=cross_entropy(logits, labels, reduction="none"),
         )
 
@@ -158,6 +160,7 @@ class Trades(Objective):
             bias=has_bias(model),
             labels=labels,
             losses=self._combined(clean, moved, labels),
+            predictions=q,
         )
 
 

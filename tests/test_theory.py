@@ -2,6 +2,7 @@
 and autograd.
 """
 
+import shutil
 from itertools import pairwise, product
 
 import pytest
@@ -321,15 +322,11 @@ def test_what_cannot_be_is_refused():
 
 
 def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypatch):
-    (tmp_path / "profiles").mkdir()
-    for name in ("settings", "theorem1", "profiles/demo", "profiles/smoke"):
-        (tmp_path / f"{name}.yaml").write_text((config.FOLDER / f"{name}.yaml").read_text())
+    shutil.copytree(config.FOLDER, tmp_path, dirs_exist_ok=True)
     (tmp_path / "profiles" / "mine.yaml").write_text("about: mine\nextends: smoke\n")
     (tmp_path / "profiles" / "new.yaml").write_text("about: new\n")
     with monkeypatch.context() as patch:
         patch.setattr(config, "FOLDER", tmp_path)
-        config.read_yaml.cache_clear()
         assert theory.numbers("mine") == theory.numbers("smoke")
         with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
             theory.numbers("new")
-    config.read_yaml.cache_clear()

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from tqdm.auto import tqdm
 
-from acslib.paper import config, log, printed, records, rows, runs, style, tables
+from acslib.paper import config, log, measures, printed, records, rows, runs, style, tables
 from acslib.paper.config import Run
 from acslib.paper.settings import number
 
@@ -112,10 +112,10 @@ def as_number(name: str, value: Any) -> Any:
 
 
 def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
-    """The record of a run, trained if it is not finished, with a bar of its epochs and a line for
+    """The record of a run, trained if it is not finished, with a bar of its epochs and another of
     its evaluation.
 
-    An interrupted run goes on from its last epoch. `leave`: whether its bar and a line an epoch
+    An interrupted run goes on from its last epoch. `leave`: whether the bars and a line an epoch
     stay.
     """
     done = records.finished_record(run, seed)
@@ -123,26 +123,32 @@ def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
         if leave:
             print(f"{run.name}, seed {seed}, is trained already: its record is only read")
         return done
-    with tqdm(total=len(run.plan), desc=f"{run.name}, seed {seed}", leave=leave) as bar:
+    name = f"{run.name}, seed {seed}"
+    epochs = tqdm(total=len(run.plan), desc=f"{name}: epochs", leave=leave)
+    attacks = tqdm(total=len(measures.parts(run)), desc="evaluation", leave=leave)
 
-        def progress(row: dict[str, Any]) -> None:
-            bar.update(row["epoch"] + 1 - bar.n)
-            if leave:
-                bar.write(log.epoch_line(row))
-            if row["epoch"] + 1 == len(run.plan):
-                bar.set_description(f"{run.name}, seed {seed}: trained, evaluating")
+    def progress(row: dict[str, Any]) -> None:
+        epochs.update(row["epoch"] + 1 - epochs.n)
+        if leave:
+            epochs.write(log.epoch_line(row))
 
-        def announce(source: str) -> None:
-            if leave:
-                bar.write(f"data: {source}")
+    def announce(source: str) -> None:
+        if leave:
+            epochs.write(f"data: {source}")
 
+    def evaluating(part: str) -> None:
+        epochs.update(len(run.plan) - epochs.n)  # the checkpoint may have been the last epoch's
+        attacks.set_description(f"evaluation: {part}")
+        attacks.update(measures.parts(run).index(part) - attacks.n)
+
+    with epochs, attacks:
         try:
-            record = runs.execute(run, seed, progress=progress, announce=announce)
+            heard = {"progress": progress, "announce": announce, "evaluating": evaluating}
+            record = runs.execute(run, seed, **heard)
         except KeyboardInterrupt:
-            raise Stopped(stopped(run, seed, bar.n)) from None
-        bar.set_description(f"{run.name}, seed {seed}")
-    if leave:
-        print(f"evaluated in {record['seconds']['evaluate']:.1f} s")
+            raise Stopped(stopped(run, seed, epochs.n)) from None
+        attacks.set_description("evaluation")
+        attacks.update(attacks.total - attacks.n)
     return record
 
 
@@ -171,7 +177,7 @@ def train_missing(item: str, profile: str, seeds: list[int]) -> None:
 def changes(item: str, profile: str) -> str:
     """What a profile changes about an item's settings, a line each."""
     settings = dict.fromkeys(row.setting_name for row in rows.planned(item, profile))
-    lines = [config.profile(profile)["about"]]
+    lines = [config.profile(profile).about]
     for name in settings:
         layer = config.profile_layer(profile, name)
         lines.append(f"{name}: " + ", ".join(f"{key}={value}" for key, value in layer.items()))

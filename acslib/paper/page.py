@@ -133,7 +133,7 @@ def introduction(profile: str) -> str:
     commit = records.provenance("cpu")["commit"]
     said = [
         f"Tables and figures in the paper's order. Profile {profile}:"
-        f" {config.profile(profile)['about']}.",
+        f" {config.profile(profile).about}.",
         "What the paper prints, grey or named so, is for its own data, networks and hardware:"
         " compare what a coreset changes there with what it changes here, rather than one number"
         " with the other.",

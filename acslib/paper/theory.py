@@ -401,16 +401,4 @@ class Numbers(BaseModel):
 
 def numbers(profile: str) -> Numbers:
     """`params/theorem1.yaml` for a profile, or for the one that it extends. Raises ParamsError."""
-    content, name = config.read_yaml("theorem1"), profile
-    config.profile(name)
-    while name not in content["profiles"]:
-        extended = config.read_yaml(f"profiles/{name}").get("extends")
-        if extended is None:
-            raise config.ParamsError(
-                f"params/theorem1.yaml has no profile {profile!r}: add it under profiles there"
-            )
-        name = extended
-    try:
-        return Numbers(**content["common"], **content["profiles"][name])
-    except ValidationError as error:
-        raise config.ParamsError(f"params/theorem1.yaml, profile {name}: {error}") from None
+    return Numbers(**config.theorem1(profile))
