@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,10 +12,12 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from acslib import protocols
 from acslib.draws import seeded
-from acslib.gradients import LastLayerGradients
+from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_by_autograd, gradients_of
 from acslib.passes import frozen
-from acslib.selectors.coreset import Coreset
+from acslib.selectors.coreset import Coreset, check_coreset, needed_fields, needs_gradients
+from acslib.selectors.memory import check_memory
+from acslib.selectors.scores import input_gradient_norms
 
 if TYPE_CHECKING:
     from acslib.data.sets import Dataset
@@ -40,7 +44,7 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
         check_head(model, images)
         check_objective(training.objective, model, images, labels)
         if any(epoch.select for epoch in training.plan):
-            check_selection(training, model, images, labels)
+            check_selection(training, model, data, images, labels)
 
 
 def check_model(model: nn.Module) -> None:
@@ -96,7 +100,9 @@ def check_objective(
     protocols.check_loss(objective.loss(model, images, labels, adversarial), len(labels))
 
 
-def check_selection(training: Training, model: nn.Module, images: Tensor, labels: Tensor) -> None:
+def check_selection(
+    training: Training, model: nn.Module, data: Dataset, images: Tensor, labels: Tensor
+) -> None:
     """Raise ValueError unless there is a selector, and gradients of the very loss to select by."""
     if training.selector is None:
         raise ValueError(
@@ -105,19 +111,30 @@ def check_selection(training: Training, model: nn.Module, images: Tensor, labels
         )
     if not callable(training.selector):
         raise ValueError(f"the selector is {training.selector!r}: give a callable")
-    if not getattr(training.selector, "needs_gradients", True):
+    n = len(data.train)
+    budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
+    check_memory(training.selector, Samples(n, data.train.labels), budget)
+    if not needs_gradients(training.selector):
         return
     objective = training.selection_objective or training.objective
     check_gradients(objective, model, images, labels)
+    gradients = gradients_of(objective, model, images, labels)
+    wanted = needed_fields(training.selector)
+    if "input_norms" in wanted:
+        norms = input_gradient_norms(model, images, labels)
+        gradients = replace(gradients, input_norms=norms)
+    for name in wanted:
+        if getattr(gradients, name) is None:
+            raise ValueError(
+                f"the selector needs the samples' {name}, which the objective's gradients do not"
+                f" have: give the objective a `gradients` that fills in {name}"
+            )
     try:
-        found = training.selector(gradients_of(objective, model, images, labels), len(labels))
+        found = training.selector(gradients, len(labels))
     except (ValueError, IndexError, RuntimeError):
         return  # it may want more samples than these few: then the selection itself will tell
     if not isinstance(found, Coreset):
-        raise ValueError(
-            f"the selector returned {type(found).__name__}: return selectors.Coreset(indices,"
-            " weights)"
-        )
+        check_coreset(found, len(labels), len(labels))
 
 
 def check_gradients(

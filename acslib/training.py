@@ -24,7 +24,14 @@ from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
 from acslib.schedule import Phase, Plan
-from acslib.selectors.coreset import Coreset
+from acslib.selectors.coreset import (
+    Coreset,
+    check_coreset,
+    most_returned,
+    needed_fields,
+    needs_gradients,
+)
+from acslib.selectors.scores import input_gradient_norms
 
 SEEDS_APART = 100_003  # an epoch's draws come from seed * SEEDS_APART + epoch
 PROCESSES_APART = 1 << 40  # what is added for each further process, once the order is drawn
@@ -191,15 +198,21 @@ def adversarial_gradients(
     gradients gets the samples' number and labels alone.
     """
     labels = data.train.labels
-    if not getattr(training.selector, "needs_gradients", True):
+    selector: Any = training.selector
+    if not needs_gradients(selector):
         return Samples(len(labels), labels, epoch)
+    wanted = "input_norms" in needed_fields(selector)
     objective = training.selection_objective or training.objective
     pieces = []
     mine = parallel.share(torch.arange(len(labels), device=labels.device))
     with attacker(model, "eval", training.precision) as attacked:
         for batch in torch.split(mine, training.batch_size):
             images = data.train.float_images(batch)
-            pieces.append(gradients_of(objective, attacked, images, labels[batch]))
+            piece = gradients_of(objective, attacked, images, labels[batch])
+            if wanted:
+                norms = input_gradient_norms(attacked, images, labels[batch])
+                piece = replace(piece, input_norms=norms)
+            pieces.append(piece)
     gradients = parallel.gathered(LastLayerGradients.concatenated(pieces))
     return replace(gradients, labels=labels, epoch=epoch)
 
@@ -212,9 +225,11 @@ def greedy_solver(
     if isinstance(gradients, LastLayerGradients):
         if not gradients.squared_norms().isfinite().all():
             raise diverged("the gradients to select by are no longer finite", state)
-    coreset = training.selector(gradients, budget) if parallel.rank() == 0 else None
-    coreset = parallel.from_first(coreset)
-    assert coreset is not None
+    found = training.selector(gradients, budget) if parallel.rank() == 0 else None
+    n = len(gradients)
+    coreset = check_coreset(
+        parallel.from_first(found), n, most_returned(training.selector, n, budget)
+    )
     if not float(coreset.weights.sum()) > 0:
         raise ValueError(
             f"the selector gave no sample a positive weight ({coreset.reason}): raise"

@@ -1,13 +1,15 @@
 """What a user may hand over: refused in one sentence before anything is trained, or right."""
 
 import dataclasses
+import functools
+import sys
 
 import pytest
 import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, log_softmax
 
-from acslib import models
+from acslib import gradients, models
 from acslib.attacks import PGD
 from acslib.gradients import LastLayerGradients
 from acslib.objectives import (
@@ -19,7 +21,20 @@ from acslib.objectives import (
     gradients_of,
 )
 from acslib.schedule import full, plan
-from acslib.selectors import Coreset, gradmatch, random
+from acslib.selectors import (
+    BatchWise,
+    BiasOnly,
+    Coreset,
+    PerClass,
+    Unweighted,
+    craig,
+    easiest,
+    el2n,
+    entropy,
+    gradmatch,
+    hardest,
+    random,
+)
 from acslib.training import State, Training, fit
 
 ATTACK = PGD("linf", 0.1, 0.05, 2)
@@ -152,9 +167,12 @@ def test_objectives(few, objective, message):
     [
         (None, "selects coresets and there is no selector"),
         ("gradmatch", "the selector is 'gradmatch': give a callable"),
-        (lambda g, k: torch.arange(k), "selector returned Tensor: return selectors.Coreset"),
-        (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned tuple"),
-        (lambda g, k: None, "selector returned NoneType"),
+        (
+            lambda g, k: torch.arange(k),
+            "selector returned a Tensor; it must return a selectors.Coreset",
+        ),
+        (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned a tuple"),
+        (lambda g, k: None, "selector returned a NoneType"),
     ],
 )
 def test_selectors(few, selector, message):
@@ -171,6 +189,28 @@ def test_a_coreset_known_beforehand_is_a_selector(few):
     chosen = Coreset(torch.tensor([50, 70, 99]), torch.ones(3))
     state = train(Plain(), few, selector=lambda gradients, budget: chosen)
     assert torch.equal(state.coreset.indices, chosen.indices)
+
+
+@pytest.mark.parametrize("wrapped", [lambda s: s, Unweighted, BiasOnly])
+@pytest.mark.parametrize("selector", [gradmatch, craig, functools.partial(gradmatch, ridge=1.0)])
+def test_a_selection_that_cannot_fit_in_memory(few, monkeypatch, selector, wrapped):
+    """100 samples: 10,000 inner products; ten groups or classes of ten need a hundred."""
+    monkeypatch.setattr(gradients, "GRAM_ELEMENTS", 500)
+    monkeypatch.setattr(sys.modules["acslib.selectors.gradmatch"], "GRAM_ELEMENTS", 500)
+    with pytest.raises(ValueError, match="inner products take .* select per class or batch-wise"):
+        train(Plain(), few, selector=wrapped(selector))
+    train(Plain(), few, selector=wrapped(BatchWise(selector, 10)))
+    train(Plain(), few, selector=wrapped(PerClass(selector)))
+
+
+@pytest.mark.parametrize("selector", [el2n, entropy, hardest, easiest])
+def test_scores_select_in_training(few, selector):
+    """Each finds what it needs in the gradients of our objectives; autograd's lack predictions."""
+    for objective in (AdversarialTraining(ATTACK), Trades(ATTACK)):
+        assert len(train(Plain(), few, objective, selector=selector).coreset) == 50
+    if "predictions" in selector.needs:
+        with pytest.raises(ValueError, match="needs the samples' predictions"):
+            train(Plain(), few, Smoothed(ATTACK), selector=selector)
 
 
 def test_nothing_is_moved_by_the_trial(few):
