@@ -190,7 +190,7 @@ def test_the_bound_holds_for_every_selector(problems, norm, part, method):
 @given(SEEDS, st.sampled_from(NORMS), st.sampled_from([0.0, 0.1]), st.integers(2, 15))
 @settings(max_examples=40, deadline=None)
 def test_the_bound_holds_for_any_weights_of_sum_one(seed, norm, mu, iterations):
-    """Nothing in the proof needs a good coreset: whatever is chosen, the bound pays for its error."""
+    """The proof needs no good coreset: whatever is chosen, the bound pays for its error."""
     problem = AdversarialLogistic(draw(9, 12, 5), draw(10, 12).sign(), norm, 0.5, mu, radius=4.0)
     generator = torch.Generator().manual_seed(seed)
 

@@ -8,6 +8,7 @@ gives. `make publish` calls it, and a test that it would change nothing.
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def spread(row: pd.Series, measure: str) -> str:
     return f"{row[f'{measure}_pct']:.1f}" + (f" ± {std:.1f}" if row.seeds > 1 else "")
 
 
-def markdown(rows: list[dict]) -> str:
+def markdown(rows: list[dict[str, str]]) -> str:
     names = list(rows[0])
     lines = [
         names,
@@ -98,7 +99,7 @@ def table1() -> str:
     )
 
 
-def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
+def by_setting(title: str, methods: tuple[str, ...], cell: Callable[[pd.Series], str]) -> str:
     """Table 1's ResNet-18 settings as columns: `cell(row)` of each profile and method."""
     return markdown(
         [
@@ -113,7 +114,7 @@ def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
     )
 
 
-def of_ceiling(run) -> str:
+def of_ceiling(run: pd.Series) -> str:
     return (
         f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
     )
@@ -280,7 +281,7 @@ def radius() -> str:
     return markdown(rows)
 
 
-def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who="") -> str:
+def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who: str = "") -> str:
     """A line a run, all but the fixed random subset's: its speed-up and measures. `which`: a query;
     `who`: a column.
     """

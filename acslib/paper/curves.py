@@ -110,6 +110,7 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     The step grows with the norm, so that every attack can cross its ball equally often.
     """
     model, dataset = runs.load_trained(run, seed, results=results)
+    assert isinstance(model, models.ResNet)
     setting, images, labels = run.setting, dataset.test.float_images(), dataset.test.labels
     device = str(images.device)
     fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])

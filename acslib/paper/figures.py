@@ -284,7 +284,8 @@ def trade(axis: Axes, row: pd.Series, method: Method, measure: str, mean: str) -
     )
     theirs = row.get(f"paper_{measure}{mean}_pct")
     if pd.notna(theirs):
-        axis.plot(row.get("paper_speedup_x", float("nan")), theirs, method.marker, color=PAPER, fillstyle="none")
+        faster = row.get("paper_speedup_x", float("nan"))
+        axis.plot(faster, theirs, method.marker, color=PAPER, fillstyle="none")
 
 
 def fast_training(table: pd.DataFrame, epochs: pd.DataFrame) -> Figure:

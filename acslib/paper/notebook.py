@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from tqdm.auto import tqdm
 
-from acslib.paper import config, log, measures, printed, records, rows, runs, style, tables
+from acslib.paper import config, log, printed, records, rows, style, tables
 from acslib.paper.config import Run
 from acslib.paper.settings import number
 
@@ -123,6 +123,8 @@ def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
         if leave:
             print(f"{run.name}, seed {seed}, is trained already: its record is only read")
         return done
+    from acslib.paper import measures, runs  # they load torch: notebooks that draw do without
+
     name = f"{run.name}, seed {seed}"
     epochs = tqdm(total=len(run.plan), desc=f"{name}: epochs", leave=leave)
     attacks = tqdm(total=len(measures.parts(run)), desc="evaluation", leave=leave)
@@ -143,8 +145,9 @@ def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
 
     with epochs, attacks:
         try:
-            heard = {"progress": progress, "announce": announce, "evaluating": evaluating}
-            record = runs.execute(run, seed, **heard)
+            record = runs.execute(
+                run, seed, progress=progress, announce=announce, evaluating=evaluating
+            )
         except KeyboardInterrupt:
             raise Stopped(stopped(run, seed, epochs.n)) from None
         attacks.set_description("evaluation")

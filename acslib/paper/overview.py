@@ -184,9 +184,10 @@ def sample_gradients(run: Run, model, data: Dataset, seed: int, count: int) -> L
     """
     how = build.training_of(run, data.train.labels, seed, str(data.train.labels.device))
     how.generator.manual_seed(seed)
-    return training.adversarial_gradients(
-        model, dataclasses.replace(data, train=data.train[:count]), how
-    )
+    few = dataclasses.replace(data, train=data.train[:count])
+    gradients = training.adversarial_gradients(model, few, how)
+    assert isinstance(gradients, LastLayerGradients), "an attack's selection needs gradients"
+    return gradients
 
 
 def in_plane(gradients: LastLayerGradients, coreset: Coreset) -> tuple[float, float]:
