@@ -11,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from acslib.data import files
-from acslib.data.files import clear_stale, replacing, scratch_folder, write_atomically
+from acslib import writing
+from acslib.writing import clear_stale, replacing, scratch_folder, write_atomically
 
 DAY = 24 * 3600
 
@@ -87,7 +87,7 @@ def test_writers_side_by_side_with_one_process_number_do_not_disturb_each_other(
     tmp_path, monkeypatch
 ):
     """As two machines have on a shared folder."""
-    monkeypatch.setattr(files.os, "getpid", lambda: 17)
+    monkeypatch.setattr(writing.os, "getpid", lambda: 17)
     contents = [bytes([k]) * 50_000 for k in range(4)]
     torn = []
 
@@ -110,7 +110,7 @@ def test_only_what_dead_processes_have_left_is_cleared(tmp_path, monkeypatch):
     if gone == 0:
         os._exit(0)
     os.waitpid(gone, 0)
-    here, elsewhere = files._machine(), "0123456789ab"
+    here, elsewhere = writing.machine(), "0123456789ab"
     kept = [
         f".acs-{here}-{os.getpid()}-0000.part",  # this process may still be writing
         f".acs-{here}-1-0000.part",  # it runs, and may be somebody else's
@@ -126,10 +126,10 @@ def test_only_what_dead_processes_have_left_is_cleared(tmp_path, monkeypatch):
     for name in kept + cleared:
         (tmp_path / name).write_bytes(b"")
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "getpid", lambda: gone)
+        patch.setattr(writing.os, "getpid", lambda: gone)
         with scratch_folder(tmp_path) as scratch:
             (scratch / "half").write_bytes(b"half")
-            patch.setattr(files.shutil, "rmtree", lambda *_, **__: None)  # killed before that
+            patch.setattr(writing.shutil, "rmtree", lambda *_, **__: None)  # killed before that
     assert len(names(tmp_path)) == len(kept) + len(cleared) + 1
     os.utime(tmp_path / cleared[-1], (time.time() - 2 * DAY,) * 2)
     clear_stale(tmp_path)
@@ -143,7 +143,7 @@ def test_a_link_in_place_of_a_temporary_file_takes_nothing_else_with_it(tmp_path
     (outside / "mine").write_bytes(b"mine")
     inside = tmp_path / "inside"
     inside.mkdir()
-    (inside / f".acs-{files._machine()}-{10**30}-00.part").symlink_to(outside)
+    (inside / f".acs-{writing.machine()}-{10**30}-00.part").symlink_to(outside)
     clear_stale(inside)
     assert names(inside) == []
     assert names(outside) == ["mine"]

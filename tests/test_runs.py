@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from acslib import writing
+from acslib.gradients import LastLayerGradients, Samples
 from acslib.paper import (
     __main__,
     build,
@@ -31,6 +33,7 @@ from acslib.paper import (
     runs,
 )
 from acslib.paper.methods import METHODS
+from acslib.selectors import needs_gradients
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
@@ -118,13 +121,10 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 
 
 def test_adaptive_random_is_drawn_afresh_and_random_is_not():
-    labels, generator = torch.zeros(100, dtype=torch.long), torch.Generator()
     for method, fresh in (("random", False), ("adaptive_random", True)):
         run = config.resolve(f"resnet18-linf-cifar10.{method}", "demo")
-        select = build.build_selector(run, labels, 0, generator)
-        draws = [
-            select(range(100), 10).indices for seed in (5, 6, 5) if generator.manual_seed(seed)
-        ]
+        select = build.build_selector(run, 100, 0)
+        draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
 
@@ -287,7 +287,7 @@ def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(tmp_pa
     with pytest.raises(
         ValueError, match=r"49500 x 49500 inner products take 20 GB.*select per class or batch-wise"
     ):
-        build.build_selector(run, torch.zeros(49_500, dtype=torch.long), 0, torch.Generator())
+        build.build_selector(run, 49_500, 0)
 
 
 def test_gradmatch_is_told_as_early(tmp_path):
@@ -295,7 +295,7 @@ def test_gradmatch_is_told_as_early(tmp_path):
         "resnet18-linf-cifar10.gradmatch+coreset_fraction@0.3+granularity@sample", "demo"
     )
     with pytest.raises(ValueError, match=r"29700 x 49500 inner products take 12 GB"):
-        build.build_selector(run, torch.zeros(49_500, dtype=torch.long), 0, torch.Generator())
+        build.build_selector(run, 49_500, 0)
 
 
 def test_what_was_selected_is_kept(finished, tmp_path, run):
@@ -556,13 +556,11 @@ def dead_process() -> int:
 def test_leftovers_of_killed_runs_are_cleared(finished, tmp_path, run):
     folder = records.run_folder(run, 0, tmp_path)
     shutil.copytree(records.run_folder(run, 0, finished[0]), folder)
-    token = "0123456789abcdef.part"
-    dead = folder / f".record.json.{files.HOST}.{dead_process()}.{token}"
-    alive = folder / f".record.json.{files.HOST}.{os.getpid()}.{token}"
-    away, away_long_ago, old = (
-        folder / name
-        for name in (f".a.elsewhere.1.{token}", f".b.elsewhere.1.{token}", ".record.json.123")
-    )
+    here, there = writing.machine(), "0123456789ab"
+    dead = folder / f".acs-{here}-{dead_process()}-00.part"
+    alive = folder / f".acs-{here}-{os.getpid()}-00.part"
+    away, away_long_ago = (folder / f".acs-{there}-1-0{number}.part" for number in (1, 2))
+    old = folder / ".record.json.123"
     for file in (dead, alive, away, away_long_ago, old):
         file.touch()
     for file in (away_long_ago, old):
@@ -572,18 +570,6 @@ def test_leftovers_of_killed_runs_are_cleared(finished, tmp_path, run):
     kept = {file.name for file in folder.iterdir()}
     assert {alive.name, away.name, "record.json", "weights.safetensors"} < kept
     assert not kept & {dead.name, away_long_ago.name, old.name, "checkpoint.safetensors"}
-
-
-def test_writers_with_one_process_number_do_not_meet(tmp_path, monkeypatch):
-    """As in two containers that share a folder."""
-    monkeypatch.setattr(os, "getpid", lambda: 1)
-    path = tmp_path / "record.json"
-    with files.temporary(path) as first, files.temporary(path) as second:
-        first.write_bytes(b"first")
-        files.write_atomically(path, b"third")
-        second.write_bytes(b"second")
-        assert (first.read_bytes(), second.read_bytes()) == (b"first", b"second")
-    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
 
 
 # ---- the command line
@@ -659,43 +645,48 @@ def test_every_refusal_is_one_line_and_makes_nothing(arguments, tmp_path, monkey
 # ---- what is built
 
 
+def some_gradients(epoch=0):
+    """Of 64 samples in 4 classes."""
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.randn(64, 4, dtype=torch.float64, generator=generator)
+    features = torch.rand(64, 3, dtype=torch.float64, generator=generator)
+    return LastLayerGradients(errors, features, labels=torch.arange(64) % 4, epoch=epoch)
+
+
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].selects])
-def test_every_method_of_the_list_is_built(method, digits):
-    generator = torch.Generator().manual_seed(5)
-    labels = digits.train.labels[:64]
-    gradients = torch.rand(64, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    for varied in ("", "+granularity@class", "+granularity@sample", "+weights@false"):
-        run = config.resolve(f"resnet18-linf-cifar10.{method}{varied}", "demo")
-        select = build.build_selector(run, labels, 0, generator)
-        blind = not getattr(select, "needs_gradients", True)
-        assert blind is ("random" in method)
-        coreset = select(range(64) if blind else gradients, 32)
-        assert 0 < len(coreset) <= 32
-        if varied == "+weights@false":
-            assert set(coreset.weights.tolist()) == {64 / len(coreset)}
+@pytest.mark.parametrize(
+    "varied",
+    ["", "granularity@class", "granularity@sample", "weights@false", "gradient_layer@bias"],
+)
+def test_every_method_of_the_list_is_built(method, varied):
+    name = f"resnet18-linf-cifar10.{method}" + f"+{varied}" * bool(varied)
+    select = build.build_selector(config.resolve(name, "demo"), 64, 0)
+    blind = not needs_gradients(select)
+    assert blind is ("random" in method)
+    coreset = select(Samples(64) if blind else some_gradients(), 32)
+    assert 0 < len(coreset) <= 32
+    if varied == "weights@false":
+        assert set(coreset.weights.tolist()) == {64 / len(coreset)}
 
 
-def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection(digits):
-    labels, seen = digits.train.labels[:64], torch.Generator()
-    gradients = torch.rand(64, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def test_full_training_has_no_selector():
+    assert build.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 64, 0) is None
+
+
+def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
     for value, fixed in (("fixed", True), ("each", False)):
         run = config.resolve(f"resnet18-linf-cifar10.craig+selection_groups@{value}", "demo")
-        select = build.build_selector(run, labels, 0, seen)
-        found = [select(gradients, 16).indices for seed in (5, 6, 5) if seen.manual_seed(seed)]
+        select = build.build_selector(run, 64, 0)
+        found = [select(some_gradients(epoch), 16).indices for epoch in (5, 6, 5)]
         assert torch.equal(found[0], found[2])
         assert torch.equal(found[0], found[1]) is fixed
 
 
-def test_algorithm_3s_lambda_and_epsilon_are_parameters(digits):
-    labels = digits.train.labels[:64]
-    gradients = torch.rand(64, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+def test_algorithm_3s_lambda_and_epsilon_are_parameters():
     plain, ridge, tolerance = (
         build.build_selector(
-            config.resolve(f"resnet18-linf-cifar10.gradmatch{varied}", "demo"),
-            labels,
-            0,
-            torch.Generator(),
-        )(gradients, 32)
+            config.resolve(f"resnet18-linf-cifar10.gradmatch+granularity@sample{varied}"), 64, 0
+        )(some_gradients(), 32)
         for varied in ("", "+ridge@1000", "+tolerance@0.9")
     )
     assert float(ridge.weights.sum()) < float(plain.weights.sum())

@@ -42,7 +42,7 @@ def read(profile: str, name: str) -> pd.DataFrame:
     return frames.read_frame(path, tables.NEEDED.get(name, tables.TABLE), "make publish makes it")
 
 
-def row(table: pd.DataFrame, **where) -> pd.Series:
+def row(table: pd.DataFrame, **where: str) -> pd.Series:
     """The only row with these values."""
     for column, value in where.items():
         table = table[table[column] == value]

@@ -23,7 +23,8 @@ from filelock import FileLock
 
 from acslib.data import decoding
 from acslib.data.drawing import hold_out
-from acslib.data.files import DataError, Raw, cache_folder, clear_stale, load_cached, save_cached
+from acslib.data.files import DataError, Raw, cache_folder, load_cached, save_cached
+from acslib.writing import clear_stale
 
 SUFFIXES = (
     *(".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp"),

@@ -30,12 +30,11 @@ from acslib.data.files import (
     Raw,
     Unavailable,
     cache_folder,
-    clear_stale,
     load_cached,
     save_cached,
-    scratch_folder,
     sha256_of,
 )
+from acslib.writing import clear_stale, scratch_folder
 
 Bytes = npt.NDArray[np.uint8]
 CIFAR10_CLASSES = (

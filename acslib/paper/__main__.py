@@ -41,12 +41,7 @@ def train_command(arguments: argparse.Namespace) -> None:
             f" {plan.ceiling:.2f}x"
         )
         try:
-            record = execute(
-                run,
-                seed,
-                progress=lambda row: say(epoch_line(row)),
-                announce=lambda source: say(f"data: {source}"),
-            )
+            record = execute(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
         except KeyboardInterrupt:
             raise Stopped(what_is_kept(run, seed)) from None
         shown = ", ".join(

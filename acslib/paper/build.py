@@ -122,43 +122,30 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
     return objectives.AdversarialTraining(attack)
 
 
-# ---- selectors
+# ---- selectors, which `METHODS` names
 
 
-def craig(setting: Setting, seed: int, generator: torch.Generator) -> Selector:
+def craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
     return selectors.craig
 
 
-def gradmatch(setting: Setting, seed: int, generator: torch.Generator) -> Selector:
+def gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
     return functools.partial(selectors.gradmatch, ridge=setting.ridge, tolerance=setting.tolerance)
 
 
-def random(setting: Setting, seed: int, generator: torch.Generator) -> Selector:
+def random(setting: Setting, seed: int) -> Selector:
     """One random subset, kept for the run."""
-    return BlindSelector(lambda: seed)
+    return selectors.Random(seed)
 
 
-def adaptive_random(setting: Setting, seed: int, generator: torch.Generator) -> Selector:
-    """A random subset, drawn anew at every selection from that epoch's seed, so that a resumed run
-    draws the same.
-    """
-    return BlindSelector(generator.initial_seed)
+def adaptive_random(setting: Setting, seed: int) -> Selector:
+    """A random subset, drawn anew at every selection."""
+    return selectors.AdaptiveRandom(seed)
 
 
-@dataclasses.dataclass
-class BlindSelector:
-    """Sees no gradient, and draws samples whatever the granularity."""
-
-    seed: Callable[[], int]
-    needs_gradients = False
-
-    def __call__(self, samples, budget: int) -> selectors.Coreset:
-        return selectors.random(samples, budget, torch.Generator().manual_seed(self.seed()))
-
-
-def selector_of(method: str) -> Callable[[Setting, int, torch.Generator], Selector]:
+def selector_of(method: str) -> Callable[[Setting, int], Selector]:
     """What builds a method's selector, by its entry in `METHODS`."""
     named = METHODS[method].selector
     if not isinstance(named, str):
@@ -168,73 +155,35 @@ def selector_of(method: str) -> Callable[[Setting, int, torch.Generator], Select
     return getattr(importlib.import_module(module), name)
 
 
-def build_selector(
-    run: Run, labels: torch.Tensor, seed: int, generator: torch.Generator
-) -> Selector | None:
-    """The method as a callable (gradients, budget) -> Coreset, at the setting's granularity; None
-    for full training.
-
-    `generator` is the training's, which is seeded afresh in every epoch.
-    """
+def build_selector(run: Run, n: int, seed: int) -> Selector | None:
+    """The method's selector for n samples, at the setting's granularity; None for full training."""
     setting = run.setting
     if not METHODS[run.method].selects:
         return None
-    selector = selector_of(run.method)(setting, seed, generator)
-    if getattr(selector, "needs_gradients", True):
-        selector = at_granularity(selector, run, labels, seed, generator)
-    return selector if setting.weights else unweighted(selector)
+    selector = selector_of(run.method)(setting, seed)
+    if selectors.needs_gradients(selector):
+        # numba compiles, or loads what it has compiled, before any clock runs
+        selector(torch.eye(2), 1)
+        selector = at_granularity(selector, run, n, seed)
+    return selector if setting.weights else selectors.Unweighted(selector)
 
 
-def at_granularity(
-    selector: Selector, run: Run, labels: torch.Tensor, seed: int, generator: torch.Generator
-) -> Selector:
+def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
     """A selector of samples applied to batches, within classes, or to all samples at once."""
-    setting, n = run.setting, len(labels)
-    if setting.granularity == "sample":
+    setting = run.setting
+    if setting.granularity == "batch":
+        regroup = setting.selection_groups == "each"
+        selector = selectors.BatchWise(
+            selector, setting.selection_batch_size, seed, regroup=regroup
+        )
+    elif setting.granularity == "class":
+        selector = selectors.PerClass(selector)
+    else:
         # too many inner products are better known now than at the first selection
         budget = math.ceil(setting.coreset_fraction * n)
         rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
         check_gram(rows, n)
-    selector(
-        torch.eye(2), 1
-    )  # numba compiles, or loads what it has compiled, before any clock runs
-    fixed = grouping(n, setting.selection_batch_size, seed)
-
-    def select(gradients, budget: int) -> selectors.Coreset:
-        if setting.gradient_layer == "bias":
-            gradients = gradients.bias_only()
-        if setting.granularity == "class":
-            return selectors.per_class(selector, gradients, labels, budget)
-        if setting.granularity == "sample":
-            return selector(gradients, budget)
-        groups = fixed
-        if setting.selection_groups == "each":
-            # the epoch's own seed, so that a resumed run draws the same
-            groups = grouping(n, setting.selection_batch_size, generator.initial_seed())
-        return selectors.batch_wise(selector, gradients, groups, budget)
-
-    return select
-
-
-def grouping(n: int, size: int, seed: int) -> torch.Tensor:
-    """Line 8 of Algorithm 1: the batch, by number, of each of n samples; seeded random ones."""
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-    groups = torch.empty_like(order)
-    groups[order] = torch.arange(n) // size
-    return groups
-
-
-def unweighted(selector: Selector) -> Selector:
-    """The same samples, all of one weight: n / k, as a random subset has them."""
-
-    @functools.wraps(selector, updated=())
-    def select(gradients, budget: int) -> selectors.Coreset:
-        found = selector(gradients, budget)
-        equal = torch.full_like(found.weights, len(gradients) / max(len(found), 1))
-        return dataclasses.replace(found, weights=equal)
-
-    select.needs_gradients = getattr(selector, "needs_gradients", True)  # type: ignore[attr-defined]
-    return select
+    return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector
 
 
 # ---- the whole
@@ -274,7 +223,7 @@ def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Train
         objective=build_objective(setting, setting.steps, generator, device),
         selection_objective=build_objective(setting, setting.selection_steps, generator, device),
         plan=run.plan,
-        selector=build_selector(run, labels, seed, generator),
+        selector=build_selector(run, len(labels), seed),
         generator=generator,
         seed=seed,
         learning_rate=setting.lr,

@@ -1,21 +1,17 @@
-"""Files of results: written all at once or not at all."""
+"""Files of results: where they are, and what goes wrong with them, in a sentence."""
 
 import contextlib
 import errno
 import json
 import os
 import re
-import secrets
-import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
+from acslib import writing
+
 RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parents[2] / "results")
-HOST = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname()) or "host"
-TEMPORARY = re.compile(r"\..*\.(?P<host>[A-Za-z0-9-]+)\.(?P<process>[0-9]+)\.[0-9a-f]{16}\.part")
-OLD_TEMPORARY = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")  # of 0.1.0
-DAY = 24 * 3600  # seconds, after which a temporary file of another machine is nobody's any more
+TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")
 
 
 class RecordError(ValueError):
@@ -27,77 +23,38 @@ def write_atomically(path: Path, content: bytes) -> None:
     disk. What killed writers left beside it goes.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        clear_leftovers(path.parent)
-        with temporary(path) as beside, beside.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            os.replace(beside, path)
+        writing.write_atomically(path, content)
     except OSError as error:
-        reason = (
-            "the disk is full: free some space"
-            if error.errno == errno.ENOSPC
-            else f"{error.strerror}: mend that"
-        )
-        raise RecordError(
-            f"could not write {path}, {reason} and run again, it goes on from the last epoch"
-        ) from error
+        raise _unwritten(path, error) from error
+    clear_leftovers(path.parent)
 
 
-@contextlib.contextmanager
-def temporary(path: Path) -> Iterator[Path]:
-    """A name beside `path` that no other writer has, on any machine; gone at the end."""
-    token = secrets.token_hex(8)
-    beside = path.with_name(f".{path.name}.{HOST}.{os.getpid()}.{token}.part")
-    try:
-        yield beside
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink(missing_ok=True)
+def _unwritten(path: Path, error: OSError) -> RecordError:
+    full = error.errno == errno.ENOSPC
+    reason = "the disk is full: free some space" if full else f"{error.strerror}: mend that"
+    return RecordError(
+        f"could not write {path}, {reason} and run again, it goes on from the last epoch"
+    )
 
 
 def clear_leftovers(folder: Path) -> None:
     """Remove temporary files whose writers were killed."""
+    writing.clear_stale(folder)
     with contextlib.suppress(OSError):
         for file in folder.iterdir():
-            if is_leftover(file):
-                file.unlink(missing_ok=True)
-
-
-def is_leftover(file: Path) -> bool:
-    """Whether this is a temporary file that nobody writes any more.
-
-    Its process is dead or, where that cannot be known, it has not changed for a day.
-    """
-    named = TEMPORARY.fullmatch(file.name)
-    if named and named["host"] == HOST and not _alive(int(named["process"])):
-        return True
-    old = named or OLD_TEMPORARY.fullmatch(file.name)
-    return bool(old) and time.time() - file.stat().st_mtime > DAY
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (PermissionError, OverflowError):
-        pass  # another user's
-    return True
+            if TEMPORARY_OF_0_1_0.fullmatch(file.name):
+                if time.time() - file.stat().st_mtime > writing.SECONDS_A_WRITE_MAY_TAKE:
+                    file.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
     """RecordError now, before any training, if nothing can be written to `folder`."""
-    probe = folder / "writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary(probe) as beside:
-            beside.write_bytes(b"\0")
+        with writing.scratch_folder(folder) as scratch:
+            (scratch / "probe").write_bytes(b"\0")
     except OSError as error:
-        raise RecordError(
-            f"could not write to {folder}, {error.strerror}: mend that and run again"
-        ) from error
+        raise _unwritten(folder, error) from error
 
 
 def write_json(path: Path, content: dict) -> None:

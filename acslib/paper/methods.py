@@ -14,8 +14,8 @@ from typing import Any
 class Method:
     """A way to choose what a run trains on.
 
-    selector: builds what selects, (setting, seed, generator) -> selector; as "module:name", so that
-    this list is read without torch; None for full training. printed: the method's value in the
+    selector: builds what selects, (setting, seed) -> selector, by itself or as "module:name", so
+    that this list is read without torch; None for full training. printed: the method's value in the
     column `method` of CSVs.
     """
 

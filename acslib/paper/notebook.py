@@ -134,9 +134,9 @@ def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
         if leave:
             epochs.write(log.epoch_line(row))
 
-    def announce(source: str) -> None:
+    def announce(line: str) -> None:
         if leave:
-            epochs.write(f"data: {source}")
+            epochs.write(line)
 
     def evaluating(part: str) -> None:
         epochs.update(len(run.plan) - epochs.n)  # the checkpoint may have been the last epoch's

@@ -25,6 +25,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from acslib.paper import columns, config, files, records, rows, style, tables
 
@@ -286,9 +287,7 @@ def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
         if place == 1 or starts:
             colour = "#222222" if place == 1 else "#cccccc"
             figure.add_artist(
-                plt.Line2D(
-                    (MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6
-                )
+                Line2D((MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6)
             )
         for name, value, width, end in zip(table, row, widths, ends, strict=True):
             word = name in columns.WHO

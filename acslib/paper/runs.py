@@ -31,9 +31,9 @@ def execute(
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
 
-    `announce` is told which images these are, and what has to be made first, before anything is
-    trained; `progress` every epoch's row; `evaluating` each part of the evaluation as it begins,
-    see `measures.parts`.
+    `announce` is told in a line which images these are, and what has to be made first, before
+    anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
+    it begins, see `measures.parts`.
     """
     device = build.checked_device(device)
     records.clear_leftovers(run, results)
@@ -44,7 +44,7 @@ def execute(
     experiment = build.experiment(run, seed, device)
     folder = records.run_folder(run, seed, results)
     files.check_writable(folder)
-    announce(experiment.data.source)
+    announce(f"data: {experiment.data.source}")
     train(run, experiment, seed, folder, progress)
     started = time.perf_counter()
     metrics = evaluate(run, experiment.state.model, experiment.data, seed, device, evaluating)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from acslib.paper import files
@@ -35,7 +36,7 @@ def use() -> None:
             "legend.frameon": False,
             "lines.linewidth": 1.6,
             "lines.markersize": 6,
-            "axes.prop_cycle": plt.cycler(color=[method.colour for method in METHODS.values()]),
+            "axes.prop_cycle": cycler(color=[method.colour for method in METHODS.values()]),
             "pdf.fonttype": 42,
         }
     )
