@@ -31,13 +31,16 @@ def execute(
     results: Path | None = None,
     progress: Told = nobody,
     announce: Told = nobody,
+    evaluating: Told = nobody,
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
 
     `announce` is told in a line which images these are, and what has to be made first, before
-    anything is trained; `progress` every epoch's row. It computes on as many threads and processes
-    as `records.asked` says. Of several processes the first one evaluates, writes and tells.
+    anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
+    it begins, see `measures.parts`. It computes on as many threads and processes as `records.asked`
+    says. Of several processes the first one evaluates, writes and tells.
     """
+    folder = records.run_folder(run, seed, results)
     with computing(device) as own:
         if parallel.rank():
             progress = announce = nobody
@@ -51,7 +54,10 @@ def execute(
         calibration = calibrate(experiment, announce)
         record = None
         if parallel.rank() == 0:
-            record = finish(run, seed, experiment, own, warm_start, calibration, results)
+            record = finish(sharing, experiment, own, evaluating)
+            record |= {"warm_start": warm_start, "calibration": calibration}
+            record = records.write_record(folder / "record.json", record)
+            (folder / records.CHECKPOINT).unlink(missing_ok=True)
             sharing.clear()
         record = parallel.from_first(record)
         assert record is not None
@@ -214,25 +220,16 @@ def calibrate(experiment: build.Experiment, announce: Told = nobody) -> dict[str
 
 
 def finish(
-    run: Run,
-    seed: int,
-    experiment: build.Experiment,
-    device: str,
-    warm_start: dict[str, Any] | None,
-    calibration: dict[str, float] | None,
-    results: Path | None,
+    sharing: warm.Sharing, experiment: build.Experiment, device: str, evaluating: Told
 ) -> dict[str, Any]:
-    """Evaluate what is trained, and write its weights and its record."""
-    folder, model = records.run_folder(run, seed, results), experiment.state.model
-    checkpoints.save_weights(folder / "weights.safetensors", model, checkpoints.origin(run, seed))
+    """Write the weights of what is trained, evaluate it, and give its record."""
+    run, seed, model = sharing.run, sharing.seed, experiment.state.model
+    weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
+    checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
     started = time.perf_counter()
-    metrics = evaluate(run, model, experiment.data, seed, device)
+    metrics = evaluate(run, model, experiment.data, seed, device, evaluating)
     seconds = time.perf_counter() - started
-    record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
-    record |= {"warm_start": warm_start, "calibration": calibration}
-    record = records.write_record(folder / "record.json", record)
-    (folder / records.CHECKPOINT).unlink(missing_ok=True)
-    return record
+    return record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
 
 
 def record_of(
