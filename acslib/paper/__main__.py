@@ -32,9 +32,12 @@ class Stopped(KeyboardInterrupt):
 def train_command(arguments: argparse.Namespace) -> None:
     runs = [(config.resolve(arguments.name, arguments.profile), seed) for seed in arguments.seeds]
     from acslib.paper.log import epoch_line
-    from acslib.paper.runs import execute
+    from acslib.paper.runs import execute, warm_up
 
     for run, seed in runs:
+        if arguments.warm_only:
+            warm_up(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            continue
         plan = run.plan
         say(
             f"{run.name}, profile {run.profile}, seed {seed}: {len(plan)} epochs, speed-up at most"
@@ -53,7 +56,8 @@ def train_command(arguments: argparse.Namespace) -> None:
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
+        print(line, flush=True)
 
 
 def what_is_kept(run: config.Run, seed: int) -> str:
@@ -145,6 +149,11 @@ def parser() -> Parser:
 
     train = add("train", train_command, "Train and evaluate one run, or go on with it.")
     train.add_argument("name", metavar="RUN", help="like resnet18-linf-cifar10.gradmatch")
+    train.add_argument(
+        "--warm-only",
+        action="store_true",
+        help="only the first epochs that other runs begin with, too, for them to find",
+    )
     listed = add("list", list_command, "The runs that a table or figure needs.")
     listed.add_argument("name", metavar="ITEM", help="like table1")
     rules = add("rules", rules_command, "The rules by which Make makes a profile's tables.")

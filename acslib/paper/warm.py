@@ -12,6 +12,7 @@ torch, as Make's rules ask here, too.
 """
 
 import contextlib
+import functools
 import shutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ def length(run: Run) -> int:
     return next((epoch.index for epoch in run.plan if epoch.phase != "full"), len(run.plan))
 
 
+@functools.cache
 def family(run: Run) -> str:
     """A name for all runs that begin in the same way, whatever they do later."""
     same = records.parameters(run, lambda key: owner(key) == "training" and key not in SCHEDULED)
