@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from acslib import training
-from acslib.paper import config, files, records, rows, runs, warm
+from acslib.paper import config, files, records, rows, rules, runs, warm
 from acslib.schedule import KINDS
 
 SETTING = "resnet18-linf-cifar10"
@@ -319,6 +320,60 @@ def test_only_what_others_need_is_trained_beforehand(tmp_path, item):
     for run in (full, craig):
         runs.execute(run, 0, "cpu", tmp_path / "alone")
         same_result(run, tmp_path, tmp_path / "alone")
+
+
+# ---- by Make
+
+
+def made_by(name):
+    """The end of the command by which Make trains a run's first epochs."""
+    return f"train {name} --seeds 0 --profile smoke --warm-only"
+
+
+@pytest.fixture
+def make(tmp_path, monkeypatch):
+    """make(targets): the commands that Make would call for a profile's records."""
+    monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "results"))
+    (tmp_path / "rules.mk").write_text(rules.rules("smoke", [0]))
+
+    def called(*targets):
+        command = ["make", "-n", "-f", str(tmp_path / "rules.mk"), "TRAIN=train", "STAMP="]
+        done = subprocess.run([*command, *targets], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return [line for line in done.stdout.splitlines() if line.startswith("train")]
+
+    return called
+
+
+def test_first_epochs_are_trained_once_before_the_runs_that_begin_with_them(make, tmp_path):
+    names = [f"{SETTING}.{method}" for method in METHODS]
+    several = [config.resolve(name, "smoke") for name in names]
+    paths = [records.run_folder(run, 0, tmp_path / "results") / "record.json" for run in several]
+    called = make(*map(str, paths))
+    assert called[0] == made_by(f"{SETTING}.full")
+    assert sorted(called[1:]) == sorted(f"train {name} --seeds 0 --profile smoke" for name in names)
+    assert make(str(paths[1]))[0] == called[0], "whichever is asked for"
+
+
+def test_first_epochs_of_a_finished_run_are_not_asked_for(make, tmp_path):
+    """The files that were there are cleared; whoever deletes a record has them trained again."""
+    run = config.resolve(f"{SETTING}.craig", "smoke")
+    path = records.run_folder(run, 0, tmp_path / "results") / "record.json"
+    files.write_json(path, {})
+    assert make(str(path)) == []
+    path.unlink()
+    assert make(str(path))[0] == made_by(f"{SETTING}.full")
+
+
+def test_longer_first_epochs_go_on_from_shorter_ones_in_make(make):
+    """Full training has in common with others what each of these has."""
+    text = rules.rules("full", [0])
+    chains = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)", text, re.M)
+    assert chains
+    for longer, shorter in chains:
+        assert Path(longer).parent == Path(shorter).parent
+        assert Path(shorter).name < Path(longer).name
+        assert f"\n{shorter}: |" in text
 
 
 # ---- two at the same time
