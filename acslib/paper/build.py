@@ -6,11 +6,11 @@ import importlib
 import math
 import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from acslib import data, models, objectives, selectors
+from acslib.attacks import alexnet
 from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import PGD
@@ -113,10 +113,14 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
         return objectives.AdversarialTraining(training_attack(setting, steps, generator, device))
     assert setting.norm != "lpips", "fast_lpa alone has it, see Setting"
     assert setting.step is not None, "only fast_lpa has none, see Setting"
-    start: dict[str, Any] = {}
-    if setting.trades_start != "uniform":
-        start["start"] = setting.trades_start
-    attack = PGD(setting.norm, setting.epsilon, setting.step, steps, generator=generator, **start)
+    attack = PGD(
+        setting.norm,
+        setting.epsilon,
+        setting.step,
+        steps,
+        generator=generator,
+        start=setting.trades_start,
+    )
     if setting.objective == "trades":
         return objectives.Trades(attack, setting.beta, setting.trades_form)
     return objectives.AdversarialTraining(attack)
@@ -205,7 +209,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
     setting = run.setting
     if setting.norm == "lpips":
         announce(f"LPIPS' network for {setting.dataset}: from the cache, else made now, once")
-        distance_for(setting.dataset, setting.image_size or 224, device)
+        alexnet.prepare(setting.dataset, setting.image_size or 224, device=device)
 
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:

@@ -16,11 +16,11 @@ from acslib.passes import DTYPES
 
 def table_c1_attacks(
     suite: dict[str, dict], distance, autoattack: tuple[str, ...], generator
-) -> dict[str, object]:
+) -> dict[str, Callable[..., torch.Tensor]]:
     """The attacks of Table C1 as `config.table_c1` describes them; PPGD and LPA are bounded in
     `distance` (LPIPS).
     """
-    makers: dict[str, Callable[..., object]] = {
+    makers: dict[str, Callable[..., Callable[..., torch.Tensor]]] = {
         "autoattack_l2": lambda bound: auto.AutoAttack(
             "l2", bound, autoattack, generator=generator
         ),
