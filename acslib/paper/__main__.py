@@ -123,7 +123,7 @@ def page_command(arguments: argparse.Namespace) -> None:
     if arguments.publish:
         print(page.publish(arguments.profile, arguments.seeds))
     else:
-        print("\n".join(map(str, page.write(arguments.profile, arguments.seeds))))
+        print("\n".join(map(str, page.write_page(arguments.profile, arguments.seeds))))
 
 
 class Parser(argparse.ArgumentParser):
