@@ -363,7 +363,7 @@ def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monke
         (["show", "table1"], "damaged"),
         (
             ["show", "table2"],
-            "has no method, profile, setting, table: delete it and make table2 again",
+            "it has no column",
         ),
         (["list", "table1", "--seeds", "0 0"], "one of them is there twice"),
     ],
@@ -605,9 +605,10 @@ def test_whoever_reads_what_is_printed_may_leave():
     going = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    going.stdout.close()
-    assert going.stderr.read() == b""
-    assert going.wait(60) == 141
+    with going:
+        going.stdout.close()
+        assert going.stderr.read() == b""
+        assert going.wait(60) == 141
 
 
 @pytest.mark.parametrize(
@@ -703,9 +704,9 @@ def test_an_experiment_is_built_in_one_call(run):
 
 def test_lpips_network_is_made_before_any_clock_runs(monkeypatch):
     asked, said = [], []
-    monkeypatch.setattr(build, "distance_for", lambda *which: asked.append(which))
+    monkeypatch.setattr(build.alexnet, "prepare", lambda *which, device: asked.append(which))
     build.prepare(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
-    assert asked == [("digits", 224, "cpu")]
+    assert asked == [("digits", 224)]
     assert "LPIPS' network for digits" in said[0]
     build.prepare(config.resolve("resnet18-linf-cifar10.full", "demo"), "cpu", said.append)
     assert len(asked) == len(said) == 1

@@ -91,8 +91,10 @@ class PGD(_GradientAttack):
             )
 
     def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
-        if self.early_stop:  # which needs to know the class
-            return Base._checked_labels(self, model, labels, n)
+        if self.early_stop and labels.is_floating_point():
+            raise ValueError(
+                f"early_stop needs to know the class, labels are {labels.dtype}: give class indices"
+            )
         return super()._checked_labels(model, labels, n)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
