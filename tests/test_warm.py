@@ -637,7 +637,9 @@ def test_two_processes_are_one_run(which, tmp_path, monkeypatch):
     assert again.returncode == 0, said
     same_result(run, tmp_path / "whole", tmp_path / "killed")
     monkeypatch.delenv("ACS_PROCESSES")
-    with pytest.raises(files.RecordError, match="2 processes, 1 thread, 1 process are asked for"):
+    with pytest.raises(
+        files.RecordError, match="1 thread and 2 processes, but 1 thread and 1 process are"
+    ):
         records.finished_record(run, 0, tmp_path / "killed")
 
 

@@ -268,28 +268,15 @@ def check_workers(path: Path, made: Workers, way_out: str) -> None:
     """RecordError if a file was made on other threads or processes than are asked for."""
     if made != asked():
         raise RecordError(
-            f"{path} was made on {_in_words(made)}, {_in_words(asked())} are asked for, and numbers"
-            f" depend on it: set ACS_THREADS to {made.threads} and ACS_PROCESSES to"
+            f"{path} was made on {_in_words(made)}, but {_in_words(asked())} are asked for, and"
+            f" numbers depend on it: set ACS_THREADS to {made.threads} and ACS_PROCESSES to"
             f" {made.processes}, or {way_out}"
         )
 
 
 def _in_words(workers: Workers) -> str:
-    return ", ".join(
-        f"{count} {kind if count > 1 else one}"
-        for count, kind, one in zip(
-            workers, ("threads", "processes"), ("thread", "process"), strict=True
-        )
-    )
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [
-        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
-        for key in new
-        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
-    ]
-    return "; ".join(changed[:5]) or "another method"
+    threads = f"{workers.threads} thread{'s' * (workers.threads > 1)}"
+    return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
 
 
 @functools.cache

@@ -185,7 +185,7 @@ def take_over(
     note = checkpoints.load_checkpoint(sharing.path(epochs), state, of, source)
     if note is None:  # removed meanwhile, as nobody was thought to need it
         return None
-    announce(f"warm start: {epochs} epochs from {note['of']['run']}")
+    announce(f"warm start: {epochs} epoch{'s' * (epochs > 1)} from {note['of']['run']}")
     for row in state.history[before:]:
         progress(row)
     return {"shared": True, "epochs": epochs, "from": note["of"]["run"]}
