@@ -361,10 +361,7 @@ def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monke
         (["list", "settings"], "no table or figure 'settings'"),
         (["show", "fig1"], "fig1.pdf: make fig1 PROFILE=demo makes it"),
         (["show", "table1"], "damaged"),
-        (
-            ["show", "table2"],
-            "it has no column",
-        ),
+        (["show", "table2"], "it has no column"),
         (["list", "table1", "--seeds", "0 0"], "one of them is there twice"),
     ],
 )
