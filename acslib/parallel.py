@@ -1,6 +1,6 @@
 """One training over several processes: who does what, and how it is put together again.
 
-`torch.distributed` must have been initialised, as `together` does under `torchrun`; without it
+`torch.distributed` must have been initialised, as `join` does under `torchrun`; without it
 there is one process, and everything here is nothing. Each process attacks and trains on its share
 of every batch. Gradients are summed, not averaged, since each share is divided by the whole batch's
 size. So k processes train what one does, but for rounding, the attacks' random starts and
@@ -9,9 +9,10 @@ BatchNorm's statistics, which each process takes of its own share.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
+import importlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -28,24 +29,25 @@ Value = TypeVar("Value")
 LONGEST_WAIT = timedelta(days=7)
 
 
-@contextlib.contextmanager
-def together(device: str) -> Iterator[str]:
-    """Within it the processes that torchrun has started train as one; gives this one's device.
+def join(device: str) -> str:
+    """From now on the processes that torchrun has started train as one; gives this one's device.
 
-    Nothing happens where there is one process, or where `torch.distributed` is initialised already.
+    Nothing happens where there is one process. They stay together to the end: a process that joins
+    a second time may meet one that has not left yet, and both wait for ever.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield device
-        return
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return device
     cuda = torch.device(device).type == "cuda"
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
+    if not dist.is_initialized():
+        # torch imports it later otherwise, and then its functions keep the group, as a default, so
+        # that its threads outlive Python and abort the process
+        importlib.import_module("torch.distributed.nn")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+        atexit.register(dist.destroy_process_group)
+    return device
 
 
 def processes() -> int:

@@ -89,18 +89,18 @@ def warm_up(
 def computing(device: str | None) -> Iterator[str]:
     """The threads and processes that are asked for, and the device of this one by name."""
     workers, before = records.asked(), torch.get_num_threads()
-    with parallel.together(build.checked_device(device)) as own:
-        if parallel.processes() != workers.processes:
-            raise config.ParamsError(
-                f"{workers.processes} processes are asked for and there is"
-                f" {parallel.processes()}: start them with torchrun, as make NPROC="
-                f"{workers.processes} does, or set ACS_PROCESSES to 1"
-            )
-        torch.set_num_threads(workers.threads)
-        try:
-            yield own
-        finally:
-            torch.set_num_threads(before)
+    own = parallel.join(build.checked_device(device))
+    if parallel.processes() != workers.processes:
+        raise config.ParamsError(
+            f"{workers.processes} processes are asked for and there is {parallel.processes()}:"
+            f" start them with torchrun, as make NPROC={workers.processes} does, or set"
+            " ACS_PROCESSES to 1"
+        )
+    torch.set_num_threads(workers.threads)
+    try:
+        yield own
+    finally:
+        torch.set_num_threads(before)
 
 
 def begin(
