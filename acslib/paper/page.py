@@ -112,7 +112,7 @@ def rows_of(
 
 
 def caption(name: str) -> str:
-    return config.read_yaml(name)["title"] if (config.FOLDER / f"{name}.yaml").exists() else ""
+    return config.read_yaml(name)["title"] if config.files_of(name) else ""
 
 
 def short(caption: str) -> str:

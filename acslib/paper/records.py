@@ -17,11 +17,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from acslib.paper import files
+from acslib.paper import files, plugins
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
+from acslib.paper.methods import METHODS
 from acslib.paper.params import shown
-from acslib.paper.settings import is_neutral, owner
+from acslib.paper.settings import REGISTRIES, is_neutral, owner
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -43,14 +44,14 @@ def clear_leftovers(run: Run, results: Path | None = None) -> None:
 
 def fingerprint(run: Run) -> str:
     """A short digest of every parameter that determines the run, but not of its name or profile."""
-    return _digest(run, lambda key: True)
+    return _digest(run, lambda key: True) + _made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
     """The same without what only the evaluation looks at, so that a mistake there costs no
     training.
     """
-    return _digest(run, lambda key: owner(key) != "evaluation")
+    return _digest(run, lambda key: owner(key) != "evaluation") + _made_with(run)
 
 
 def _digest(run: Run, counts: Callable[[str], bool]) -> str:
@@ -61,6 +62,63 @@ def _digest(run: Run, counts: Callable[[str], bool]) -> str:
     }
     text = json.dumps([run.method, setting], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def own_parts(run: Run) -> dict[str, plugins.Source]:
+    """What registered the method, model, data set and objective of a run that are not built in."""
+    setting = run.setting
+    names = {"method": run.method} | {part: getattr(setting, part) for part in REGISTRIES}
+    known = {"method": METHODS, **REGISTRIES}
+    return {
+        part: known[part].sources[name]
+        for part, name in names.items()
+        if name in known[part].sources
+    }
+
+
+def provenance_of_own(run: Run) -> dict[str, Any]:
+    """For a record: the files that registered parts of the run, with digests of their contents."""
+    found = {source.name: source.content for source in own_parts(run).values()}
+    return {"plugins": found} if found else {}
+
+
+def _made_with(run: Run) -> str:
+    """The end of a fingerprint: empty without parts of one's own, else a digest of their files."""
+    contents = tuple(source.content for source in own_parts(run).values())
+    return f"-{plugins.combined(contents)}" if contents else ""
+
+
+def is_outdated(found: str, now: str) -> bool:
+    """Whether a fingerprint differs from that of now in the contents of plugin files alone."""
+    return found != now and "-" in found and found.split("-")[0] == now.split("-")[0]
+
+
+def clear_outdated(run: Run, seed: int, results: Path | None = None) -> None:
+    """Remove what a run keeps if it was made with an earlier content of a plugin's file: the run is
+    trained anew.
+    """
+    folder = run_folder(run, seed, results)
+    path = folder / "record.json"
+    if path.exists():
+        old = is_outdated(read_record(path)["fingerprint"], fingerprint(run))
+    else:
+        found = checkpoint_note(folder / CHECKPOINT).get("of", {}).get("fingerprint", "")
+        old = is_outdated(found, training_fingerprint(run))
+    if old:
+        for file in (path, *folder.glob("*.safetensors")):
+            file.unlink(missing_ok=True)
+
+
+def checkpoint_note(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, read without its tensors; empty if that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata.get("note") or metadata.get("state") or "{}")
+    except (SafetensorError, OSError, ValueError):
+        return {}
 
 
 class Part(BaseModel):
@@ -158,7 +216,23 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RecordError(
             f"{path} is damaged ({'; '.join(said)}): delete it and run again"
         ) from None
+    _check_names(path, record)
     return record
+
+
+def _check_names(path: Path, record: dict[str, Any]) -> None:
+    """Raise RecordError for a record of a method, model, data set or objective that nobody knows
+    here.
+    """
+    names = {"method": record.get("method")} | record["params"]
+    own = ", ".join(record["provenance"].get("plugins", {}))
+    for part, registry in {"method": METHODS, **REGISTRIES}.items():
+        name = names.get(part)
+        if name is not None and name not in registry:
+            raise RecordError(
+                f"{path} was made with the {registry.what} {shown(name)}, which is registered"
+                f" nowhere here: set ACS_PLUGINS to its file{f', {own}' if own else ''}"
+            )
 
 
 def _damage(mistake: Any) -> str:
@@ -169,8 +243,9 @@ def _damage(mistake: Any) -> str:
 
 
 def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
-    """The record of a finished run, None if there is none. Raises RecordError if it is damaged, of
-    another run, or made with other parameters.
+    """The record of a finished run. None if there is none, or if a file of one's own that
+    registered a part of it has changed since. Raises RecordError if it is damaged, of another run,
+    or made with other parameters.
     """
     path = run_folder(run, seed, results) / "record.json"
     if not path.exists():
@@ -179,7 +254,10 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
     if (record["run"], record["seed"]) != (run.name, seed):
         raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
-    if record["fingerprint"] != fingerprint(run):
+    now = fingerprint(run)
+    if is_outdated(record["fingerprint"], now):
+        return None
+    if record["fingerprint"] != now:
         changed = differences(record["params"], run.setting.model_dump(mode="json"))
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
     return record

@@ -135,7 +135,7 @@ def parameters(item: str, profile: str) -> list[Path]:
     while profile:
         names.append(f"profiles/{profile}")
         profile = config.read_yaml(names[-1]).get("extends")
-    return [in_checkout(config.FOLDER / f"{name}.yaml") for name in names]
+    return [in_checkout(path) for name in names for path in config.files_of(name)]
 
 
 def code(notebook: Path, tag: str | None = None) -> str:

@@ -35,6 +35,7 @@ def execute(
     """
     device = build.checked_device(device)
     records.clear_leftovers(run, results)
+    records.clear_outdated(run, seed, results)
     done = records.finished_record(run, seed, results)
     if done is not None:
         return done
@@ -111,7 +112,9 @@ def record_of(
         "seconds": seconds
         | {"total": sum(seconds.values()), "wall": wall, "evaluate": seconds_evaluate},
         "history": history,
-        "provenance": provenance | {"precision": experiment.training.precision},
+        "provenance": provenance
+        | {"precision": experiment.training.precision}
+        | records.provenance_of_own(run),
     }
 
 
