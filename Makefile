@@ -9,6 +9,7 @@
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
 ## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
 ## RUN, SEED what `make run` trains
+## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
 ## ACS_RESULTS, ACS_PARAMS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
@@ -32,8 +33,8 @@ ITEMS := $(filter-out settings attacks,$(basename $(notdir $(wildcard $(PARAMS)/
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
 TRAIN := $(ACS) acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
-LPIPS = $(PY) -c "from acslib.attacks.lpips import distance_for; distance_for('$1')"
-.PHONY: always help setup all paper publish records run lab test test-fast lint bench lpips-net clean clean-results $(ITEMS)
+LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
+.PHONY: always help setup all paper publish records run lab test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -43,8 +44,8 @@ help: ## this list
 setup: $(STAMP) ## make .venv from requirements.txt (every other target does it first, once)
 $(STAMP): requirements.txt pyproject.toml
 	@"$(PYTHON)" tools/make_venv.py
-.venv-bench/.complete: pyproject.toml
-	@"$(PYTHON)" tools/make_venv.py bench
+.venv-%/.complete: pyproject.toml
+	@"$(PYTHON)" tools/make_venv.py $*
 
 # ---- tables and figures: their rules, and those of the runs that they need, are written by acslib/paper/rules.py
 
@@ -65,8 +66,6 @@ endif
 $(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml acslib/schedule.py acslib/paper/*.py \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
 	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" --output $@
-%.seeds: always  # the seeds that a table was last made with; new only when others are asked for
-	@mkdir -p $(@D); [ "$$(cat $@ 2>/dev/null)" = "$(SEEDS)" ] || echo "$(SEEDS)" > $@
 
 # ---- working with it
 
@@ -94,6 +93,9 @@ lint: $(STAMP) ## layout and style of code and notebooks (ruff), types (mypy)
 
 bench: .venv-bench/.complete ## speed of selectors and attacks against other libraries, in an environment of their own
 	.venv-bench/bin/python -m benchmarks
+
+test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
+	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

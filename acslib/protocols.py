@@ -92,9 +92,16 @@ def check_images(images: Tensor) -> None:
         low, high = (float(bound) for bound in torch.aminmax(images))
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"images span [{low:.9g}, {high:.9g}], attacks need [0, 1]: divide bytes by 255 and"
-                " do not normalise, the model does that inside"
+                f"images span [{_limit(low)}, {_limit(high)}], attacks need [0, 1]: divide bytes by"
+                " 255, clip what rounding put outside, and do not normalise, the model does that"
+                " inside"
             )
+
+
+def _limit(value: float) -> str:
+    """Short, unless that would hide by how little it lies outside [0, 1]."""
+    short = f"{value:g}"
+    return short if (float(short) > 1) == (value > 1) else repr(value)
 
 
 def checked_labels(labels: Tensor, n: int, classes: int | None = None) -> Tensor:
@@ -108,9 +115,9 @@ def checked_labels(labels: Tensor, n: int, classes: int | None = None) -> Tensor
         raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
     if len(labels) != n:
         raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
-    if n and classes is not None:
-        _check_range(labels, classes)
-    return labels.long()
+    labels = labels.long()
+    _check_span(labels, classes)
+    return labels
 
 
 def check_labels(model: nn.Module, labels: Tensor) -> None:
@@ -118,18 +125,28 @@ def check_labels(model: nn.Module, labels: Tensor) -> None:
 
     Probabilities are not looked at.
     """
+    classes = classes_of(model)
+    if classes is not None and not labels.is_floating_point():
+        _check_span(labels, classes)
+
+
+def classes_of(model: nn.Module) -> int | None:
+    """How many classes the model's `head` tells apart; None where there is none to ask."""
     classes = getattr(getattr(model, "head", None), "out_features", None)
-    if classes is not None and not labels.is_floating_point() and len(labels):
-        _check_range(labels, classes)
+    return None if classes is None else int(classes)
 
 
-def _check_range(labels: Tensor, classes: int) -> None:
+def _check_span(labels: Tensor, classes: int | None) -> None:
+    if not len(labels):
+        return
     low, high = (int(bound) for bound in torch.aminmax(labels))
-    if low < 0 or high >= classes:
+    if classes is not None and (low < 0 or high >= classes):
         raise ValueError(
             f"labels span {low}..{high}, the model has {classes} classes:"
             f" they must lie in 0..{classes - 1}"
         )
+    if low < 0:
+        raise ValueError(f"labels span {low}..{high}: class indices begin at 0")
 
 
 def check_loss(losses: Any, n: int) -> None:

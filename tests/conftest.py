@@ -21,8 +21,9 @@ def archive():
     def find(name):
         if not (SHARED / name).is_file():
             pytest.skip(
-                f"{name} is other people's work and may not be in the repository; what reads it is tested on"
-                " files made here, too. To test it on the real one, set ACS_DATA to its folder"
+                f"{name} is other people's work and may not be in the repository; what reads it is"
+                " tested on files made here, too. To test it on the real one, set ACS_DATA to its"
+                " folder"
             )
         return SHARED / name
 

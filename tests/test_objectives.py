@@ -1,4 +1,4 @@
-"""Losses against torch's own functions, gradients against autograd's, sample by sample, in float64."""
+"""Losses against torch's functions, gradients against autograd's, by sample, in float64."""
 
 import pytest
 import torch

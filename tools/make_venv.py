@@ -1,7 +1,8 @@
 """Makes .venv from the lock (requirements.txt), or says in one sentence what stands in the way.
 
 `make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench`
-pin old packages that the lock cannot hold. A second call waits for the first and takes what it
+pin old packages that the lock cannot hold. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with
+that version of torch and the extra `test`. A second call waits for the first and takes what it
 made. Standard library only, and old syntax, so that a Python that is too old can say that it is.
 """
 
@@ -103,7 +104,9 @@ def fill(folder, extra):
     open(LOG, "w").close()
     run([sys.executable, "-m", "venv", folder])
     install = [os.path.join(folder, "bin", "python"), "-m", "pip", "install"]
-    if extra:
+    if extra and extra.startswith("torch-"):
+        run(install + [extra.replace("-", "=="), "-e", ".[test]"])
+    elif extra:
         run(install + ["-e", ".[{}]".format(extra)])
     else:
         run(install + ["-r", "requirements.txt"])

@@ -1,14 +1,15 @@
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
 # of it before it is checked here, without a shell.
 
-NAMES := PROFILE SEEDS SEED RUN DATA JOBS THREADS LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
+NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
 given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
-$(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))))
+$(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 PROFILE ?= demo
 SEEDS ?= 0
 SEED ?= 0
 DATA ?= digits
+TORCH ?= 2.6.0
 
 empty :=
 comma := ,
@@ -33,7 +34,8 @@ $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) 
 $(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
 $(call check,SEED,one whole number from 0 on,$(digits))
 $(call check,DATA,one of $(datasets),$(letters) $(digits))
-$(if $(filter $(DATA),$(datasets)),,$(call refuse,DATA,one of $(datasets)))
+$(if $(filter $(DATA),$(datasets)),,$(call refuse,DATA,$(subst $(comma) imagenet100, or imagenet100,$(subst $(space),$(comma) ,$(datasets)))))
+$(call check,TORCH,a version$(comma) like 2.6.0,$(digits) .)
 $(if $(RUN),$(call check,RUN,a run as `make run` lists it,$(plain) [ ]))
 $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,$(plain) = : %,$(space)))
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))

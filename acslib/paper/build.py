@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from acslib import data, models, objectives, selectors
+from acslib.attacks import alexnet
 from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import PGD
@@ -193,10 +194,14 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
     if setting.norm == "lpips":
         return training_attack(setting, steps, generator, device)
     assert setting.step is not None, "only lpips has none, see Setting"
-    start: dict[str, Any] = {}
-    if setting.trades_start != "uniform":
-        start["start"] = setting.trades_start
-    return PGD(setting.norm, setting.epsilon, setting.step, steps, generator=generator, **start)
+    return PGD(
+        setting.norm,
+        setting.epsilon,
+        setting.step,
+        steps,
+        generator=generator,
+        start=setting.trades_start,
+    )
 
 
 # ---- selectors, which `METHODS` names
@@ -294,7 +299,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
     setting = run.setting
     if setting.norm == "lpips":
         announce(f"LPIPS' network for {setting.dataset}: from the cache, else made now, once")
-        distance_for(setting.dataset, setting.image_size or 224, device)
+        alexnet.prepare(setting.dataset, setting.image_size or 224, device=device)
 
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:

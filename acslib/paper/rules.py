@@ -64,13 +64,12 @@ def record_rule(run: config.Run, seed: int) -> str:
     path = record(run, seed)
     network = [lpips_network(run)] if run.setting.norm == "lpips" else []
     recipe = f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
-    made = rule(path, [], recipe, order_only=[*network, STAMP])
+    stale: list[str] = []
     try:
         records.finished_record(run, seed, results())
     except files.RecordError:
-        wanted = f"grep -s {records.fingerprint(run)} {quoted(str(path))}"
-        made += f"\n{fit([path])}: $(if $(shell {wanted}),,always)"
-    return made
+        stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
+    return rule(path, stale, recipe, order_only=[*network, STAMP])
 
 
 def lpips_network(run: config.Run) -> Path:
@@ -86,28 +85,42 @@ def lpips_rule(stands_for_it: Path) -> str:
 # ---- tables and figures
 
 
-def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Iterable[config.Run]) -> str:
+def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]) -> str:
     """A table's or figure's own name, its CSV and its picture; of what it has a notebook for."""
     table = results() / profile / f"{item}.csv"
     picture = results().parent / "figures" / profile / f"{item}.pdf"
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
-    made, parts = [], []
+    made = {}
     if experiment:
-        asked = results() / ".make" / f"{profile}-{item}.seeds"
-        trained = [record(run, seed) for run in needed for seed in seeds]
-        with_what = [*parameters(item, profile), *trained, asked]
-        parts.append(notebook_rule(table, experiment, with_what, profile, seeds))
-        made.append(table)
+        made[table] = table_rule(table, experiment, profile, seeds, needed)
     if drawing:
-        parts.append(notebook_rule(picture, drawing, made[:], profile, seeds))
-        made.append(picture)
+        made[picture] = notebook_rule(picture, drawing, list(made), profile, seeds)
     show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
-    return "\n\n".join([*parts, rule(item, made, show, order_only=[])])
+    return "\n\n".join([*made.values(), rule(Path(item), made, show, order_only=[])])
+
+
+def table_rule(
+    table: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
+) -> str:
+    """A table's CSV, made again too when other seeds are asked for than last time. An empty file
+    has those in its name.
+    """
+    marks = results() / ".make" / f"{profile}-{table.stem}.seeds-"
+    mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
+    trained = [record(run, seed) for run in needed for seed in seeds]
+    with_what: list[Path | str] = [*parameters(table.stem, profile), *trained]
+    with_what.append(unless(f"$(wildcard {mark})"))
+    made = notebook_rule(table, notebook, with_what, profile, seeds)
+    return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
 
 
 def notebook_rule(
-    target: Path, notebook: Path, with_what: Iterable[Path], profile: str, seeds: Sequence[int]
+    target: Path,
+    notebook: Path,
+    with_what: Iterable[Path | str],
+    profile: str,
+    seeds: Sequence[int],
 ) -> str:
     """A notebook that papermill runs, with those of our parameters that it has."""
     copy = Path("build", profile, notebook.relative_to("notebooks"))
@@ -131,11 +144,14 @@ def first_file(*paths: str) -> Path | None:
 
 def parameters(item: str, profile: str) -> list[Path]:
     """The YAML files that a table or figure is made with."""
-    names = ["settings", "attacks", item]
-    while profile:
-        names.append(f"profiles/{profile}")
-        profile = config.read_yaml(names[-1]).get("extends")
+    names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     return [in_checkout(path) for name in names for path in config.files_of(name)]
+
+
+def layers(profile: str) -> list[str]:
+    """A profile and those that it extends."""
+    base = config.read_yaml(f"profiles/{profile}").get("extends")
+    return [profile, *(layers(base) if base else [])]
 
 
 def code(notebook: Path, tag: str | None = None) -> str:
@@ -160,12 +176,13 @@ def modules(source: str) -> list[Path]:
 @cache
 def imported(source: str) -> frozenset[Path]:
     """The files of `acslib.paper` that a source itself imports."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+            package = node.module or ""
+            names |= {package} | {f"{package}.{alias.name}" for alias in node.names}
     paths = [Path(*name.split(".")).with_suffix(".py") for name in names if name]
     ours = Path("acslib", "paper")
     return frozenset(path for path in paths if path.parent == ours and (ROOT / path).is_file())
@@ -191,7 +208,7 @@ def in_checkout(path: Path) -> Path:
 
 
 def rule(
-    target: Path | str,
+    target: Path,
     prerequisites: Iterable[Path | str],
     *recipe: str,
     order_only: Iterable[Path | str] = (STAMP,),
@@ -202,15 +219,23 @@ def rule(
     return "\n\t".join([f"{first} | {behind}" if behind else first, *recipe])
 
 
-def fit(paths: Iterable[Path | str]) -> str:
-    """Names side by side. Raises ParamsError for one that Make or the shell would misread."""
-    names = [str(path) for path in paths]
+def unless(condition: str) -> str:
+    """A prerequisite that has the target made again as long as a condition is empty."""
+    return f"$(if {condition},,always)"
+
+
+def fit(names: Iterable[Path | str]) -> str:
+    """Names side by side; what is no Path is Make's own language. Raises ParamsError for a file
+    that Make or the shell would misread.
+    """
+    names = list(names)
     for name in names:
-        if name != STAMP and (unfit := UNFIT.intersection(name)):
+        if isinstance(name, Path) and (unfit := UNFIT.intersection(str(name))):
             raise config.ParamsError(
-                f"Make cannot name {name!r}: take a folder or value without {' '.join(unfit)!r}"
+                f"Make cannot name {str(name)!r}: take a folder or value without"
+                f" {' '.join(sorted(unfit))!r}"
             )
-    return " ".join(names)
+    return " ".join(map(str, names))
 
 
 def quoted(word: str) -> str:

@@ -27,11 +27,13 @@ def execute(
     results: Path | None = None,
     progress: Told = nobody,
     announce: Told = nobody,
+    evaluating: Told = nobody,
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
 
     `announce` is told in a line which images these are, and what has to be made first, before
-    anything is trained; `progress` every epoch's row.
+    anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
+    it begins, see `measures.parts`.
     """
     device = build.checked_device(device)
     records.clear_leftovers(run, results)
@@ -46,7 +48,7 @@ def execute(
     announce(f"data: {experiment.data.source}")
     train(run, experiment, seed, folder, progress)
     started = time.perf_counter()
-    metrics = evaluate(run, experiment.state.model, experiment.data, seed, device)
+    metrics = evaluate(run, experiment.state.model, experiment.data, seed, device, evaluating)
     seconds = time.perf_counter() - started
     record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
     record = records.write_record(folder / "record.json", record)
