@@ -58,7 +58,7 @@ def precision(setting: Setting, device: str) -> str:
 
 def load_data(setting: Setting, device: str) -> data.Dataset:
     own = DATASETS[setting.dataset]
-    asked = {
+    asked: dict[str, Any] = {
         "train_limit": setting.train_limit,
         "test_limit": setting.test_limit,
         "validation_fraction": setting.validation_fraction,

@@ -145,7 +145,8 @@ def _named(kind: str) -> list[str]:
     return sorted({file.stem for folder in folders() for file in folder.glob(kind)})
 
 
-def _profiles() -> list[str]:
+def profiles() -> list[str]:
+    """The names of all profiles."""
     return _named("profiles/*.yaml")
 
 
@@ -169,7 +170,7 @@ def _lineage(name: str, state: tuple) -> tuple[Profile, ...]:
                 f"profile {following} extends itself: name another one, or leave extends out"
             )
         names.append(following)
-        found.insert(0, _one_profile(following))
+        found.insert(0, own_profile(following))
         following = found[0].extends
     items: dict[str, ItemLimits] = {}
     for position, one in enumerate(found):
@@ -178,9 +179,10 @@ def _lineage(name: str, state: tuple) -> tuple[Profile, ...]:
     return tuple(found)
 
 
-def _one_profile(name: str) -> Profile:
-    if name not in _profiles():
-        raise ParamsError(f"there is no profile {name!r}{nearest(name, _profiles())}")
+def own_profile(name: str) -> Profile:
+    """A profile as its file has it, without those that it extends."""
+    if name not in profiles():
+        raise ParamsError(f"there is no profile {name!r}{nearest(name, profiles())}")
     where = f"profile {name}"
     content = checked(where, Profile, read_yaml(f"profiles/{name}"))
     refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)

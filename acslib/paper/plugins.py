@@ -58,7 +58,7 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
     A name that is not built in has the files of ACS_PLUGINS run first; so has whoever asks for all.
     """
 
-    everyone: "ClassVar[list[Registry]]" = []
+    everyone: ClassVar[list["Registry"]] = []
 
     def __init__(self, what: str, built_in: Mapping[str, Kind]):
         self.what = what

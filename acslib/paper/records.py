@@ -5,12 +5,15 @@ trains, what it selected in each epoch that did so, `weights.safetensors` when i
 `record.json`, written last: only a run with a record is done.
 """
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
+import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -68,7 +71,7 @@ def own_parts(run: Run) -> dict[str, plugins.Source]:
     """What registered the method, model, data set and objective of a run that are not built in."""
     setting = run.setting
     names = {"method": run.method} | {part: getattr(setting, part) for part in REGISTRIES}
-    known = {"method": METHODS, **REGISTRIES}
+    known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
     return {
         part: known[part].sources[name]
         for part, name in names.items()
@@ -119,6 +122,35 @@ def checkpoint_note(path: Path) -> dict[str, Any]:
         return json.loads(metadata.get("note") or metadata.get("state") or "{}")
     except (SafetensorError, OSError, ValueError):
         return {}
+
+
+@contextlib.contextmanager
+def training(folder: Path) -> Iterator[None]:
+    """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
+    train it: they make the same files.
+    """
+    # the folder itself is locked: it needs no file, which a killed process would leave
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a living process is in `training` of a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(handle)
+    return False
 
 
 class Part(BaseModel):
@@ -226,7 +258,8 @@ def _check_names(path: Path, record: dict[str, Any]) -> None:
     """
     names = {"method": record.get("method")} | record["params"]
     own = ", ".join(record["provenance"].get("plugins", {}))
-    for part, registry in {"method": METHODS, **REGISTRIES}.items():
+    known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
+    for part, registry in known.items():
         name = names.get(part)
         if name is not None and name not in registry:
             raise RecordError(

@@ -46,7 +46,8 @@ def execute(
     folder = records.run_folder(run, seed, results)
     files.check_writable(folder)
     announce(f"data: {experiment.data.source}")
-    train(run, experiment, seed, folder, progress)
+    with records.training(folder):
+        train(run, experiment, seed, folder, progress)
     started = time.perf_counter()
     metrics = evaluate(run, experiment.state.model, experiment.data, seed, device, evaluating)
     seconds = time.perf_counter() - started
