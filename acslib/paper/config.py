@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from acslib import schedule
-from acslib.paper import params, strict
+from acslib.paper import params, plugins, strict
 from acslib.paper.methods import METHODS
 from acslib.paper.params import (
     ItemLimits,
@@ -109,13 +109,16 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict:
 
 
 def _state() -> tuple:
-    """Every file of every folder and its state: what a checked file's meaning depends on."""
-    return tuple(
+    """What a checked file's meaning depends on: every file of every folder and its state, and what
+    is registered.
+    """
+    files = tuple(
         (path, *_stamp(path))
         for folder in folders()
         for path in (folder, *sorted([*folder.glob("*.yaml"), *folder.glob("profiles/*.yaml")]))
         if path.exists()
     )
+    return files, plugins.state()
 
 
 def checked_settings() -> params.Settings:

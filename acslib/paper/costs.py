@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from acslib.paper import config, files, inventory, records
+from acslib.paper import config, files, records
 
 # two runs with these in common cost the same for each image that they are trained on
 KIND = (
@@ -37,7 +37,7 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
         for profile in sorted(profiles)
         for path in files.RESULTS.glob(f"{profile}/runs/*/seed*/record.json")
     ]
-    found = []
+    found: list[dict[str, Any]] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
         try:
             record = records.read_record(path)

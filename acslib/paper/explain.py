@@ -94,7 +94,7 @@ def bounds(metadata: Sequence[Any]) -> list[str]:
     ]
     found = {}
     for mark in flat:
-        for kind, said in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "to")):
+        for kind, said in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
             bound = getattr(mark, kind, None)
             if bound is not None and bound not in (LARGEST, MOST):
                 found[kind] = f"{said} {bound:g}"

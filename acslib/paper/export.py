@@ -70,6 +70,7 @@ def _parts(
 ) -> tuple[dict[str, Tensor], dict[str, Any], str]:
     """A state dict, what builds its network, and the code that does."""
     setting = run.setting
+    how: dict[str, Any]
     if MODELS[setting.model] is not None:
         source = MODELS.sources[setting.model]
         how = {"model": setting.model, "registered_in": source.name, "content": source.content}
