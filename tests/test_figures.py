@@ -397,7 +397,7 @@ DRAWN = {
     "table4": lambda table: figures.fast_training(table, epochs_of(table)),
     "table5": lambda table: figures.half_half(table),
     "table6": lambda table: figures.periods(table),
-    "tableD4": lambda table: figures.every_attack(table),
+    "tableD4": lambda table: figures.attack_panels(table),
 }
 
 

@@ -13,7 +13,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
-from acslib.paper import config, notebook
+from acslib.paper import config, files, notebook, runs
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "notebooks"
@@ -181,6 +181,47 @@ def test_the_notebooks_own_variables_are_no_parameters():
     begun(OWN, "name = 'of a cell that was run before'\nprint(name)", OWN, run="a", rate=1, seed=0)
     begun("print(run)", run="a", rate=1, seed=0)  # the cell was run again, by itself
     notebook.begin({"run": "a"}, "run")  # outside IPython
+
+
+def test_a_refusal_of_ours_stands_alone_in_a_notebook():
+    """IPython asks an exception for the lines that it shows."""
+    for kind in (config.ParamsError, files.RecordError):
+        assert kind("lr is 9, it must be at most 1")._render_traceback_() == [
+            "lr is 9, it must be at most 1"
+        ]
+
+
+# ---- training
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.setattr(files, "RESULTS", tmp_path)
+    return config.resolve("resnet18-linf-cifar10.gradmatch", "smoke")
+
+
+def test_a_finished_run_says_so_and_is_not_trained_again(run, capsys, monkeypatch):
+    made = notebook.train_run(run, 0)
+    shown = capsys.readouterr()
+    assert "evaluation: 100%" in shown.err
+    assert shown.out.count("epoch ") == len(run.plan)
+    monkeypatch.setattr(runs, "execute", None)
+    assert notebook.train_run(run, 0) == made
+    assert "is trained already" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):
+    def interrupted(run, seed, progress, **others):
+        progress({"epoch": 1, **dict.fromkeys(("phase", "rate", "loss"), 0)} | QUIET)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "execute", interrupted)
+    with pytest.raises(notebook.Interrupted, match="keeps 2 of 4 epochs") as caught:
+        notebook.train_run(run, 0, leave=False)
+    assert caught.value._render_traceback_() == [str(caught.value)]
+
+
+QUIET = {"selection": None, "train_robust_accuracy": 0.5}
 
 
 # ---- form

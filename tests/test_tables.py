@@ -370,7 +370,7 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     for table in ("table2", "table5"):
         tables.write_table(table, gathered[table], tmp_path / "results")
-    html, pdf = page.write("demo", [0], tmp_path / "results", tmp_path / "figures")
+    html, pdf = page.write_page("demo", [0], tmp_path / "results", tmp_path / "figures")
     text = html.read_text()
     places = [text.index(f'<h2 id="{name}">') for name in page.ORDER]
     assert places == sorted(places)
@@ -419,7 +419,7 @@ def test_what_a_record_says_commands_nothing(text, gathered, tmp_path):
     table = gathered["table4"].assign(data=text, network=text, device=text, method_label=text)
     path = tables.write_table("table4", table, tmp_path / "results")
     page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
-    html, _ = page.write("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    html, _ = page.write_page("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
     tex = path.with_suffix(".tex").read_text()
     markdown = (tmp_path / "results" / "published" / "demo" / "README.md").read_text()
     assert r"\input{" not in tex

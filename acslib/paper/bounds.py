@@ -25,7 +25,7 @@ LOOK = {"linf": METHODS["gradmatch"].colour, "l2": METHODS["craig"].colour}
 SHOWN = {"linf": ("full", "gradmatch", "random"), "l2": ("full", "gradmatch")}
 
 
-class Experiment:
+class Descents:
     """Descents on the four problems of a profile: each is made once, however often it is asked
     for.
     """
@@ -283,7 +283,7 @@ def draw_errors(axis: Axes, sizes: pd.DataFrame, delta: float, floor: float) -> 
     axis.legend(fontsize=8)
 
 
-def draw_normalising(experiment: Experiment) -> Figure:
+def draw_normalising(experiment: Descents) -> Figure:
     """GradMatch's gradient error, as matched and scaled to sum to 1; and its sums of weights."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3))
     for axis, norm in zip(axes, experiment.numbers.epsilon, strict=False):

@@ -338,7 +338,7 @@ def page_command(profile: str, seeds: list[int], publish: bool) -> None:
     if publish:
         print(page.publish(profile, seeds))
     else:
-        print_lines(map(str, page.write(profile, seeds)))
+        print_lines(map(str, page.write_page(profile, seeds)))
 
 
 @acs.command("export")

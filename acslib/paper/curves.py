@@ -142,7 +142,7 @@ def robust_epochs(gathered: pd.DataFrame, seed: int, results: Path | None = None
     """
     parts = []
     for row in gathered.itertuples():
-        record = rows.record_of(config.resolve(row.run, row.profile), seed, results)
+        record = rows.trained_record(config.resolve(row.run, row.profile), seed, results)
         trained = [epoch for epoch in record["history"] if "train_robust_accuracy" in epoch]
         part = {
             "profile": row.profile,

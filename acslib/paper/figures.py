@@ -112,7 +112,7 @@ def figure3(table: pd.DataFrame) -> Figure:
         fast = curve == "FAT" and method == FULL
         colour, marker = FAT if fast else (method.colour, method.marker)
         label = f"{curve}, {'all the data' if method == FULL else method.label}"
-        attack_curve(axis, part, colour, marker, literal(label))
+        draw_attack_curve(axis, part, colour, marker, literal(label))
     trained = table.training_epsilon_255.iloc[0]
     label = f"norm of the training, {trained:g}/255"
     axis.axvline(trained, color=QUIET, linestyle="--", linewidth=1, label=label)
@@ -126,7 +126,7 @@ def figure3(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def attack_curve(axis: Axes, part: pd.DataFrame, colour: str, marker: str, label: str) -> None:
+def draw_attack_curve(axis: Axes, part: pd.DataFrame, colour: str, marker: str, label: str) -> None:
     """One training's mean over seeds, its standard deviation shaded."""
     points = over_seeds(part, ["epsilon_255"], ["racc_pct"]).sort_values("epsilon_255")
     axis.plot(
@@ -320,7 +320,7 @@ def half_half(table: pd.DataFrame) -> Figure:
         grey = {"color": "#888888"} if prefix else {}
         for value, method in looks(table.method[table["mode"] != "full"]).items():
             modes = table[table.method == value].set_index("mode")
-            arrow(axis, modes, prefix, line(method) | grey, label_of(method))
+            mode_arrow(axis, modes, prefix, line(method) | grey, label_of(method))
         place = [full.get(f"{prefix}{name}_pct", float("nan")) for name in ("acc", "racc")]
         axis.plot(*place, markersize=9, label=FULL.label, ls="", **line(FULL) | grey)
         axis.set(title=title, xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
@@ -329,7 +329,7 @@ def half_half(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def arrow(axis: Axes, modes: pd.DataFrame, prefix: str, look: dict, label: str) -> None:
+def mode_arrow(axis: Axes, modes: pd.DataFrame, prefix: str, look: dict, label: str) -> None:
     """One method's arrow; thin bars are standard deviations, where there are several seeds."""
     names = [f"{prefix}acc_pct", f"{prefix}racc_pct"]
     if not set(names) <= set(modes) or not {"only_core", "half_half"} <= set(modes.index):
@@ -378,7 +378,7 @@ def against_period(
     axis.set_xlabel("T in the paper (epochs)")
 
 
-def every_attack(table: pd.DataFrame) -> Figure:
+def attack_panels(table: pd.DataFrame) -> Figure:
     """Table D4 as a picture: a panel a data set, a column an attack."""
     parts = [part.dropna(axis=1, how="all") for _, part in table.groupby("dataset", sort=False)]
     figure, axes = plt.subplots(1, len(parts), figsize=(11, 3.6), squeeze=False)

@@ -17,6 +17,10 @@ TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[
 class RecordError(ValueError):
     """A file of results is missing, damaged, of other parameters, or could not be written."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone."""
+        return [str(self)]
+
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is safely on

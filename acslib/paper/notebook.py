@@ -22,7 +22,7 @@ class Refused(config.ParamsError):
         return [f"parameters: {self}"]
 
 
-class Stopped(KeyboardInterrupt):
+class Interrupted(KeyboardInterrupt):
     """Training was interrupted: shown as one sentence, no traceback."""
 
     def _render_traceback_(self) -> list[str]:
@@ -111,7 +111,7 @@ def as_number(name: str, value: Any) -> Any:
 # ---- training
 
 
-def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
+def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
     """The record of a run, trained if it is not finished, with a bar of its epochs and another of
     its evaluation.
 
@@ -149,7 +149,7 @@ def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
                 run, seed, progress=progress, announce=announce, evaluating=evaluating
             )
         except KeyboardInterrupt:
-            raise Stopped(stopped(run, seed, epochs.n)) from None
+            raise Interrupted(stopped(run, seed, epochs.n)) from None
         attacks.set_description("evaluation")
         attacks.update(attacks.total - attacks.n)
     return record
@@ -171,7 +171,7 @@ def train_missing(item: str, profile: str, seeds: list[int]) -> None:
     total = len(config.table_runs(item, profile)) * len(seeds)
     print(f"{total - len(missing)} of {total} runs are trained, their records are only read")
     for run, seed in tqdm(missing, desc="runs", disable=not missing):
-        train(run, seed, leave=False)
+        train_run(run, seed, leave=False)
 
 
 # ---- what is shown
@@ -202,7 +202,7 @@ def show_figure(figure: Figure, name: str, profile: str) -> None:
     print(f"{path} (and .png)")
 
 
-def against_adaptive(
+def show_against_adaptive(
     table: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
 ) -> pd.DataFrame:
     """`rows.against_adaptive`, with how many of its differences are more than chance."""

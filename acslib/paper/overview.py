@@ -274,7 +274,7 @@ def write_kept(
     folder = (results or files.RESULTS) / table.profile.iloc[0]
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
     files.write_atomically(folder / f"{item}.safetensors", content)
-    return frames.write_frame(folder / f"{item}.csv", table.assign(weights=digest(content)))
+    return frames.write_frame(folder / f"{item}.csv", table.assign(weights=file_digest(content)))
 
 
 def read_kept(
@@ -286,7 +286,7 @@ def read_kept(
     table = tables.read_table(item, profile, results)
     path = (results or files.RESULTS) / profile / f"{item}.safetensors"
     content = path.read_bytes() if path.is_file() else b""
-    if digest(content) != table.weights.iloc[0]:
+    if file_digest(content) != table.weights.iloc[0]:
         raise files.RecordError(
             f"{path} is missing, damaged or of another run than {item}.csv: delete both and make"
             f" {item} PROFILE={profile} again"
@@ -294,7 +294,7 @@ def read_kept(
     return table, load(content)
 
 
-def digest(content: bytes) -> str:
+def file_digest(content: bytes) -> str:
     """16 hexadecimal digits of a file's SHA-256."""
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -365,7 +365,7 @@ def epoch_table(run: Run, record: dict, full: dict) -> pd.DataFrame:
         profile=run.profile,
         run=run.name,
         seed=record["seed"],
-        about=described(run, record["seed"], record["data"]),
+        about=about_run(run, record["seed"], record["data"]),
     )
 
 
@@ -387,7 +387,7 @@ def coreset_table(
             "samples": len(gradients),
             "size": len(coreset),
             "relative_error": selectors.gradient_error(gradients, coreset)[1],
-            "about": described(run, seed, source),
+            "about": about_run(run, seed, source),
         }
         for name, several in coresets.items()
         for draw, coreset in enumerate(several)
@@ -395,7 +395,7 @@ def coreset_table(
     return pd.DataFrame(rows)
 
 
-def described(run: Run, seed: int, source: str) -> str:
+def about_run(run: Run, seed: int, source: str) -> str:
     """Run, profile, seed, data and network in a line, for below a picture."""
     return f"{run.name}, profile {run.profile}, seed {seed}, {source}, {rows.network(run.setting)}"
 

@@ -59,7 +59,7 @@ th, td { padding: .15rem .55rem; text-align: right; }
 
 
 @dataclass(frozen=True)
-class Item:
+class Entry:
     """A table or figure of the paper: what there is of it, and in `missing` what is not."""
 
     name: str
@@ -77,18 +77,18 @@ class Item:
         return self.name
 
 
-def names() -> list[str]:
+def item_names() -> list[str]:
     """Every table and figure: the paper's in its order, then one's own."""
     return [*ORDER, *(name for name in config.tables() if name not in ORDER)]
 
 
-def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Item:
+def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Entry:
     """What there is of a table or figure."""
     picture = pictures / profile / f"{name}.png"
     there = picture if picture.is_file() else None
     command = f"make {name} PROFILE={profile}"
     if not name.startswith("table"):
-        return Item(
+        return Entry(
             name,
             short(caption(name)),
             None,
@@ -98,12 +98,12 @@ def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures:
     try:
         gathered, missing = table_rows(name, profile, seeds, results)
     except files.RecordError as error:
-        return Item(name, short(caption(name)), missing=str(error))
+        return Entry(name, short(caption(name)), missing=str(error))
     said = f"{missing} of its runs are not trained yet: {command}" if missing else ""
     if gathered.empty:
-        return Item(name, short(caption(name)), missing=said)
+        return Entry(name, short(caption(name)), missing=said)
     shown = tables.shown(gathered)
-    return Item(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
+    return Entry(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
 
 
 def table_rows(
@@ -147,7 +147,7 @@ def introduction(profile: str) -> str:
 # ---- HTML
 
 
-def html_page(items: Sequence[Item], profile: str) -> str:
+def html_page(items: Sequence[Entry], profile: str) -> str:
     """One file that needs no other, readable on a narrow screen too."""
     contents = " ".join(
         f'<a href="#{html.escape(item.name)}">{html.escape(item.heading)}</a>' for item in items
@@ -166,7 +166,7 @@ def html_page(items: Sequence[Item], profile: str) -> str:
     )
 
 
-def section(item: Item) -> str:
+def section(item: Entry) -> str:
     """A heading, and what there is of the item."""
     heading, caption = html.escape(item.heading), html.escape(item.caption)
     parts = [f'<h2 id="{html.escape(item.name)}">{heading}</h2>']
@@ -227,7 +227,7 @@ def grouped(table: pd.DataFrame) -> Iterator[tuple[Sequence[str], bool]]:
 # ---- PDF
 
 
-def pdf_pages(items: Sequence[Item], profile: str) -> bytes:
+def pdf_pages(items: Sequence[Entry], profile: str) -> bytes:
     """Landscape A4: a page with what this is and what is missing, then a page a table and a page a
     picture.
     """
@@ -240,7 +240,7 @@ def pdf_pages(items: Sequence[Item], profile: str) -> bytes:
     return buffer.getvalue()
 
 
-def pages(item: Item) -> Iterator[Figure]:
+def pages(item: Entry) -> Iterator[Figure]:
     """The table, and the picture below it if there is room, else on a page of its own."""
     figure, below = text_page(item.heading, [item.caption, *item.notes])
     if item.table is not None:
@@ -316,7 +316,7 @@ def publish(
     """
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items, folder = (
-        [item(name, profile, seeds, results, pictures) for name in names()],
+        [entry(name, profile, seeds, results, pictures) for name in item_names()],
         results / "published" / profile,
     )
     for made in items:
@@ -351,12 +351,12 @@ def markdown_table(table: pd.DataFrame) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:]))
 
 
-def write(
+def write_page(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
 ):
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
-    items = [item(name, profile, seeds, results, pictures) for name in names()]
+    items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
     made = {"html": html_page(items, profile).encode(), "pdf": pdf_pages(items, profile)}
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)
@@ -374,7 +374,7 @@ def main(argv=None) -> int:
         made = (
             (publish(arguments.profile, seeds),)
             if arguments.publish
-            else write(arguments.profile, seeds)
+            else write_page(arguments.profile, seeds)
         )
         print("\n".join(map(str, made)))
     except (config.ParamsError, files.RecordError) as error:

@@ -18,6 +18,10 @@ SHOWN = 200  # characters of a value in a sentence
 class ParamsError(ValueError):
     """A parameter is unknown, missing, mistyped or out of range."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone."""
+        return [str(self)]
+
 
 def _nothing_is_empty(value: Any) -> Any:
     """`common:` with nothing under it."""

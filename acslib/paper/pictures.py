@@ -174,7 +174,7 @@ def show_fooled(model, data, attack, count: int = 10) -> Figure:
     right = before == labels
     chosen = (right & (after != labels)).nonzero().squeeze(1)[:count]
     if len(chosen) == 0:
-        return sentence(f"none of {int(right.sum())} images that it gets right fools the network")
+        return only_words(f"none of {int(right.sum())} images that it gets right fools the network")
     change = adversarial[chosen] - images[chosen]
     times = 0.5 / float(change.abs().max())
     titles = [
@@ -193,7 +193,7 @@ def show_fooled(model, data, attack, count: int = 10) -> Figure:
     return figure
 
 
-def sentence(text: str) -> Figure:
+def only_words(text: str) -> Figure:
     """A picture that only says something, where there is nothing to draw."""
     figure, axis = plt.subplots(figsize=(8, 0.6))
     axis.axis("off")

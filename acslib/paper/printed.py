@@ -115,17 +115,17 @@ def checks(table: str) -> Iterator[Check]:
         return
     full = of_full(printed)
     implied = {
-        name: (printed[of] - full[of], f"difference in {spelt(of)}", "its numbers give")
+        name: (printed[of] - full[of], f"difference in {measure_name(of)}", "its numbers give")
         for name, of in DIFFERENCES.items()
         if name in printed
     }
     implied |= {
-        name: (printed[of], spelt(of), "its numbers give")
+        name: (printed[of], measure_name(of), "its numbers give")
         for name, of in DERIVED.items()
         if name in printed
     }
     for name, (values, measure, source) in implied.items():
-        yield from checked(printed, printed[name], values, measure, source)
+        yield from number_checks(printed, printed[name], values, measure, source)
     if table in TWINS:
         other, which = TWINS[table]
         rows = printed.query(which) if which else printed
@@ -138,24 +138,24 @@ def checks(table: str) -> Iterator[Check]:
             "time_min",
         ):
             if name in rows and name in there:
-                yield from checked(
-                    rows, rows[name], there[name], spelt(name), f"Table {other[5:]} gives"
+                yield from number_checks(
+                    rows, rows[name], there[name], measure_name(name), f"Table {other[5:]} gives"
                 )
 
 
-def checked(
+def number_checks(
     rows: pd.DataFrame, printed: pd.Series, implied: pd.Series, measure: str, source: str
 ) -> Iterator[Check]:
     """A check of each number that is printed; the series are indexed like `rows`."""
     for index in rows.index[printed.notna()]:
-        yield Check(described(rows.loc[index]), measure, printed[index], implied[index], source)
+        yield Check(row_in_words(rows.loc[index]), measure, printed[index], implied[index], source)
 
 
-def spelt(column: str) -> str:
+def measure_name(column: str) -> str:
     return NAMES[column.rsplit("_", 1)[0].removesuffix("_mean")]
 
 
-def described(row: pd.Series) -> str:
+def row_in_words(row: pd.Series) -> str:
     """A row in words."""
     varied = [{"only_core": "ONLY-Core", "half_half": "Half-Half"}.get(row.get("mode"))]
     if pd.notna(row.get("selection_freq_epochs")):

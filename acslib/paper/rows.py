@@ -107,7 +107,7 @@ def row_of(
 ) -> dict:
     """A table's row: means over the seeds of `run`, against the full training `reference`."""
     ours, theirs = (
-        [record_of(which, seed, results) for seed in seeds] for which in (run, reference)
+        [trained_record(which, seed, results) for seed in seeds] for which in (run, reference)
     )
     same_data([*ours, *theirs])
     made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
@@ -217,7 +217,7 @@ def overfitted(made: pd.DataFrame) -> pd.Series:
     return (made["train_robust"] > made["acc"] / 2) & (made["racc"] < made["train_robust"] / 5)
 
 
-def record_of(run: config.Run, seed: int, results: Path | None) -> dict:
+def trained_record(run: config.Run, seed: int, results: Path | None) -> dict:
     """The record of a finished run. Raises RecordError, with the command that makes it."""
     record = records.finished_record(run, seed, results)
     if record is None:
