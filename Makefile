@@ -11,7 +11,8 @@
 ## RUN, SEED what `make run` trains
 ## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
-## ACS_RESULTS, ACS_PARAMS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
+## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
+## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
@@ -30,8 +31,10 @@ MAKEFLAGS += -j$(JOBS) --no-builtin-rules
 PY := .venv/bin/python
 STAMP := .venv/.complete
 RESULTS := $(patsubst %/,%,$(or $(ACS_RESULTS),results))
-PARAMS := $(patsubst %/,%,$(or $(ACS_PARAMS),params))
-ITEMS := $(filter-out settings attacks,$(basename $(notdir $(wildcard $(PARAMS)/*.yaml))))
+PARAMS := params $(patsubst %/,%,$(subst :, ,$(ACS_PARAMS)))
+PLUGINS := $(subst :, ,$(ACS_PLUGINS))
+FILES := $(wildcard $(PARAMS:=/*.yaml))
+ITEMS := $(sort $(filter-out settings attacks,$(basename $(notdir $(FILES)))))
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
 TRAIN := $(ACS) acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
@@ -40,7 +43,7 @@ LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
-	@for item in $(ITEMS); do sed -nE "s/^title: \"?([^\"]*)\"?/  make $$item	\1/p" $(PARAMS)/$$item.yaml; done | expand -t 22
+	@for file in $(FILES); do sed -nE "s/^title: \"?([^\"]*)\"?/  make $$(basename $$file .yaml)	\1/p" $$file; done | expand -t 22
 	@echo "variables (make table1 PROFILE=mini SEEDS=\"0 1 2\"):"; sed -nE 's/^## /  /p' Makefile
 
 setup: $(STAMP) ## make .venv from requirements.txt (every other target does it first, once)
@@ -61,11 +64,11 @@ publish: $(STAMP) ## copy what there is of a profile to results/published/PROFIL
 
 ifneq (,$(filter $(ITEMS) all paper records %.json %.csv %.pdf,$(MAKECMDGOALS)))
 $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after the set-up: run make setup first)))
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(subst /,_,$(ACS_PARAMS)).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml acslib/schedule.py acslib/paper/*.py \
+$(RESULTS)/.make/%.mk: $(PLUGINS) $(FILES) $(wildcard $(PARAMS:=/profiles/*.yaml) acslib/schedule.py acslib/paper/*.py \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
 	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" --output $@
 
@@ -79,8 +82,11 @@ lpips-net: $(STAMP) ## the AlexNet that LPIPS compares images of DATA by: fetche
 	$(call LPIPS,$(DATA))
 
 lab: $(STAMP) ## JupyterLab on the notebooks, which run in their own folder: folders are handed on as absolute paths
-	@for name in ACS_RESULTS ACS_PARAMS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
-		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; $(PY) -m jupyterlab notebooks
+	@for name in ACS_RESULTS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
+		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; \
+	for name in ACS_PARAMS ACS_PLUGINS; do whole=; for part in $$(printenv $$name | tr : ' '); do \
+		case $$part in /* | "~"*) ;; *) part=$$PWD/$$part ;; esac; whole=$$whole:$$part; done; \
+		[ -z "$$whole" ] || export $$name="$${whole#:}"; done; $(PY) -m jupyterlab notebooks
 
 test: lint ## everything CI runs: style, types, unit and property tests, every notebook on a small size
 	$(PY) -m pytest
@@ -105,5 +111,5 @@ clean: ## remove build/ and caches; results, figures and .venv stay
 
 clean-results: ## remove results and figures of one PROFILE, if CONFIRM=yes is given
 	@$(if $(filter yes,$(CONFIRM)),,echo "this deletes $(RESULTS)/$(PROFILE) and its figures: add CONFIRM=yes"; exit 2)
-	@test -f $(PARAMS)/profiles/$(PROFILE).yaml || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
+	@test -n "$(wildcard $(PARAMS:=/profiles/$(PROFILE).yaml))" || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
 	rm -rf -- $(RESULTS)/$(PROFILE) $(patsubst ./%,%,$(dir $(RESULTS)))figures/$(PROFILE)

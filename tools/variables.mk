@@ -30,6 +30,10 @@ count = $(call check,$1,a whole number from 1 on,$(digits))$(if $(filter 0%,$($1
 folder = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(unfit),$(findstring $c,$($1))))),\
 	$(call refuse,$1,a folder without spaces and without any of $(unfit)))
 
+# $(call several,NAME,WHAT): the same for several folders or files, separated by colons
+several = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(filter-out :,$(unfit)),$(findstring $c,$($1))))),\
+	$(call refuse,$1,$2 separated by colons$(comma) without spaces and without any of $(filter-out :,$(unfit))))
+
 $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
 $(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
 $(call check,SEED,one whole number from 0 on,$(digits))
@@ -43,4 +47,5 @@ $(if $(JOBS),$(call count,JOBS))
 $(if $(THREADS),$(call count,THREADS))
 $(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
-$(call folder,ACS_PARAMS)
+$(call several,ACS_PARAMS,folders)
+$(call several,ACS_PLUGINS,files)

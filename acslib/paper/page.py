@@ -120,7 +120,7 @@ def table_rows(
 
 def caption(name: str) -> str:
     """The title that `params/` gives a table or figure."""
-    return config.read_yaml(name)["title"] if (config.FOLDER / f"{name}.yaml").exists() else ""
+    return config.read_yaml(name)["title"] if config.files_of(name) else ""
 
 
 def short(caption: str) -> str:

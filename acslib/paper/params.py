@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from acslib.paper import plugins
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import Count, Layer, Name, Names, Part, Positive, Setting, choices, given
 
@@ -34,12 +35,23 @@ class Model(BaseModel):
 Values = Annotated[Layer, BeforeValidator(_nothing_is_empty)]
 
 
+class SettingLayer(Layer):
+    """A column of Tables C2 and C3, or a setting of one's own."""
+
+    extends: Name | None = Field(default=None, description="The setting that this one changes.")
+
+
+Column = Annotated[SettingLayer, BeforeValidator(_nothing_is_empty)]
+
+
 class Settings(Model):
     """params/settings.yaml: Tables C2 and C3."""
 
-    defaults: Values = Field(description="What the paper does not print, for every setting.")
-    settings: dict[Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")], Values] = Field(
-        description="One column each, by name."
+    defaults: Values = Field(
+        default=Layer(), description="What the paper does not print, for every setting."
+    )
+    settings: dict[Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")], Column] = Field(
+        default={}, description="One column each, by name."
     )
 
 
@@ -172,6 +184,8 @@ class Attacks(Model):
     imagenet12: Suite
 
 
+SUITES = tuple(Attacks.model_fields)
+
 Balls = dict[Literal["linf", "l2"], Positive]
 
 
@@ -217,6 +231,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def checked(where: str, model: type[Kind], content: Any) -> Kind:
     """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
+    plugins.load()  # what is wrong with them is not wrong with this
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from acslib.paper import config, files, printed, records
 from acslib.paper.columns import DATASETS, MODELS, paper_objective
 from acslib.paper.methods import METHODS
 from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
+from acslib.paper.settings import owner
 
 
 class Planned(NamedTuple):
@@ -62,9 +63,31 @@ def gather(
             for row in wanted
             if all(trained(run, seeds, results) for run in needed(row, profile))
         ]
-    rows = [row_of(*needed(row, profile), row.columns, seeds, results) for row in wanted]
+    names = varied(table, profile)
+    rows = []
+    for row in wanted:
+        made = row_of(*needed(row, profile), row.columns, seeds, results)
+        rows.append(
+            made | {name: value_of(name, row, profile) for name in names if name not in made}
+        )
     ours = pd.DataFrame([{"table": table} | row for row in rows])
     return with_paper(ours, table) if rows else ours
+
+
+def varied(item: str, profile: str) -> list[str]:
+    """The parameters that a table or figure varies: each is a column, too."""
+    return list(dict.fromkeys(name for row in planned(item, profile) for name in row.varied))
+
+
+def value_of(name: str, row: Planned, profile: str) -> Any:
+    """A row's value of a parameter, before `epoch_factor` scales it; None where full training knows
+    nothing of it.
+    """
+    if row.method == "full" and owner(name) == "coreset":
+        return None
+    layer = config.setting_layer(row.setting_name) | config.profile_layer(profile, row.setting_name)
+    value = (layer | row.varied)[name]
+    return str(value) if isinstance(value, list | tuple) else value
 
 
 def needed(row: Planned, profile: str) -> tuple[config.Run, config.Run]:

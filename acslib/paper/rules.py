@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, records, warm
+from acslib.paper import config, files, plugins, records, warm
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -96,9 +96,7 @@ def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
     path = record(run, seed)
     before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in start]
     stale: list[str] = []
-    try:
-        records.finished_record(run, seed, results())
-    except files.RecordError:
+    if path.exists() and not is_fresh(run, seed):
         stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
     return rule(path, stale, train(run, seed), order_only=[*before, *networks_of(run), STAMP])
 
@@ -111,6 +109,16 @@ def train(run: config.Run, seed: int) -> str:
 def networks_of(run: config.Run) -> list[Path]:
     """The networks that must be there before a run."""
     return [lpips_network(run)] if run.setting.norm == "lpips" else []
+
+
+def is_fresh(run: config.Run, seed: int) -> bool:
+    """Whether a run's record may be used: made with these parameters, and with one's own files as
+    they are.
+    """
+    try:
+        return records.finished_record(run, seed, results()) is not None
+    except files.RecordError:
+        return False
 
 
 def lpips_network(run: config.Run) -> Path:
@@ -133,10 +141,11 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
     made = {}
+    own = [in_checkout(path) for path in plugins.files()]  # labels, colours, the methods of items
     if experiment:
         made[table] = table_rule(table, experiment, profile, seeds, needed)
     if drawing:
-        made[picture] = notebook_rule(picture, drawing, list(made), profile, seeds)
+        made[picture] = notebook_rule(picture, drawing, [*made, *own], profile, seeds)
     show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
     return "\n\n".join([*made.values(), rule(Path(item), made, show, order_only=[])])
 
@@ -184,9 +193,10 @@ def first_file(*paths: str) -> Path | None:
 
 
 def parameters(item: str, profile: str) -> list[Path]:
-    """The YAML files that a table or figure is made with."""
+    """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
-    return [in_checkout(config.FOLDER / f"{name}.yaml") for name in names]
+    found = [path for name in names for path in config.files_of(name)]
+    return [in_checkout(path) for path in [*found, *plugins.files()]]
 
 
 def layers(profile: str) -> list[str]:
@@ -232,7 +242,8 @@ def imported(source: str) -> frozenset[Path]:
 def sources() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
     found = [*(ROOT / "acslib/paper").glob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
-    return [in_checkout(path) for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
+    here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
+    return [in_checkout(path) for path in [*here, *plugins.files()]]
 
 
 def results() -> Path:

@@ -46,11 +46,13 @@ def execute(
             progress = announce = nobody
         else:
             records.clear_leftovers(run, results)
+            records.clear_outdated(run, seed, results)
         done = records.finished_record(run, seed, results)
         if done is not None:
             return done
         experiment, sharing = begin(run, seed, own, results, announce)
-        warm_start = train(run, experiment, sharing, progress, announce)
+        with records.training(folder):
+            warm_start = train(run, experiment, sharing, progress, announce)
         calibration = calibrate(experiment, announce)
         record = None
         if parallel.rank() == 0:
@@ -262,7 +264,9 @@ def record_of(
         "seconds": seconds
         | {"total": sum(seconds.values()), "wall": wall, "evaluate": seconds_evaluate},
         "history": history,
-        "provenance": provenance | {"precision": experiment.training.precision},
+        "provenance": provenance
+        | {"precision": experiment.training.precision}
+        | records.provenance_of_own(run),
     }
 
 
