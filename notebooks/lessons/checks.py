@@ -1,0 +1,209 @@
+"""The exercises' checks: `check_N_M(answer)` prints one sentence and says whether it is right.
+
+A right answer is told so, a wrong one what is wrong with it, an empty one what to do. Nothing is
+raised, whatever the answer. The functions without an underscore are the answers that a lesson goes
+on with where yours is not there yet.
+"""
+
+import functools
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from acslib import models, schedule, selectors
+from acslib.attacks import PGD
+from acslib.gradients import LastLayerGradients
+
+
+class Empty(Exception):
+    """Nothing has been written yet."""
+
+
+def exercise(number: str, todo: str, right: str):
+    """Makes a check of a function that returns what is wrong with an answer, or None."""
+
+    def wrap(body):
+        @functools.wraps(body)
+        def check(answer=None) -> bool:
+            wrong, empty = None, False
+            try:
+                wrong = body(filled(answer))
+            except Empty:
+                empty = True
+            except Exception as error:  # the student's code may stop in any way
+                wrong = f"your code stopped with {type(error).__name__}: {error}"
+            if empty:
+                print(f"Exercise {number} is empty: {todo}.")
+            else:
+                print(
+                    f"Exercise {number} is {'right' if wrong is None else 'wrong'}: "
+                    f"{right if wrong is None else wrong}."
+                )
+            return wrong is None and not empty
+
+        return check
+
+    return wrap
+
+
+def filled(value):
+    """The value, unless it is one of those that stand for nothing."""
+    if value is None or value is Ellipsis:
+        raise Empty
+    return value
+
+
+def call(function, *arguments):
+    """What the student's function gives for copies of the arguments."""
+    copies = [a.clone() if isinstance(a, Tensor) else a for a in arguments]
+    return filled(function(*copies))
+
+
+def tensor(value, shape, what="the answer") -> Tensor:
+    """The value as float64 of this shape; the ValueError is shown to the student."""
+    value = torch.as_tensor(value).detach().double()
+    if value.shape != shape:
+        raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    return value
+
+
+def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
+    return bool(torch.allclose(got, expected.double(), rtol=tolerance, atol=tolerance))
+
+
+def number(value, expected: float, tolerance: float = 0.01) -> bool:
+    """Whether a number is right to a share `tolerance`."""
+    return abs(float(value) - expected) <= tolerance * max(abs(expected), 1e-9)
+
+
+def choice(answer, options: str) -> str:
+    """One of the letters, or a ValueError that names them."""
+    letter = str(answer).strip().lower()
+    if letter not in options:
+        raise ValueError(f"{answer!r} is not one of {', '.join(options)}")
+    return letter
+
+
+# Lesson 1: adversarial examples
+
+
+def toy(outputs: int = 3) -> torch.nn.Module:
+    """A fixed linear network on 1 x 2 x 2 images, in float32."""
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(4, outputs))
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        model[1].weight.copy_(3 * torch.randn(outputs, 4, generator=generator))
+        model[1].bias.zero_()
+    return model
+
+
+def toy_images(count: int = 6) -> tuple[Tensor, Tensor]:
+    images = torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(4))
+    return images, torch.arange(count) % 3
+
+
+def outside(got: Tensor, images: Tensor, epsilon: float) -> str | None:
+    """Which of the two limits an adversarial image breaks."""
+    if (got - images).abs().max() > epsilon + 1e-5:
+        far = float((got - images).abs().max())
+        return f"a pixel moves by {far:.3g}, and epsilon is {epsilon:g}"
+    if got.min() < -1e-6 or got.max() > 1 + 1e-6:
+        low, high = float(got.min()), float(got.max())
+        return f"pixels reach from {low:.3g} to {high:.3g}, and an image lives in [0, 1]"
+    return None
+
+
+@exercise(
+    "1.1",
+    "return x, moved to the nearest point within epsilon of the images and within [0, 1]",
+    "every pixel stays within epsilon of the image and within [0, 1]",
+)
+def check_1_1(project):
+    images, _ = toy_images()
+    x = images + torch.linspace(-0.5, 0.5, images.numel()).view_as(images)
+    got = tensor(call(project, x, images, 0.2), images.shape)
+    wrong = outside(got, images, 0.2)
+    if wrong:
+        return wrong
+    expected = x.clamp(images - 0.2, images + 0.2).clamp(0, 1)
+    if not close(got, expected):
+        return "both limits hold, but there is a nearer point: leave pixels alone that break none"
+    return None
+
+
+@exercise(
+    "1.2",
+    "return the images after one step of size epsilon along the sign of the gradient",
+    "one step along the sign of the gradient raises the loss as far as one step can",
+)
+def check_1_2(fgsm):
+    model, (images, labels) = toy(), toy_images()
+    got = tensor(call(fgsm, model, images, labels, 0.1), images.shape)
+    wrong = outside(got, images, 0.1)
+    if wrong:
+        return wrong
+    before = cross_entropy(model(images), labels)
+    if cross_entropy(model(got.float()), labels) < before:
+        return "the loss falls: go up the gradient, not down"
+    expected = PGD("linf", 0.1, 0.1, 1, random_start=False)(model, images, labels)
+    if not close(got, expected):
+        return "the loss grows, but less than it could: every pixel must move by the whole epsilon"
+    return None
+
+
+@exercise(
+    "1.3",
+    "repeat steps of size `step` along the gradient's sign, and project after each",
+    "it takes the steps that the library's PGD takes without a random start",
+)
+def check_1_3(pgd):
+    model, (images, labels) = toy(), toy_images()
+    expected = PGD("linf", 0.2, 0.05, 6, random_start=False)(model, images, labels)
+    got = tensor(call(pgd, model, images, labels, 0.2, 0.05, 6), images.shape)
+    wrong = outside(got, images, 0.2)
+    if wrong:
+        return f"{wrong}: project after every step"
+    one = PGD("linf", 0.2, 0.05, 1, random_start=False)(model, images, labels)
+    if close(got, one):
+        return "it stops after one step: take the gradient anew at the moved image, `steps` times"
+    if not close(got, expected):
+        return "it ends elsewhere than projected steps of size `step` do"
+    return None
+
+
+def robust_share(right: Tensor) -> float:
+    """The share of samples that are right in every restart; right: (restarts, n) booleans."""
+    return float(right.all(0).float().mean())
+
+
+@exercise(
+    "1.4",
+    "return the share of samples that are right in every one of the restarts",
+    "a sample counts as robust only if no restart fools the network",
+)
+def check_1_4(share):
+    right = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
+    got = float(call(share, right))
+    if number(got, float(right.float().mean())):
+        return "that is the mean over restarts: an attacker keeps the best of them, for each sample"
+    if number(got, float(right.float().mean(1).min())):
+        return "that is the best single restart: an attacker may use another one for each sample"
+    if number(got, float(right.any(0).float().mean())):
+        return "that counts samples that some restart leaves right: every restart must"
+    return (
+        None if number(got, robust_share(right)) else f"expected 0.2 for the example, got {got:g}"
+    )
+
+
+@exercise(
+    "1.5", "set the number of gradients that one image costs", "50 steps in each of 10 restarts"
+)
+def check_1_5(answer):
+    if number(answer, 50):
+        return "that is one restart: the steps begin anew in each of the 10"
+    if number(answer, 10):
+        return "that is one gradient for each restart: each takes 50 steps"
+    return None if number(answer, 500) else f"steps times restarts is not {answer}"

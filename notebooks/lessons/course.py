@@ -1,0 +1,161 @@
+"""What every lesson uses: the library's source shown, networks trained, pictures with sliders.
+
+ACS_LESSONS=small in the environment makes every lesson small: fewer images, fewer epochs. The tests
+use it. The numbers in the lessons' text are those of the usual size.
+"""
+
+import inspect
+import os
+import textwrap
+from functools import cache
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import torch
+from IPython.display import Markdown, display
+from ipywidgets import SelectionSlider, interactive
+
+import acslib
+from acslib import data, models
+from acslib.attacks import PGD
+from acslib.data import Dataset
+from acslib.evaluation import robust_accuracy
+from acslib.paper.style import COLOURS, MARKERS, style
+from acslib.schedule import full
+from acslib.training import State, Training, fit
+
+SMALL = os.environ.get("ACS_LESSONS") == "small"
+EPSILON = 0.1  # of the attacks in most lessons: a tenth of the way from black to white
+BLUE, ORANGE, GREEN, GREY = (
+    COLOURS[name] for name in ("gradmatch", "craig", "adaptive_random", "random")
+)
+LOOKS = {
+    name: {"color": COLOURS[name], "marker": MARKERS[name]}
+    for name in ("full", "craig", "gradmatch", "random", "adaptive_random")
+}
+style()
+plt.rcParams["figure.figsize"] = (5, 3.2)
+
+
+def size(usual, small):
+    """`usual` for a reader, `small` for a quick test of the lesson."""
+    return small if SMALL else usual
+
+
+def show(*things) -> None:
+    """The source of functions and classes as it stands in the library, under its place there."""
+    for thing in things:
+        place = Path(inspect.getsourcefile(thing)).relative_to(Path(acslib.__file__).parents[1])
+        line = inspect.getsourcelines(thing)[1]
+        code = textwrap.dedent(inspect.getsource(thing)).rstrip()
+        display(Markdown(f"`{place}`, line {line}:\n\n```python\n{code}\n```"))
+
+
+@cache
+def digits() -> Dataset:
+    """Scikit-learn's 8 x 8 digits, 1,437 to train on, 360 to test on; fewer in a small lesson."""
+    return data.load("digits", train_limit=300 if SMALL else None, test_limit=60 if SMALL else None)
+
+
+def unseen(count: int | None = None):
+    """The first `count` test images as floats in [0, 1], (n, 1, 8, 8), and their labels."""
+    part = digits().test
+    return part.float_images(slice(0, count)), part.labels[:count]
+
+
+def network(seed: int = 0) -> torch.nn.Module:
+    """A small residual network for digits, untrained."""
+    torch.manual_seed(seed)
+    return models.build(
+        "resnet18",
+        channels=1,
+        width=8,
+        depths=(1, 1),
+        statistics=models.CHANNEL_STATISTICS["digits"],
+    )
+
+
+def train(
+    objective, epochs: int, *, plan=None, selector=None, seed=0, on_epoch=None, **options
+) -> State:
+    """Algorithm 1 on digits by the library's `fit`; all the data in every epoch without a `plan`.
+
+    The learning rate drops tenfold after three quarters of the epochs.
+    """
+    model = network(seed)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    how = Training(
+        objective,
+        plan or full(epochs),
+        torch.Generator(),
+        selector=selector,
+        seed=seed,
+        lr_drops=(int(0.75 * epochs),),
+        **{"learning_rate": 0.1, "batch_size": 64, "monitor": 0} | options,
+    )
+    state = fit(State(model, optimiser), digits(), how, on_epoch or (lambda state: None))
+    model.eval()
+    return state
+
+
+def robust(model, epsilon: float = EPSILON, *, steps=20, restarts=1, count=None, seed=0) -> float:
+    """Percent of test images still right under linf-PGD; clean accuracy at epsilon 0."""
+    attack = PGD(
+        "linf",
+        epsilon,
+        epsilon * max(0.25, min(1, 2.5 / steps)),
+        steps,
+        restarts,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    return 100 * robust_accuracy(model, *unseen(count), attack)[0]
+
+
+def predicted(prediction, measured, what: str, unit: str = "") -> None:
+    """What was foreseen beside what was found."""
+    shown = (lambda value: f"{value:.3g}") if isinstance(measured, int | float) else str
+    found = f"{what}: {shown(measured)}{unit}."
+    if prediction is None:
+        print(f"{found} You wrote no prediction: a guess costs nothing and makes you look twice.")
+    else:
+        print(f"{found} You predicted {shown(prediction)}{unit}.")
+
+
+def slider(draw, label: str, values, still=None, *, width=3.1, height=2.9, **subplot) -> None:
+    """`draw(axis, value)` at a few values side by side, then at any of `values` under a slider.
+
+    still: the values of the fixed pictures, for where no kernel runs; by default the first, the
+    middle and the last.
+    """
+    values = list(values)
+    still = still or [values[0], values[len(values) // 2], values[-1]]
+    axes = plt.subplots(
+        1, len(still), figsize=(width * len(still), height), squeeze=False, subplot_kw=subplot
+    )[1]
+    for axis, value in zip(axes[0], still, strict=True):
+        draw(axis, value)
+        axis.set_title(f"{label} = {value}")
+    plt.show()
+
+    def one(value):
+        axis = plt.subplots(figsize=(1.6 * width, 1.4 * height), subplot_kw=subplot)[1]
+        draw(axis, value)
+        axis.set_title(f"{label} = {value}")
+        plt.show()
+
+    handle = SelectionSlider(options=values, description=label, continuous_update=False)
+    display(interactive(one, value=handle))
+
+
+def pictures(images, titles, *, limit=None, width=1.3) -> None:
+    """Grey images (n, 1, H, W) in a row, each under its title.
+
+    limit: shades run from -limit to limit, for changes of images; else from 0 to 1.
+    """
+    axes = plt.subplots(1, len(images), figsize=(width * len(images), width + 0.4), squeeze=False)
+    for axis, image, title in zip(axes[1][0], images, titles, strict=True):
+        low, high, colours = (-limit, limit, "PuOr") if limit else (0, 1, "gray_r")
+        axis.imshow(image[0], cmap=colours, vmin=low, vmax=high)
+        axis.set_title(title, fontsize=9)
+        axis.axis("off")
+    plt.show()
