@@ -49,7 +49,8 @@ print(f"{clean:.1f} % of {len(labels)} test images are right")
 # $\ell_\infty$ distance. Pixels lie between 0 and 1. With epsilon 0.1 a pixel may move a tenth of
 # the way from black to white. The attacker wants the largest loss:
 #
-# $$\max_{\tilde x}\ \mathcal L_{CE}(f_\theta(\tilde x), y)\quad\text{s.t.}\quad d(\tilde x, x)\le\varepsilon
+# $$\max_{\tilde x}\ \mathcal L_{CE}(f_\theta(\tilde x), y)
+# \quad\text{s.t.}\quad d(\tilde x, x)\le\varepsilon
 # \qquad\text{(eq. 3)}$$
 #
 # **Prediction.** How many percent of the test images will still be right when epsilon is 0.1?

@@ -207,3 +207,136 @@ def check_1_5(answer):
     if number(answer, 10):
         return "that is one gradient for each restart: each takes 50 steps"
     return None if number(answer, 500) else f"steps times restarts is not {answer}"
+
+
+# Lesson 2: adversarial training
+
+
+def plane() -> tuple[Tensor, Tensor, Tensor]:
+    """A linear classifier theta (2,), images (5, 2) and labels (5,) of -1 and 1."""
+    theta = torch.tensor([1.5, -0.5], dtype=torch.float64)
+    images = torch.tensor([[1, 0.5], [0.2, 1], [-1, 0.3], [0.4, -0.8], [-0.3, -0.6]])
+    return theta, images.double(), torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float64)
+
+
+def worst(theta: Tensor, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """The worst images for a linear classifier, (n, d)."""
+    return images - epsilon * labels[:, None] * theta.sign()
+
+
+def worst_loss(theta: Tensor, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """The logistic loss of the worst images, (n,), without looking for them."""
+    margins = labels * (images @ theta) - epsilon * theta.abs().sum()
+    return torch.nn.functional.softplus(-margins)
+
+
+def worst_gradient(theta: Tensor, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+    """The gradient of `worst_loss` for each sample, (n, d), by Danskin's theorem."""
+    signed = labels[:, None] * worst(theta, images, labels, epsilon)
+    return -torch.sigmoid(-signed @ theta)[:, None] * signed
+
+
+@exercise(
+    "2.1",
+    "return the images, each coordinate moved by epsilon to where the margin shrinks most",
+    "every coordinate goes the whole epsilon against the label's side",
+)
+def check_2_1(answer):
+    theta, images, labels = plane()
+    got = tensor(call(answer, theta, images, labels, 0.1), images.shape)
+    margin = labels * (got @ theta)
+    if (got - images).abs().max() > 0.1 + 1e-9:
+        return f"a coordinate moves by {float((got - images).abs().max()):.3g}, and epsilon is 0.1"
+    if (margin > labels * (images @ theta) + 1e-9).any():
+        return "some margins grow, so the attack helps: mind the label's sign"
+    if not close(got, worst(theta, images, labels, 0.1)):
+        return "the margins could shrink more: move every coordinate by the whole epsilon"
+    return None
+
+
+@exercise(
+    "2.2",
+    "return log(1 + exp(-margin)) with the margin that the worst image has",
+    "the attack costs a linear classifier epsilon times the sum of |theta|",
+)
+def check_2_2(answer):
+    theta, images, labels = plane()
+    got = tensor(call(answer, theta, images, labels, 0.1), labels.shape)
+    if close(got, worst_loss(theta, images, labels, 0)):
+        return "that is the loss of the clean images: subtract what the attack takes off the margin"
+    if close(got, worst_loss(theta, images, labels, -0.1)):
+        return "the margin grew: the attack takes epsilon |theta|_1 away"
+    euclidean = labels * (images @ theta) - 0.1 * theta.norm()
+    if close(got, torch.nn.functional.softplus(-euclidean)):
+        return "that is for the l2 ball: under a limit on each coordinate it is the sum of |theta|"
+    expected = worst_loss(theta, images, labels, 0.1)
+    return None if close(got, expected) else "it is not the loss of the worst images"
+
+
+@exercise(
+    "2.3",
+    "return the gradient of the loss at the worst images, held fixed",
+    "find the worst image, hold it fixed, take the ordinary gradient",
+)
+def check_2_3(answer):
+    theta, images, labels = plane()
+    got = tensor(call(answer, theta, images, labels, 0.1), images.shape)
+    if close(got, worst_gradient(theta, images, labels, 0)):
+        return "that is the gradient at the clean images: put the worst ones in their place"
+    if close(got, -worst_gradient(theta, images, labels, 0.1)):
+        return "the sign is wrong: the loss falls where the margin grows"
+    expected = worst_gradient(theta, images, labels, 0.1)
+    return None if close(got, expected) else "it differs from the slope of the worst-case loss"
+
+
+def adversarial_step(model, optimiser, attack, images, labels) -> float:
+    """One step of adversarial training; gives the loss before it."""
+    adversarial = attack(model, images, labels)
+    loss = cross_entropy(model(adversarial), labels)
+    optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+@exercise(
+    "2.4",
+    "attack the images, then take one step of the optimiser on the loss there; return the loss",
+    "attack, loss, gradient, step: adversarial training in five lines",
+)
+def check_2_4(step):
+    images, labels = toy_images()
+    attack = PGD("linf", 0.1, 0.05, 4, random_start=False)
+
+    def after(function, *, stale: bool = False):
+        model = toy()
+        optimiser = torch.optim.SGD(model.parameters(), 0.5)
+        if stale:
+            model[1].weight.grad = torch.ones_like(model[1].weight)
+        loss = filled(function(model, optimiser, attack, images.clone(), labels.clone()))
+        return model[1].weight.detach().double(), float(loss)
+
+    (got, loss), (expected, expected_loss) = after(step), after(adversarial_step)
+    if close(got, toy()[1].weight.detach().double()):
+        return "the weights have not moved: call `loss.backward()` and `optimiser.step()`"
+    clean = after(lambda m, o, a, x, y: adversarial_step(m, o, lambda m, x, y: x, x, y))[0]
+    if close(got, clean):
+        return "the step was taken on the clean images: the loss is that of the attacked ones"
+    if not close(got, expected):
+        return "the weights moved elsewhere: take one step on the mean loss of the attacked images"
+    if not close(after(step, stale=True)[0], expected):
+        return "gradients of the step before are added to this one's: call `optimiser.zero_grad()`"
+    if not number(loss, expected_loss, 1e-4):
+        return "the weights are right; return the loss of the attacked images as a number, too"
+    return None
+
+
+@exercise(
+    "2.5",
+    "set how many times as many passes as vanilla training PGD training with 10 steps takes",
+    "ten passes to attack and one to learn",
+)
+def check_2_5(answer):
+    if number(answer, 10):
+        return "those are the attack's passes; the step that learns is a pass, too"
+    return None if number(answer, 11) else "count one pass for each attack step and one to learn"

@@ -44,7 +44,7 @@ def size(usual, small):
 
 def show(*things) -> None:
     """The source of functions and classes as it stands in the library, under its place there."""
-    for thing in things:
+    for thing in map(inspect.unwrap, things):
         place = Path(inspect.getsourcefile(thing)).relative_to(Path(acslib.__file__).parents[1])
         line = inspect.getsourcelines(thing)[1]
         code = textwrap.dedent(inspect.getsource(thing)).rstrip()
