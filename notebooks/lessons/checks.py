@@ -340,3 +340,134 @@ def check_2_5(answer):
     if number(answer, 10):
         return "those are the attack's passes; the step that learns is a pass, too"
     return None if number(answer, 11) else "count one pass for each attack step and one to learn"
+
+
+# Lesson 3: last-layer gradients
+
+
+def factors(count: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """Features (n, 4), logits (n, 3) and labels (n,), all in float64."""
+    generator = torch.Generator().manual_seed(7)
+    features = torch.rand(count, 4, generator=generator, dtype=torch.float64)
+    logits = 2 * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+    return features, logits, torch.arange(count) % 3
+
+
+def errors(logits: Tensor, labels: Tensor) -> Tensor:
+    """The gradient of each sample's cross-entropy with respect to its logits, (n, C)."""
+    return logits.softmax(1) - torch.nn.functional.one_hot(labels, logits.shape[1])
+
+
+def outer(error: Tensor, features: Tensor) -> Tensor:
+    """One sample's gradient with respect to [W, b]: (C, D + 1)."""
+    return torch.outer(error, torch.cat([features, features.new_ones(1)]))
+
+
+def gram(error: Tensor, features: Tensor) -> Tensor:
+    """All inner products of the gradients, (n, n), without forming a gradient."""
+    return (error @ error.T) * (features @ features.T + 1)
+
+
+def adversarial_gradients(model, images, labels, attack) -> LastLayerGradients:
+    """Eq. (18): the last-layer gradients of the attacked images."""
+    with torch.no_grad():
+        features = model.features(attack(model, images, labels))
+        return LastLayerGradients(errors(model.head(features), labels), features)
+
+
+@exercise(
+    "3.1",
+    "return the gradient of the cross-entropy with respect to the logits, for each sample",
+    "what the network says minus what it should say",
+)
+def check_3_1(answer):
+    _, logits, labels = factors()
+    got = tensor(call(answer, logits, labels), logits.shape)
+    expected = errors(logits, labels)
+    if close(got, -expected):
+        return "the sign is wrong: the loss falls where the right logit grows"
+    if close(got, expected / len(logits)):
+        return "that is for the mean over samples: every sample has its own gradient, undivided"
+    if close(got, logits.softmax(1)):
+        return "the labels are missing: subtract 1 from the right class"
+    return None if close(got, expected) else "autograd finds another gradient of the cross-entropy"
+
+
+@exercise(
+    "3.2",
+    "return the (C, D + 1) matrix of products of an error and a feature, the bias last",
+    "the whole gradient of a linear layer is an outer product",
+)
+def check_3_2(answer):
+    features, logits, labels = factors()
+    error = errors(logits, labels)[0]
+    got = torch.as_tensor(call(answer, error, features[0])).double()
+    if got.shape == (3, 4):
+        return "the bias is missing: its gradient is the error itself, the last column"
+    if got.shape == (5, 3):
+        return "rows and columns are swapped: a row for each class"
+    got = tensor(got, (3, 5))
+    expected = outer(error, features[0])
+    if close(got, expected.roll(1, 1)):
+        return "the bias comes last, not first"
+    return None if close(got, expected) else "entry (c, d) must be error[c] times feature[d]"
+
+
+@exercise(
+    "3.3",
+    "return <e_i, e_j> times (<h_i, h_j> + 1) for all pairs",
+    "n x n inner products, and no gradient was ever formed",
+)
+def check_3_3(answer):
+    features, logits, labels = factors()
+    error = errors(logits, labels)
+    got = tensor(call(answer, error, features), (5, 5))
+    if close(got, (error @ error.T) * (features @ features.T)):
+        return "the bias is missing: add 1 to the inner product of the features"
+    if close(got, error @ error.T + features @ features.T):
+        return "the inner product of outer products is the product of the two, not their sum"
+    return None if close(got, gram(error, features)) else "it differs from the explicit gradients'"
+
+
+@exercise(
+    "3.4",
+    "set how many times smaller the two factors are than the matrix of gradients",
+    "that is 104 GB against 1 GB in 4-byte numbers",
+)
+def check_3_4(answer):
+    whole, kept = 100 * 2049, 100 + 2048
+    if number(answer, kept / whole, 0.05):
+        return "turn the ratio over: the matrix is the larger one"
+    if number(answer, whole, 0.05):
+        return "that is the length of one gradient: divide by what the factors of one image take"
+    return None if number(answer, whole / kept, 0.05) else "divide 100 * 2049 by 100 + 2048"
+
+
+@exercise(
+    "3.5",
+    "attack, take features and logits of the attacked images, return LastLayerGradients",
+    "eq. (18): the coreset is chosen by what the attacked images would teach",
+)
+def check_3_5(answer):
+    torch.manual_seed(0)
+    model = models.build("resnet18", channels=1, width=4, depths=(1, 1), classes=3).eval()
+    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels, attack = torch.arange(6) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
+    got = call(answer, model, images, labels, attack)
+    if not isinstance(got, LastLayerGradients):
+        return f"it gives a {type(got).__name__}: return LastLayerGradients(errors, features)"
+    if got.features is None:
+        return "the features are missing: LastLayerGradients(errors, features)"
+    clean = adversarial_gradients(model, images, labels, lambda model, x, y: x)
+    expected = adversarial_gradients(model, images, labels, attack)
+    if close(got.dense().double(), clean.dense()):
+        return "those are the clean images' gradients: attack first"
+    if close(got.features.double(), clean.features):
+        return (
+            "the features are those of the clean images: both factors belong to the attacked ones"
+        )
+    return (
+        None
+        if close(got.dense().double(), expected.dense())
+        else "the gradients are not eq. (18)'s"
+    )
