@@ -31,7 +31,8 @@ from acslib.objectives import AdversarialTraining, Vanilla
 # > "we must attempt to find a subset of the data that can approximate the full gradient" (section
 # > 3.2)
 #
-# $$\min_{S,\gamma}\ \Big\|\sum_{i\in V} g_i - \sum_{j\in S}\gamma_j\,g_j\Big\|\qquad\text{(eq. 12)}$$
+# $$\min_{S,\gamma}\ \Big\|\sum_{i\in V} g_i - \sum_{j\in S}\gamma_j g_j\Big\|
+# \qquad\text{(eq. 12)}$$
 #
 # A network has millions of weights, so each $g_i$ has millions of entries. The way out:
 #
@@ -110,8 +111,6 @@ by_hand = outer(errors(model.head(features), labels)[0], features[0]).detach()
 loss = cross_entropy(model(images[:1]), labels[:1])
 parts = torch.autograd.grad(loss, list(model.head.parameters()))
 by_autograd = torch.cat([part.view(10, -1) for part in parts], 1)
-    [g.view(10, -1) for g in torch.autograd.grad(loss, model.head.parameters())], 1
-)
 print("largest difference:", float((by_hand - by_autograd).abs().max()))
 course.show(Vanilla.gradients)
 
@@ -177,7 +176,8 @@ right = checks.check_3_4(my_ratio)
 #
 # > "one needs to add a pre-processing step to the gradient computation" (section 3.3.1)
 #
-# $$\nabla_\theta\Phi(f_\theta; x, y)\approx\nabla_\theta\mathcal L_{CE}(f_\theta(x_{adv}), y)\qquad\text{(eq. 18)}$$
+# $$\nabla_\theta\Phi(f_\theta; x, y)
+# \approx\nabla_\theta\mathcal L_{CE}(f_\theta(x_{adv}), y)\qquad\text{(eq. 18)}$$
 #
 # By Danskin's theorem the adversarial image is found first and then held fixed.
 #
