@@ -471,3 +471,144 @@ def check_3_5(answer):
         if close(got.dense().double(), expected.dense())
         else "the gradients are not eq. (18)'s"
     )
+
+
+# Lesson 4: CRAIG
+
+
+def points() -> Tensor:
+    """Fourteen gradients with two entries: three clouds and one far away, (14, 2)."""
+    generator = torch.Generator().manual_seed(193)
+    centres = torch.tensor([[0.0, 0.0], [3.0, 0.5], [1.0, 2.6]]).repeat_interleave(
+        torch.tensor([6, 4, 3]), 0
+    )
+    clouds = centres + 0.5 * torch.randn(13, 2, generator=generator)
+    return torch.cat([clouds, torch.tensor([[5.0, 3.2]])]).double()
+
+
+def cost(distances: Tensor, chosen: list[int]) -> float:
+    """L(S): from every sample to the nearest chosen one, summed."""
+    return float(distances[:, chosen].amin(1).sum())
+
+
+def next_pick(distances: Tensor, chosen: list[int]) -> int:
+    """The sample that lowers L most; of equals the first."""
+    costs = [cost(distances, [*chosen, e]) for e in range(len(distances))]
+    return min(range(len(costs)), key=lambda e: (costs[e], e))
+
+
+def cluster_sizes(distances: Tensor, chosen: list[int]) -> Tensor:
+    """How many samples have each chosen one as their nearest, in the order of `chosen`."""
+    nearest = distances[:, chosen].argmin(1)
+    return torch.bincount(nearest, minlength=len(chosen))
+
+
+def greedy(distances: Tensor, budget: int) -> list[int]:
+    """Algorithm 2: the picks in order."""
+    chosen = []
+    for _ in range(budget):
+        chosen.append(next_pick(distances, chosen))
+    return chosen
+
+
+def apart() -> Tensor:
+    return torch.cdist(points(), points())
+
+
+@exercise(
+    "4.1",
+    "return the sum over all samples of the distance to the nearest chosen one",
+    "everyone is served by the nearest chosen sample",
+)
+def check_4_1(answer):
+    distances = apart()
+    got, expected = float(call(answer, distances, [0, 7])), cost(distances, [0, 7])
+    if number(got, float(distances[:, [0, 7]].sum()), 1e-6):
+        return "it sums the distances to all chosen samples: only the nearest one serves"
+    if number(got, float(distances[:, [0, 7]].amax(1).sum()), 1e-6):
+        return "it takes the farthest chosen sample: the nearest one serves"
+    if number(got, expected / len(distances), 1e-6):
+        return "it takes the mean over the samples: L is a sum"
+    if number(got, float(distances[:, [0, 7]].amin(0).sum()), 1e-6):
+        return "the minimum runs over the samples: for each sample, take it over the chosen ones"
+    return (
+        None
+        if number(got, expected, 1e-6)
+        else f"L of samples 0 and 7 is {expected:.3f}, not {got:.3f}"
+    )
+
+
+@exercise(
+    "4.2",
+    "return the sample whose addition gives the smallest L",
+    "one greedy step: the largest fall of L",
+)
+def check_4_2(answer):
+    distances = apart()
+    for chosen in ([], [2], [2, 7]):
+        got, expected = int(call(answer, distances, list(chosen))), next_pick(distances, chosen)
+        farthest = int(distances[:, chosen].amin(1).argmax()) if chosen else -1
+        if got == farthest != expected:
+            return (
+                f"after {chosen} it takes the farthest sample: the one that helps most others wins"
+            )
+        if got != expected:
+            return f"after {chosen} sample {expected} lowers L most, and it gives {got}"
+    twins = torch.zeros(3, 3, dtype=torch.float64)
+    if int(call(answer, twins, [])) != 0:
+        return "where several are as good, the first one wins"
+    return None
+
+
+@exercise(
+    "4.3",
+    "return how many samples each chosen one serves, as a tensor in the order of `chosen`",
+    "the weights add up to the number of samples",
+)
+def check_4_3(answer):
+    distances, chosen = apart(), [9, 1, 11]
+    got, expected = (
+        tensor(call(answer, distances, chosen), (3,)),
+        cluster_sizes(apart(), [9, 1, 11]),
+    )
+    if close(got, expected / len(distances)):
+        return "those are shares: the weights of eq. (12) count samples"
+    if close(got.sort().values, expected.sort().values.double()) and not close(got, expected):
+        return "the numbers are right and the order is not: give them in the order of `chosen`"
+    if close(got, expected - 1):
+        return "a chosen sample serves itself, too"
+    return (
+        None if close(got, expected) else f"the three serve {expected.tolist()}, not {got.tolist()}"
+    )
+
+
+@exercise(
+    "4.4",
+    "return the list of `budget` samples that greedy steps pick, in order",
+    "your Algorithm 2 picks what the library's CRAIG picks",
+)
+def check_4_4(answer):
+    distances = apart()
+    picks = [int(pick) for pick in call(answer, distances, 5)]
+    if len(picks) != 5:
+        return f"the budget is 5, and it picks {len(picks)}"
+    if len(set(picks)) < 5:
+        return f"it picks a sample twice: {picks}"
+    expected = selectors.craig(points(), 5).picks.tolist()
+    if sorted(picks) == sorted(expected) and picks != expected:
+        return f"the samples are right, the order is {expected}: the best one comes first"
+    return None if picks == expected else f"CRAIG picks {expected}, and it picks {picks}"
+
+
+@exercise(
+    "4.5",
+    'set "a", "b" or "c"',
+    "the more are chosen, the less a further one can help: L is submodular",
+)
+def check_4_5(answer):
+    letter = choice(answer, "abc")
+    return {
+        "a": None,
+        "b": "with more chosen, others serve already what this one could serve",
+        "c": "try it: compare next gains after 1 and after 4 picks, for every sample",
+    }[letter]

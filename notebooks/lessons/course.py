@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 from ipywidgets import SelectionSlider, interactive
+from matplotlib.ticker import ScalarFormatter
 
 import acslib
 from acslib import data, models
@@ -158,4 +159,20 @@ def pictures(images, titles, *, limit=None, width=1.3) -> None:
         axis.imshow(image[0], cmap=colours, vmin=low, vmax=high)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
+    plt.show()
+
+
+def curves(x, lines: dict, xlabel: str, ylabel: str, *, log=False, title=None) -> None:
+    """Lines over `x`, each with a colour and a marker; methods have the same ones everywhere."""
+    spare = iter(LOOKS[name] for name in LOOKS if name not in lines)
+    for name, values in lines.items():
+        plt.plot(x, values, label=name, **(LOOKS[name] if name in LOOKS else next(spare)))
+    if log:
+        plt.loglog()
+        plt.gca().yaxis.set_major_formatter(ScalarFormatter())
+    if len(x) < 9:
+        plt.xticks(x, [f"{value:g}" for value in x])
+        plt.minorticks_off()
+    plt.gca().set(xlabel=xlabel, ylabel=ylabel, title=title)
+    plt.legend()
     plt.show()
