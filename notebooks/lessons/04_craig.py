@@ -122,7 +122,10 @@ next_pick = my_next if checks.check_4_2(my_next) else checks.next_pick
 course.predicted(prediction, next_pick(distances, []), "CRAIG begins with sample")
 
 # %% [markdown]
-# Find that sample in the picture. With a single sample chosen, everyone is served by it. So the first pick is the one with the smallest sum of distances to all, the *medoid*. It lies in the largest cloud, on the side where the others are. The far sample pulls, but it is only one of fourteen.
+# Find that sample in the picture. With a single sample chosen, everyone is served by it. So the
+# first pick is the one with the smallest sum of distances to all, the *medoid*. It lies in the
+# largest cloud, on the side where the others are. The far sample pulls, but it is only one of
+# fourteen.
 #
 # ## The weights
 #
@@ -259,7 +262,10 @@ lines = {"L of the greedy set, a bound": ours, "L of the best set": best, "true 
 course.curves(range(1, 6), lines, "samples chosen", "in units of a gradient")
 
 # %% [markdown]
-# Three things to see. Greedy is nearly as good as the best subset. The bound is loose: the true gradient error lies far below it, because the losses point in all directions and cancel. And the bound can fall while the error grows, as from three samples to four. CRAIG makes the *bound* small. Lesson 5 makes the error itself small.
+# Three things to see. Greedy is nearly as good as the best subset. The bound is loose: the true
+# gradient error lies far below it, because the losses point in all directions and cancel. And the
+# bound can fall while the error grows, as from three samples to four. CRAIG makes the *bound*
+# small. Lesson 5 makes the error itself small.
 #
 # ## Real gradients
 #
@@ -299,7 +305,9 @@ course.curves([100 * s for s in shares], percent, "coreset, %", "gradient error,
 course.predicted(prediction, percent["craig"][2], "CRAIG's error with 10 %", " %")
 
 # %% [markdown]
-# Random subsets of a tenth are no better than an empty coreset: their error is about 100 %. CRAIG's is several times smaller at every size. Which images are they? Here are those with the largest weights.
+# Random subsets of a tenth are no better than an empty coreset: their error is about 100 %.
+# CRAIG's is several times smaller at every size. Which images are they? Here are those with the
+# largest weights.
 
 # %%
 coreset = selectors.craig(real, sizes[2])

@@ -6,10 +6,9 @@ on with where yours is not there yet.
 """
 
 import functools
-import math
 
-import numpy as np
 import torch
+from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -612,3 +611,151 @@ def check_4_5(answer):
         "b": "with more chosen, others serve already what this one could serve",
         "c": "try it: compare next gains after 1 and after 4 picks, for every sample",
     }[letter]
+
+
+# Lesson 5: GradMatch
+
+
+def arrows() -> Tensor:
+    """Eight gradients with three entries, (8, 3)."""
+    generator = torch.Generator().manual_seed(282)
+    return torch.randn(8, 3, generator=generator).double() + torch.tensor([0.9, 0.6, 0.5])
+
+
+def scores(gradients: Tensor, missing: Tensor) -> Tensor:
+    """How well each gradient is aligned with what is missing, (n,)."""
+    return gradients @ missing
+
+
+def refit(gradients: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
+    """The weights of the chosen gradients whose sum is nearest to the target, of either sign."""
+    return torch.linalg.lstsq(gradients[chosen].T, target[:, None]).solution[:, 0]
+
+
+def refit_nonnegative(gradients: Tensor, target: Tensor, chosen: list[int]) -> Tensor:
+    """The same with weights of at least 0."""
+    return torch.from_numpy(nnls(gradients[chosen].T.numpy(), target.numpy())[0])
+
+
+def pursuit(gradients: Tensor, budget: int) -> tuple[list[int], Tensor]:
+    """Picks in order and their weights: matching pursuit with non-negative weights."""
+    target = gradients.sum(0)
+    chosen, weights, missing = [], torch.zeros(0, dtype=torch.float64), target
+    for _ in range(budget):
+        found = scores(gradients, missing)
+        found[chosen] = -torch.inf
+        if found.max() <= 1e-9:
+            break
+        chosen.append(int(found.argmax()))
+        weights = refit_nonnegative(gradients, target, chosen)
+        missing = target - weights @ gradients[chosen]
+    return chosen, weights
+
+
+@exercise(
+    "5.1",
+    "return the inner product of every gradient with what is missing",
+    "the largest of them points best towards what is missing",
+)
+def check_5_1(answer):
+    gradients = arrows()
+    missing = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    got, expected = tensor(call(answer, gradients, missing), (8,)), scores(gradients, missing)
+    if close(got, expected / gradients.norm(dim=1)):
+        return "those are divided by the gradients' lengths: Algorithm 3 takes the inner products"
+    if close(got, expected.abs()):
+        return "leave the sign: whether a gradient points there or away matters below"
+    return None if close(got, expected) else "multiply the (n, d) gradients with the (d,) vector"
+
+
+@exercise(
+    "5.2",
+    "return the least-squares weights of the chosen gradients",
+    "what is still missing is now perpendicular to every chosen gradient",
+)
+def check_5_2(answer):
+    gradients, chosen = arrows(), [1, 4]
+    target = gradients.sum(0)
+    got, expected = (
+        tensor(call(answer, gradients, target, chosen), (2,)),
+        refit(gradients, target, chosen),
+    )
+    if close(got, (gradients[chosen] @ target) / gradients[chosen].square().sum(1)):
+        return "each weight is fitted alone: fit them together, they share the work"
+    if not close(got, expected):
+        off = gradients[chosen] @ (target - got @ gradients[chosen])
+        off = [round(value, 3) for value in off.tolist()]
+        return f"what is missing is not perpendicular to the chosen ones, but at {off} to them"
+    return None
+
+
+@exercise(
+    "5.3", "return the least-squares weights that are at least 0", "no sample is to be unlearnt"
+)
+def check_5_3(answer):
+    gradients, chosen = arrows(), [0, 1, 2, 5]
+    target = gradients.sum(0)
+    got = tensor(call(answer, gradients, target, chosen), (4,))
+    if (got < -1e-9).any():
+        return f"a weight is negative: {float(got.min()):.3g}"
+    free = refit(gradients, target, chosen)
+    expected = refit_nonnegative(gradients, target, chosen)
+    if close(got, free.clamp_min(0)) and not close(got, expected):
+        return "negative weights were cut to 0 and the others left: they must be fitted anew"
+    return None if close(got, expected) else "there are weights of at least 0 that come nearer"
+
+
+@exercise(
+    "5.4",
+    "return the picks, a list, and their weights, a tensor",
+    "score, pick, refit, look again: Algorithm 3 with non-negative weights",
+)
+def check_5_4(answer):
+    gradients = arrows()
+    result = call(answer, gradients, 3)
+    if not isinstance(result, tuple) or len(result) != 2:
+        return "return two things: the picks and their weights"
+    picks, weights = [int(pick) for pick in result[0]], torch.as_tensor(result[1]).double()
+    expected, fitted = pursuit(gradients, 3)
+    if picks[:1] != expected[:1]:
+        return (
+            f"the first pick is {expected[0]}: nothing is chosen yet, so everyone's sum is missing"
+        )
+    if len(set(picks)) < len(picks):
+        return f"it picks a sample twice: {picks}"
+    largest = scores(gradients, gradients.sum(0)).argsort(descending=True)[:3].tolist()
+    if picks == largest != expected:
+        return (
+            "it takes the three largest first scores: after each refit, look at what is missing now"
+        )
+    if picks != expected:
+        return f"expected the picks {expected}, got {picks}"
+    if weights.shape != fitted.shape:
+        return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
+    return (
+        None if close(weights, fitted) else "the picks are right; fit all weights anew at the end"
+    )
+
+
+def effective_share(weights: Tensor) -> float:
+    """Kish's effective share of the samples: 1 if all weights are equal, 1 / k if one has it all."""
+    return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))
+
+
+@exercise(
+    "5.5",
+    "return (sum of the weights) squared over (their number times the sum of their squares)",
+    "1 says that all weights are equal, 1 / k that a single sample has it all",
+)
+def check_5_5(answer):
+    weights = torch.tensor([4.0, 1, 1, 0, 2], dtype=torch.float64)
+    got, expected = float(call(answer, weights)), effective_share(weights)
+    if number(got, expected * 5):
+        return "that is the effective number: divide by how many weights there are"
+    if number(got, 1 / expected):
+        return "turn it over: a share is at most 1"
+    return (
+        None
+        if number(got, expected)
+        else f"for weights 4, 1, 1, 0, 2 it is {expected:.3f}, not {got:.3f}"
+    )

@@ -14,7 +14,6 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 from ipywidgets import SelectionSlider, interactive
-from matplotlib.ticker import ScalarFormatter
 
 import acslib
 from acslib import data, models
@@ -169,7 +168,7 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, *, log=False, title=None) -
         plt.plot(x, values, label=name, **(LOOKS[name] if name in LOOKS else next(spare)))
     if log:
         plt.loglog()
-        plt.gca().yaxis.set_major_formatter(ScalarFormatter())
+        plt.gca().yaxis.set_major_formatter("{x:g}")
     if len(x) < 9:
         plt.xticks(x, [f"{value:g}" for value in x])
         plt.minorticks_off()
