@@ -60,7 +60,8 @@ def arrows(axis, chosen=(), weights=()):
         axis.quiver(*start, *(end - start), color=course.BLUE, arrow_length_ratio=0.06)
     if len(tips) > 1:
         axis.plot(*torch.stack([tips[-1], target]).T, ":", color=course.ORANGE, linewidth=2.5)
-    axis.set(xlim=(-2, 7), ylim=(-2, 7), zlim=(-2, 7), xticks=[], yticks=[], zticks=[])
+    axis.set(xlim=(-1, 6), ylim=(-2.5, 2.5), zlim=(-1.2, 3.5), xticks=[], yticks=[], zticks=[])
+    axis.set_box_aspect((7, 5, 4.7), zoom=1.2)
     axis.view_init(20, -50)
 
 

@@ -738,7 +738,7 @@ def check_5_4(answer):
 
 
 def effective_share(weights: Tensor) -> float:
-    """Kish's effective share of the samples: 1 if all weights are equal, 1 / k if one has it all."""
+    """Kish's effective share of the samples: 1 if all are equal, 1 / k if one has it all."""
     return float(weights.sum() ** 2 / (len(weights) * weights.square().sum()))
 
 
@@ -759,3 +759,340 @@ def check_5_5(answer):
         if number(got, expected)
         else f"for weights 4, 1, 1, 0, 2 it is {expected:.3f}, not {got:.3f}"
     )
+
+
+# Lesson 6: Algorithm 1
+
+
+def phase(epoch: int, epochs: int, kappa: float, k: float) -> str:
+    """What an epoch, counted from 0, is spent on in the three-phase plan."""
+    start = int(kappa * epochs + 1e-9)
+    return "full" if epoch < round(start * k) else "skip" if epoch < start else "coreset"
+
+
+def plan_cost(epochs: int, kappa: float, k: float) -> float:
+    """The images that a plan trains on, over those of full training."""
+    price = {"full": 1.0, "skip": 0.0, "coreset": k}
+    return sum(price[phase(epoch, epochs, kappa, k)] for epoch in range(epochs)) / epochs
+
+
+def speed_up(plan, epoch_seconds: float, select_seconds: float) -> float:
+    """How many times faster than full training a plan is, its selections included."""
+    spent = plan.cost * len(plan) * epoch_seconds + plan.selections * select_seconds
+    return len(plan) * epoch_seconds / spent
+
+
+def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
+    """The weighted mean of a batch's losses; the weights have mean 1 over the coreset."""
+    return (weights * losses).mean()
+
+
+@exercise(
+    "6.1", 'return "full", "skip" or "coreset"', "warm start, a pause, coresets: the three phases"
+)
+def check_6_1(answer):
+    for epochs, kappa, k in ((10, 0.5, 0.6), (100, 0.6, 0.5), (12, 0.0, 0.3), (8, 1.0, 0.25)):
+        for epoch in range(epochs):
+            got, expected = call(answer, epoch, epochs, kappa, k), phase(epoch, epochs, kappa, k)
+            if got not in ("full", "skip", "coreset"):
+                return f'it gives {got!r}: "full", "skip" or "coreset" is expected'
+            if got != expected:
+                return (
+                    f"with E={epochs}, κ={kappa}, k={k} epoch {epoch} is {expected!r}, not {got!r}"
+                )
+    return None
+
+
+@exercise(
+    "6.2",
+    "return the cost of the plan over that of full training",
+    "it is k whatever κ is, up to rounding: κ moves when the work is done, not how much",
+)
+def check_6_2(answer):
+    for epochs, kappa, k in ((100, 0.6, 0.5), (100, 0.3, 0.5), (60, 0.75, 0.2)):
+        got, expected = float(call(answer, epochs, kappa, k)), plan_cost(epochs, kappa, k)
+        if number(got, expected * epochs):
+            return "that counts epochs: divide by E"
+        if not number(got, expected, 1e-3):
+            return f"with E={epochs}, κ={kappa}, k={k} it is {expected:.3f}, not {got:.3f}"
+    return None
+
+
+@exercise(
+    "6.3",
+    "set how many of the 100 epochs Algorithm 1 as printed trains in",
+    "30 of warm start and the epochs 60, 80 and 100",
+)
+def check_6_3(answer):
+    if number(answer, 70):
+        return "that is the three-phase plan: as printed, `else: continue` leaves the training out"
+    if number(answer, 30):
+        return "the epochs in which a coreset is selected are trained, too"
+    if number(answer, 32):
+        return "count the ends: 60 and 100 both meet line 7"
+    return None if number(answer, 33) else "count the epochs that meet line 5 or line 7"
+
+
+@exercise(
+    "6.4", "return the mean of the weights times the losses", "eq. (23), estimated on one batch"
+)
+def check_6_4(answer):
+    losses = torch.tensor([1.0, 2, 4, 0.5], dtype=torch.float64)
+    weights = torch.tensor([2.0, 0.5, 1.0, 0.1], dtype=torch.float64)
+    got, expected = float(call(answer, losses, weights)), float(weighted_loss(losses, weights))
+    if number(got, float((weights * losses).sum() / weights.sum())):
+        return (
+            "it divides by this batch's weights: then equal weights in a batch cancel, large or "
+            "small; divide by how many samples there are"
+        )
+    if number(got, 4 * expected):
+        return (
+            "that is the sum: take the mean, so that the rate does not depend on the batch's size"
+        )
+    if number(got, float(losses.mean())):
+        return "the weights are missing"
+    return None if number(got, expected, 1e-4) else f"expected {expected:.4f}, got {got:.4f}"
+
+
+def train_with_coresets(model, optimiser, images, labels, plan, objective, select) -> list[int]:
+    """Algorithm 1, lines 4 to 19; gives how many images each epoch was trained on."""
+    counts, coreset = [], None
+    for epoch in plan:
+        if epoch.phase == "full":
+            coreset = selectors.Coreset(torch.arange(len(labels)), torch.ones(len(labels)))
+        elif epoch.select:
+            gradients = objective.gradients(model, images, labels)
+            coreset = select(gradients, int(plan.coreset_fraction * len(labels)))
+        if epoch.phase == "skip":
+            counts.append(0)
+            continue
+        coreset, trained = coreset.normalised(), 0
+        for rows in torch.randperm(len(coreset)).split(32):
+            batch, weights = coreset.indices[rows], coreset.weights[rows]
+            adversarial = objective.perturb(model, images[batch], labels[batch])
+            losses = objective.loss(model, images[batch], labels[batch], adversarial)
+            optimiser.zero_grad()
+            weighted_loss(losses, weights.float()).backward()
+            optimiser.step()
+            trained += len(batch)
+        counts.append(trained)
+    return counts
+
+
+class Recorded:
+    """An objective and a selector that write down what is asked of them."""
+
+    def __init__(self):
+        self.gradients_of, self.seen, self.selected = [], [], []
+
+    def gradients(self, model, images, labels):
+        self.gradients_of.append(len(labels))
+        return LastLayerGradients(errors(model(images), labels).detach())
+
+    def perturb(self, model, images, labels):
+        self.seen.append(len(labels))
+        return images
+
+    def loss(self, model, images, labels, adversarial=None):
+        return cross_entropy(model(adversarial), labels, reduction="none")
+
+    def select(self, gradients, budget):
+        self.selected.append(budget)
+        indices = torch.arange(budget)
+        return selectors.Coreset(indices, (indices + 1.0).double())
+
+
+@exercise(
+    "6.5",
+    "fill in the marked lines of the loop",
+    "warm start, selection, attack, weighted step: that is Algorithm 1",
+)
+def check_6_5(answer):
+    images, labels = toy_images(60)
+
+    def after(loop):
+        torch.manual_seed(0)
+        model, book = toy(), Recorded()
+        optimiser = torch.optim.SGD(model.parameters(), 0.1)
+        plan = schedule.plan(8, 0.5, 0.5, 2)
+        counts = filled(loop(model, optimiser, images, labels, plan, book, book.select))
+        return list(counts), book, model[1].weight.detach().double()
+
+    counts, book, weight = after(answer)
+    expected, should, target = after(train_with_coresets)
+    if len(book.selected) != len(should.selected):
+        return (
+            f"it selects {len(book.selected)} times in 8 epochs, the plan says "
+            f"{len(should.selected)}: look at `epoch.select`"
+        )
+    if book.selected != should.selected:
+        return f"the budget is {book.selected[0]} of 60 images with k = 0.5: it must be 30"
+    if not book.gradients_of or set(book.gradients_of) != {60}:
+        return "the gradients to select by are those of all 60 images"
+    if sum(book.seen) != sum(should.seen):
+        return f"it attacks {sum(book.seen)} images in all, the plan asks for {sum(should.seen)}"
+    if [int(count) for count in counts] != expected:
+        return f"the images of each epoch are {expected}, and it returns {counts}"
+    if close(weight, toy()[1].weight.detach().double()):
+        return "the network has not changed: zero_grad, backward, step"
+    return (
+        None
+        if close(weight, target, 1e-4)
+        else ("the network ends elsewhere: weigh each sample's loss by its normalised weight")
+    )
+
+
+@exercise(
+    "6.6",
+    "return the seconds of full training over those of the plan, selections included",
+    "selecting costs something, so the speed-up stays below 1 / k",
+)
+def check_6_6(answer):
+    plan = schedule.plan(100, 0.5, 0.6, 20)
+    got, expected = float(call(answer, plan, 10.0, 8.0)), speed_up(plan, 10.0, 8.0)
+    if number(got, plan.ceiling, 1e-4):
+        return "that is the ceiling: add the seconds of the selections"
+    if number(got, 1 / expected):
+        return "turn it over: a speed-up is above 1"
+    return (
+        None
+        if number(got, expected, 1e-3)
+        else f"for the example it is {expected:.3f}, not {got:.3f}"
+    )
+
+
+# Lesson 7: TRADES and perceptual attacks
+
+
+def trades_loss(clean: Tensor, moved: Tensor, labels: Tensor, beta: float) -> Tensor:
+    """Eq. (4) from the logits of the clean and of the attacked images, (n,)."""
+    distance = cross_entropy(moved, clean.softmax(1), reduction="none")
+    return cross_entropy(clean, labels, reduction="none") + beta * distance
+
+
+def target_errors(clean: Tensor, moved: Tensor) -> Tensor:
+    """The gradient of CE(moved, softmax(clean)) with respect to the clean logits, (n, C)."""
+    p, surprise = clean.softmax(1), -moved.log_softmax(1)
+    return p * (surprise - (p * surprise).sum(1, keepdim=True))
+
+
+def constant_loss(confidence: Tensor, beta: float, form: str) -> Tensor:
+    """Eq. (4) for a network that says the same for every image: one class with `confidence`."""
+    rest = (1 - confidence) / 9
+    clean = -0.1 * confidence.log() - 0.9 * rest.log()
+    entropy = -confidence * confidence.log() - 9 * rest * rest.log()
+    return clean + beta * entropy * (form == "ce")
+
+
+def lpips_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
+    """The unweighted LPIPS distance between two images' feature maps, (n,)."""
+
+    def embed(maps):
+        unit = maps / (maps.norm(dim=1, keepdim=True) + 1e-10)
+        return unit.flatten(1) / (maps.shape[2] * maps.shape[3]) ** 0.5
+
+    parts = [embed(one) - embed(other) for one, other in zip(first, second, strict=True)]
+    return torch.cat(parts, 1).norm(dim=1)
+
+
+@exercise(
+    "7.1",
+    "return the clean cross-entropy plus beta times that of the two predictions, for each sample",
+    "eq. (4), with beta in place of 1 / lambda",
+)
+def check_7_1(answer):
+    _, clean, labels = factors()
+    moved = factors(5)[1].flip(0)
+    got = tensor(call(answer, clean, moved, labels, 3.0), labels.shape)
+    if close(
+        got,
+        cross_entropy(clean, labels, reduction="none")
+        + 3 * cross_entropy(moved, labels, reduction="none"),
+    ):
+        return "the second term compares with the clean prediction, softmax(clean), not the label"
+    if close(got, trades_loss(clean, moved, labels, 1 / 3)):
+        return "beta is 1 / lambda: multiply by it"
+    swapped = cross_entropy(clean, moved.softmax(1), reduction="none")
+    if close(got, cross_entropy(clean, labels, reduction="none") + 3 * swapped):
+        return "the two predictions are swapped: the clean one is the target"
+    return None if close(got, trades_loss(clean, moved, labels, 3.0)) else "it is not eq. (4)"
+
+
+@exercise(
+    "7.2",
+    "return the gradient with respect to the clean logits, for each sample",
+    "the third term of eq. (22): the target moves, too",
+)
+def check_7_2(answer):
+    _, clean, _ = factors()
+    moved = factors(5)[1].flip(0)
+    got, expected = tensor(call(answer, clean, moved), clean.shape), target_errors(clean, moved)
+    p, surprise = clean.softmax(1), -moved.log_softmax(1)
+    if close(got, moved.softmax(1) - p):
+        return "that is the second term, through the attacked image: here the target p moves"
+    if close(got, p * surprise):
+        return "the probabilities must go on adding up to 1: subtract the mean surprise under p"
+    if close(got, -expected):
+        return "the sign is wrong"
+    return None if close(got, expected) else "autograd finds another gradient"
+
+
+@exercise(
+    "7.3",
+    "return eq. (4) for the constant prediction, for either form",
+    "with the cross-entropy form it pays to be sure, even if wrong",
+)
+def check_7_3(answer):
+    confidence = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    ce = tensor(call(answer, confidence, 6.0, "ce"), (3,))
+    kl = tensor(call(answer, confidence, 6.0, "kl"), (3,))
+    if close(ce, kl):
+        return 'the forms differ: for "ce" add beta times the entropy of the prediction'
+    if not close(kl, constant_loss(confidence, 6.0, "kl")):
+        return (
+            "the clean part is wrong: a tenth of the images have the favoured class, nine tenths "
+            "have one that gets (1 - confidence) / 9"
+        )
+    if not close(ce, constant_loss(confidence, 6.0, "ce")):
+        return "the entropy is -c log(c) - 9 r log(r) with r = (1 - c) / 9"
+    return None
+
+
+@exercise(
+    "7.4",
+    "return the distance between the normalised feature maps, for each image",
+    "every position counts by its direction, every layer the same",
+)
+def check_7_4(answer):
+    generator = torch.Generator().manual_seed(9)
+    first = [
+        torch.rand(2, 3, 4, 4, generator=generator),
+        torch.rand(2, 5, 2, 2, generator=generator),
+    ]
+    second = [torch.rand(m.shape, generator=generator) for m in first]
+    got, expected = tensor(call(answer, first, second), (2,)), lpips_distance(first, second)
+    if close(got, expected.square()):
+        return "that is the squared distance: take the root"
+    if close(got, lpips_distance([2 * m for m in first], second)) and not close(got, expected):
+        return "divide each layer by the root of its number of positions, H * W"
+    plain = torch.cat([(a - b).flatten(1) for a, b in zip(first, second, strict=True)], 1)
+    if close(got, plain.norm(dim=1)):
+        return "the maps are not normalised: divide each position by its norm over the channels"
+    return (
+        None
+        if close(got, expected, 1e-4)
+        else "normalise over dim 1, divide by sqrt(H W), join, norm"
+    )
+
+
+@exercise(
+    "7.5",
+    'set "a", "b" or "c"',
+    "only perturb and the gradients change with the objective; the solver stays",
+)
+def check_7_5(answer):
+    return {
+        "a": "GradMatch sees gradients only, and these may come from any attack",
+        "b": None,
+        "c": "the schedule does not look at the objective",
+    }[choice(answer, "abc")]
