@@ -12,7 +12,6 @@
 # %%
 import checks
 import course
-import matplotlib.pyplot as plt
 import torch
 from torch.nn.functional import cross_entropy
 

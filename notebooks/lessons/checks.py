@@ -6,8 +6,12 @@ on with where yours is not there yet.
 """
 
 import functools
+import math
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy import stats
 from scipy.optimize import nnls
 from torch import Tensor
 from torch.nn.functional import cross_entropy
@@ -1095,4 +1099,270 @@ def check_7_5(answer):
         "a": "GradMatch sees gradients only, and these may come from any attack",
         "b": None,
         "c": "the schedule does not look at the objective",
+    }[choice(answer, "abc")]
+
+
+# Lesson 8: Theorem 1
+
+
+def gradient_error(gradients: Tensor, coreset: selectors.Coreset) -> float:
+    """Gamma with L the mean loss: the length of what is missing from the mean gradient."""
+    matched = coreset.weights.to(gradients) @ gradients[coreset.indices]
+    return float((gradients.sum(0) - matched).norm() / len(gradients))
+
+
+def right_side(delta: float, sigma: float, gammas: Tensor) -> float:
+    """The bound of Theorem 1 (1)."""
+    return float(delta * sigma / len(gammas) ** 0.5 + delta * gammas.mean())
+
+
+def slack(gap: float, gradient: Tensor, theta: Tensor, optimum: Tensor) -> float:
+    """By how much eq. (B19) holds; negative where it fails."""
+    return float(gradient @ (theta - optimum) - gap)
+
+
+@exercise(
+    "8.1",
+    "return the length of the mean gradient minus the weighted sum over n",
+    "the Γ that Theorem 1 has, for L the mean loss",
+)
+def check_8_1(answer):
+    gradients = arrows()
+    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 3.0]).double())
+    got, expected = float(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
+    if number(got, expected * len(gradients), 1e-4):
+        return "that is for L the sum of the losses: divide by n for the mean"
+    if number(got, (expected * len(gradients)) ** 2, 1e-4):
+        return "that is the squared length: Γ has no square"
+    return (
+        None
+        if number(got, expected, 1e-4)
+        else f"for the example it is {expected:.4f}, not {got:.4f}"
+    )
+
+
+@exercise(
+    "8.2",
+    "return the gradient times (θ - θ*), minus L(θ) - L(θ*)",
+    "a convex function lies above its tangents, so this is never negative",
+)
+def check_8_2(answer):
+    generator = torch.Generator().manual_seed(1)
+    gradient, theta, optimum = torch.randn(3, 4, generator=generator).double()
+    got, expected = (
+        float(call(answer, 0.7, gradient, theta, optimum)),
+        slack(0.7, gradient, theta, optimum),
+    )
+    if number(got, -expected):
+        return "turn the difference over: the right side of (B19) minus the left one"
+    if number(got, -float(gradient @ (theta - optimum)) - 0.7):
+        return "the vector goes from θ* to θ: theta - optimum"
+    return (
+        None
+        if number(got, expected, 1e-4)
+        else f"for the example it is {expected:.4f}, not {got:.4f}"
+    )
+
+
+@exercise(
+    "8.3",
+    "return delta sigma / sqrt(T) plus delta times the mean of the gammas",
+    "noise that time removes, and an error that only better coresets remove",
+)
+def check_8_3(answer):
+    gammas = torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch.float64)
+    got, expected = float(call(answer, 3.0, 2.0, gammas)), right_side(3.0, 2.0, gammas)
+    if number(got, 3 + 3 * float(gammas.sum())):
+        return "take the mean of the gammas: the sum in (1) is divided by T"
+    if number(got, 3 * 2 / 4 + 3 * 0.25):
+        return "the first term is divided by the root of T"
+    if number(got, 3):
+        return "that is the noise alone: add delta times the mean of the gammas"
+    return (
+        None
+        if number(got, expected, 1e-4)
+        else f"for the example it is {expected:.3f}, not {got:.3f}"
+    )
+
+
+@exercise(
+    "8.4",
+    "return how many iterations make delta sigma / sqrt(T) at most `wanted`",
+    "ten times the precision takes a hundred times the iterations",
+)
+def check_8_4(answer):
+    for delta, sigma, wanted in ((20.0, 1.0, 0.5), (22.0, 1.2, 0.1)):
+        got, expected = float(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
+        if number(got, expected**0.5):
+            return "square it: the noise falls with the root of T"
+        if not expected * 0.999 <= got <= expected + 1.001:
+            return (
+                f"Δ={delta:g}, σ={sigma:g}, wanted {wanted:g}: it takes {expected:.0f}, not {got:g}"
+            )
+    return None
+
+
+@exercise(
+    "8.5",
+    'set "a", "b" or "c"',
+    "with weights that add up to n the gradient is n times too long for σ",
+)
+def check_8_5(answer):
+    return {
+        "a": "every loss is convex here, whatever the weights",
+        "b": None,
+        "c": "θ is projected into the ball after every step",
+    }[choice(answer, "abc")]
+
+
+# Lesson 9: reading critically
+
+
+def printed_table() -> pd.DataFrame:
+    """Three rows in the shape of Table 1, the second difference of which is wrong."""
+    return pd.DataFrame(
+        {
+            "method": ["adv_craig", "adv_gradmatch", "full"],
+            "acc_pct": [80.0, 81.5, 83.0],
+            "acc_diff_printed_pct": [-3.0, -1.75, math.nan],
+        }
+    )
+
+
+def wrong_rows(table: pd.DataFrame, full: pd.DataFrame) -> list:
+    """The rows whose printed difference in clean accuracy is not what the accuracies give."""
+    off = (table.acc_diff_printed_pct - (table.acc_pct - full.acc_pct)).abs()
+    return off.index[off > 0.0051].tolist()
+
+
+def dominates(first, second) -> bool:
+    """Whether the first is at least as good in all of ACC, RACC and T, and better in one."""
+    least = (
+        first.acc_pct >= second.acc_pct,
+        first.racc_pct >= second.racc_pct,
+        first.time_min <= second.time_min,
+    )
+    more = (
+        first.acc_pct > second.acc_pct,
+        first.racc_pct > second.racc_pct,
+        first.time_min < second.time_min,
+    )
+    return all(least) and any(more)
+
+
+def interval(differences) -> tuple[float, float]:
+    """The 95 % interval of the mean of paired differences, by Student's t."""
+    values = np.asarray(differences, float)
+    half = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def seeds_needed(deviation: float, half_width: float) -> int:
+    """How many seeds make 1.96 standard errors of the mean at most `half_width`."""
+    return math.ceil((1.96 * deviation / half_width) ** 2)
+
+
+@exercise(
+    "9.1",
+    "return the index labels of the rows whose printed difference is more than 0.0051 off",
+    "a table can be checked against itself",
+)
+def check_9_1(answer):
+    table = printed_table()
+    full = table.iloc[[2, 2, 2]].set_index(table.index)
+    got = [int(row) for row in call(answer, table.copy(), full.copy())]
+    if 2 in got:
+        return "full training has no printed difference: a missing value is not an error"
+    if got == [0, 1]:
+        return "the first row is right: -3.00 is 80.00 - 83.00"
+    return None if got == [1] else f"row 1 prints -1.75 for 81.50 - 83.00; it gives {got}"
+
+
+@exercise(
+    "9.2",
+    "set in how many of Table 1's 16 coreset rows the speed-up is at least 2",
+    'seven of sixteen are not "most cases"',
+)
+def check_9_2(answer):
+    if number(answer, 15) or number(answer, 24):
+        return "leave the rows of full training out, and count those with a speed-up of 2 or more"
+    return None if number(answer, 7) else "count `speedup_x >= 2` among the rows that are not full"
+
+
+@exercise(
+    "9.3",
+    "return whether the first row is at least as good in all three and better in one",
+    "no weighing of points against minutes is needed where one row dominates",
+)
+def check_9_3(answer):
+    def row(acc, racc, minutes):
+        return pd.Series({"acc_pct": acc, "racc_pct": racc, "time_min": minutes})
+
+    same, better, slower = row(80, 40, 100), row(81, 40, 100), row(81, 41, 120)
+    if call(answer, better, row(80, 40, 100)) != True:  # noqa: E712, numpy's True counts
+        return "more ACC at the same RACC and T: the first dominates"
+    if call(answer, slower, row(80, 40, 100)) != False:  # noqa: E712
+        return (
+            "a row that takes longer does not dominate, however accurate it is: T counts downwards"
+        )
+    if call(answer, same, same) != False:  # noqa: E712
+        return "a row does not dominate its equal: at least one must be better"
+    if call(answer, row(81, 39, 90), same) != False:  # noqa: E712
+        return "all three must be at least as good, and RACC is lower here"
+    return None
+
+
+@exercise(
+    "9.5",
+    "return the lower and the upper end of the 95 % interval",
+    "what the seeds together say, and how sure they are",
+)
+def check_9_5(answer):
+    values = [1.0, -0.5, 2.0, 0.3, 1.4]
+    low, high = (float(end) for end in call(answer, values))
+    expected = interval(values)
+    half, middle = (high - low) / 2, (high + low) / 2
+    if abs(middle - float(np.mean(values))) > 1e-6:
+        return "the interval must lie about the mean of the differences"
+    spread, n = float(np.std(values, ddof=1)), len(values)
+    if number(half, 1.96 * spread):
+        return "that is where single seeds lie: divide by the root of their number for the mean"
+    if number(half, 1.96 * spread / n**0.5, 0.005):
+        return "with five seeds the factor is t's 2.78, not 1.96: stats.t.ppf(0.975, n - 1)"
+    if number(half, stats.t.ppf(0.975, n - 1) * float(np.std(values)) / n**0.5, 1e-3):
+        return "divide by n - 1 in the standard deviation: ddof=1"
+    return (
+        None
+        if number(half, (expected[1] - expected[0]) / 2, 1e-3)
+        else (
+            f"the half-width for {values} is {(expected[1] - expected[0]) / 2:.3f}, not {half:.3f}"
+        )
+    )
+
+
+@exercise(
+    "9.6",
+    "return (1.96 deviation / half_width) squared, rounded up",
+    "half the width takes four times the seeds",
+)
+def check_9_6(answer):
+    for deviation, half in ((2.0, 1.0), (3.5, 0.5)):
+        got, expected = float(call(answer, deviation, half)), seeds_needed(deviation, half)
+        if number(got, 1.96 * deviation / half):
+            return "square it: the width falls with the root of the number"
+        if got != expected and abs(got - expected) < 1:
+            return f"seeds are whole: round {got:.2f} up to {expected}"
+        if got != expected:
+            return f"deviation {deviation:g}, half-width {half:g}: it takes {expected}, not {got:g}"
+    return None
+
+
+@exercise(
+    "9.4", 'set "a", "b" or "c"', "half the epochs on everything cost what all epochs on half cost"
+)
+def check_9_4(answer):
+    return {
+        "a": "full training in 120 epochs costs twice as much",
+        "b": None,
+        "c": "0.3 is cheaper than 0.5, and both are selected: it says nothing about selecting",
     }[choice(answer, "abc")]

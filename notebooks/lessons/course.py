@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 from IPython.display import Markdown, display
 from ipywidgets import SelectionSlider, interactive
+from matplotlib.ticker import NullLocator
 
 import acslib
 from acslib import data, models
@@ -169,9 +170,11 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, *, log=False, title=None) -
     if log:
         plt.loglog()
         plt.gca().yaxis.set_major_formatter("{x:g}")
+        low, high = plt.ylim()
+        plt.gca().yaxis.set_minor_formatter("{x:g}" if high < 20 * low else "")
     if len(x) < 9:
         plt.xticks(x, [f"{value:g}" for value in x])
-        plt.minorticks_off()
+        plt.gca().xaxis.set_minor_locator(NullLocator())
     plt.gca().set(xlabel=xlabel, ylabel=ylabel, title=title)
     plt.legend()
     plt.show()
