@@ -1,4 +1,4 @@
-"""The lessons: every check with right, wrong and empty answers, both versions run, and their form."""
+"""The lessons: their checks with right, wrong and empty answers, both versions run, their form."""
 
 import contextlib
 import importlib.util
@@ -142,7 +142,7 @@ def loop(*arguments, **changes):
             tuple(type(e)(e.index, e.phase, e.select and e.index < 5) for e in plan),
             plan.coreset_fraction,
         )
-    if changes.get("doubled"):
+    if changes.get("halved"):
         select = lambda gradients, budget: book.select(gradients, budget // 2)  # noqa: E731
     if changes.get("unweighted"):
         select = lambda gradients, budget: type(book.select(gradients, budget))(  # noqa: E731
@@ -180,7 +180,7 @@ WRONG = {
     ],
     "1_4": [
         (lambda right: right.float().mean(), "mean over restarts"),
-        (lambda right: right.float().mean(1).min(), "best single restart"),
+        (lambda right: right.float().mean(1).max(), "weakest single"),
         (lambda right: right.any(0).float().mean(), "every restart must"),
         (lambda right: 0.55, "expected 0.2"),
     ],
@@ -315,7 +315,7 @@ WRONG = {
     ],
     "6_5": [
         (lambda *a: loop(*a, blind=True), "look at `epoch.select`"),
-        (lambda *a: loop(*a, doubled=True), "images in all"),
+        (lambda *a: loop(*a, halved=True), "it must be 30"),
         (lambda *a: loop(*a, unweighted=True), "normalised weight"),
         (lambda *a: loop(*a, uncounted=True), "it returns"),
         (lambda *a: [0] * 8, "selects 0 times"),
@@ -481,7 +481,7 @@ def test_has_few_short_cells_and_no_outputs(source, version):
             assert not cell.outputs
             assert cell.execution_count is None
             lines = [line for line in cell.source.splitlines() if line.strip()]
-            limit = 24 if lessons.is_exercise(cell) else 16
+            limit = 24 if lessons.is_exercise(cell) else 12
             assert len(lines) <= limit, cell.source
 
 
@@ -590,4 +590,4 @@ def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monk
         for output in cell.outputs
         if output.output_type == "stream" and output.name == "stderr"
     ]
-    assert not warned
+    assert not warned, warned

@@ -73,14 +73,8 @@ theta = torch.tensor([1.0, 0.6])
 
 def draw(axis, epsilon):
     moved = worst(theta, images, labels, epsilon)
-    for label, colour, marker in ((1, course.BLUE, "o"), (-1, course.ORANGE, "s")):
-        points, ends = images[labels == label], moved[labels == label]
-        axis.plot(*points.T, marker, color=colour)
-        axis.plot(*ends.T, marker, color=colour, markersize=3, fillstyle="none")
-        for x, y in points - epsilon:
-            axis.add_patch(plt.Rectangle((x, y), 2 * epsilon, 2 * epsilon, fill=False, ec=colour))
+    course.squares(axis, images, moved, labels, epsilon)
     axis.axline((0, 0), slope=float(-theta[0] / theta[1]), color="black")
-    axis.set(xlim=(-2.2, 2.2), ylim=(-1.8, 1.8), aspect="equal")
     axis.set_xlabel(f"wrong: {int((labels * (moved @ theta) <= 0).sum())} of 16")
 
 
@@ -123,30 +117,25 @@ worst_loss = my_worst_loss if checks.check_2_2(my_worst_loss) else checks.worst_
 # > "it suffices to (1) find the maximizer, and (2) evaluate the normal gradient at this point"
 # > (section 3.3, after Theorem 2)
 #
-# Take one sample and its four corners. Each corner gives a loss that is smooth in $\theta$. The
-# worst-case loss $\phi$ is the upper envelope of the four curves. We walk through $\theta$ along
-# a line. **Before you move the slider:** what is the slope of $\phi$ where one corner is on top,
-# and what happens where two curves cross?
+# Take one sample, labelled 1, and its four corners. Each corner gives a loss that is smooth in
+# $\theta$. The worst-case loss $\phi$ is the upper envelope of the four curves. We walk through
+# $\theta$ along a line. **Before you move the slider:** what is the slope of $\phi$ where one
+# corner is on top, and what happens where two curves cross?
 
 # %%
-sample, label, epsilon = torch.tensor([0.3, 0.4]), 1.0, 0.5
-corners = sample + epsilon * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+corners = torch.tensor([0.3, 0.4]) + 0.5 * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
 line = torch.linspace(-2, 2, 201)
 start, way = torch.tensor([0.5, 1.0]), torch.tensor([1.0, -1.0])
-heights = softplus(-label * (start + line[:, None] * way) @ corners.T)
+heights = softplus(-(start + line[:, None] * way) @ corners.T)
 
 
 def draw(axis, t):
-    for height, style in zip(heights.T, ("-", "--", "-.", ":"), strict=True):
-        axis.plot(line, height, style, color=course.GREY, linewidth=1)
-    axis.plot(line, heights.amax(1), color="black")
-    here = start + t * way
-    on_top = corners[softplus(-label * corners @ here).argmax()]
-    value, slope = softplus(-label * on_top @ here), -label * on_top @ way
-    slope = slope * torch.sigmoid(-label * on_top @ here)
-    axis.plot(t, value, "o", color=course.BLUE)
-    axis.axline((t, float(value)), slope=float(slope), color=course.BLUE)
-    axis.set(xlabel="t, along a line of θ", ylim=(0, 3))
+    course.envelope(axis, line, heights)
+    on_top = corners[(corners @ (start + t * way)).argmin()]
+    margin = on_top @ (start + t * way)
+    slope = -torch.sigmoid(-margin) * (on_top @ way)
+    axis.plot(t, softplus(-margin), "o", color=course.BLUE)
+    axis.axline((t, float(softplus(-margin))), slope=float(slope), color=course.BLUE)
 
 
 course.slider(draw, "t", [-1.6, -1.0, -0.3, 0.0, 0.7, 1.6], [-1.0, 0.0, 1.6])

@@ -276,12 +276,9 @@ for age, net in networks.items():
     last, adversarial = gradients(net, images, labels, attack), attack(net, images, labels)
     everything = whole(net, adversarial, labels)
     chosen = selectors.gradmatch(last, len(images) // 10)
-    draws = [selectors.random(last, len(chosen)) for _ in range(20)]
-    aged[age] = [
-        sum(selectors.gradient_error(g, c)[1] for c in subsets) / len(subsets)
-        for subsets in ([chosen], draws)
-        for g in (last, everything)
-    ]
+    kinds = (last, everything)
+    aged[age] = [selectors.gradient_error(kind, chosen)[1] for kind in kinds]
+    aged[age] += [course.random_error(kind, len(chosen)) for kind in kinds]
 
 
 # %%

@@ -18,8 +18,6 @@ import matplotlib.pyplot as plt
 import torch
 
 from acslib import selectors
-from acslib.attacks import PGD
-from acslib.objectives import AdversarialTraining
 
 # %% [markdown]
 # ## The idea
@@ -206,14 +204,13 @@ picks = craig(distances, 6)
 
 def draw(axis, step):
     chosen = picks[:step]
-    serving = torch.tensor(chosen)[distances[:, chosen].argmin(1)]
-    for i, j in enumerate(serving):
-        axis.plot(*torch.stack([gradients[i], gradients[j]]).T, color=course.GREY, linewidth=0.8)
+    for i, column in enumerate(distances[:, chosen].argmin(1).tolist()):
+        axis.plot(*gradients[torch.tensor([i, chosen[column]])].T, color=course.GREY, linewidth=0.8)
     axis.plot(*gradients.T, "o", color=course.GREY, markersize=4)
     axis.plot(*gradients[chosen].T, "s", color=course.ORANGE)
-    axis.plot(*gradients[chosen[-1]], "*", color="black", markersize=13)
-    for j, weight in zip(chosen, weights(distances, chosen), strict=True):
-        axis.annotate(f"   {int(weight)}", gradients[j], fontsize=11, weight="bold")
+    axis.plot(*gradients[chosen[-1]], "k*", markersize=13)
+    for j, weight in zip(chosen, weights(distances, chosen).tolist(), strict=True):
+        axis.annotate(f"   {weight}", gradients[j], fontsize=11, weight="bold")
     axis.set(aspect="equal", xlabel=f"L = {float(cost(distances, chosen)):.1f}")
 
 
@@ -279,24 +276,12 @@ course.curves(range(1, 6), lines, "samples chosen", "in units of a gradient")
 prediction = None  # your guess, in percent
 
 # %%
-attack = PGD("linf", 0.1, 0.04, 5, generator=torch.Generator().manual_seed(0))
-objective = AdversarialTraining(attack)
-model = course.train(objective, course.size(8, 1)).model
-train = course.digits().train
-real = objective.gradients(model, train.float_images(), train.labels)
-
-
-def random_error(k):
-    """The mean error of ten random subsets of k images."""
-    draws = [selectors.gradient_error(real, selectors.random(real, k))[1] for _ in range(10)]
-    return sum(draws) / 10
-
-
+real, train = course.real_gradients(), course.digits().train
 shares = [0.02, 0.05, 0.1, 0.2, 0.5]
 sizes = [int(share * len(train)) for share in shares]
 errors = {
     "craig": [selectors.gradient_error(real, selectors.craig(real, k))[1] for k in sizes],
-    "random": [random_error(k) for k in sizes],
+    "random": [course.random_error(real, k) for k in sizes],
 }
 
 # %%

@@ -11,8 +11,6 @@
 # **Minutes:** 55.
 
 # %%
-from itertools import pairwise
-
 import checks
 import course
 import matplotlib.pyplot as plt
@@ -20,8 +18,6 @@ import torch
 from scipy.optimize import nnls
 
 from acslib import selectors
-from acslib.attacks import PGD
-from acslib.objectives import AdversarialTraining
 
 # %% [markdown]
 # ## The idea
@@ -47,27 +43,9 @@ from acslib.objectives import AdversarialTraining
 gradients = checks.arrows()
 target = gradients.sum(0)
 
-
-def arrows(axis, chosen=(), weights=()):
-    """The gradients, the target, and the chosen ones at their weights, end to end."""
-    tips = [torch.zeros(3).double()]
-    for j, weight in zip(chosen, weights, strict=True):
-        tips.append(tips[-1] + weight * gradients[j])
-    for gradient in gradients:
-        axis.quiver(0, 0, 0, *gradient, color=course.GREY, linewidth=0.8, arrow_length_ratio=0.1)
-    axis.quiver(0, 0, 0, *target, color="black", linewidth=2, arrow_length_ratio=0.06)
-    for start, end in pairwise(tips):
-        axis.quiver(*start, *(end - start), color=course.BLUE, arrow_length_ratio=0.06)
-    if len(tips) > 1:
-        axis.plot(*torch.stack([tips[-1], target]).T, ":", color=course.ORANGE, linewidth=2.5)
-    axis.set(xlim=(-1, 6), ylim=(-2.5, 2.5), zlim=(-1.2, 3.5), xticks=[], yticks=[], zticks=[])
-    axis.set_box_aspect((7, 5, 4.7), zoom=1.2)
-    axis.view_init(20, -50)
-
-
 # %%
 figure = plt.figure(figsize=(4, 4))
-arrows(figure.add_subplot(projection="3d"))
+course.arrows(figure.add_subplot(projection="3d"), gradients)
 plt.show()
 print("target:", [round(float(v), 2) for v in target])
 print(gradients)
@@ -161,7 +139,7 @@ course.predicted(prediction, 3, "Picks until nothing is missing")
 
 # %%
 def draw(axis, step):
-    arrows(axis, *states[step - 1])
+    course.arrows(axis, gradients, *states[step - 1])
     axis.set_xlabel("γ: " + ", ".join(f"{float(w):.1f}" for w in states[step - 1][1]))
 
 
@@ -249,7 +227,7 @@ course.show(selectors.gradmatch)
 print("picks", picks, "weights", [round(float(w), 2) for w in weights])
 print("the library's:", found.picks.tolist(), [round(w, 2) for w in found.weights.tolist()])
 figure = plt.figure(figsize=(4, 4))
-arrows(figure.add_subplot(projection="3d"), picks, weights)
+course.arrows(figure.add_subplot(projection="3d"), gradients, picks, weights)
 plt.show()
 
 # %% [markdown]
@@ -267,11 +245,7 @@ plt.show()
 prediction = None  # your guess, in percent
 
 # %%
-attack = PGD("linf", 0.1, 0.04, 5, generator=torch.Generator().manual_seed(0))
-objective = AdversarialTraining(attack)
-model = course.train(objective, course.size(8, 1)).model
-train = course.digits().train
-real = objective.gradients(model, train.float_images(), train.labels)
+real, train = course.real_gradients(), course.digits().train
 sizes = [int(share * len(train)) for share in (0.02, 0.05, 0.1, 0.2, 0.5)]
 methods = {"gradmatch": selectors.gradmatch, "craig": selectors.craig, "random": selectors.random}
 coresets = {name: [select(real, k) for k in sizes] for name, select in methods.items()}

@@ -275,19 +275,19 @@ for moved, name in ((x, "clean"), (by_pixels, "PGD"), (by_sight, "LPA")):
 # ordinary network in place of AlexNet.
 
 # %%
-strengths = {}
-for bound in course.size([0.1, 0.2, 0.4, 0.8], [0.2]):
+images, labels = course.unseen(course.size(200, 40))
+
+
+def right_under(net, bound):
+    """Percent of images that `net` still gets right under Fast-LPA with this bound."""
     attack_of = FastLPA(bound, distance, generator=torch.Generator().manual_seed(0))
-    images, labels = course.unseen(course.size(200, 40))
-    strengths[bound] = [
-        100 * float((net(attack_of(net, images, labels)).argmax(1) == labels).float().mean())
-        for net in (ordinary, sturdy)
-    ]
-names = ("no attacks in training", "trained against linf")
-lines = {
-    name: list(row) for name, row in zip(names, zip(*strengths.values(), strict=True), strict=True)
-}
-course.curves(list(strengths), lines, "bound of Fast-LPA on LPIPS", "right, %")
+    return 100 * float((net(attack_of(net, images, labels)).argmax(1) == labels).float().mean())
+
+
+bounds = course.size([0.1, 0.2, 0.4, 0.8], [0.2])
+networks = {"no attacks in training": ordinary, "trained against linf": sturdy}
+lines = {name: [right_under(net, b) for b in bounds] for name, net in networks.items()}
+course.curves(bounds, lines, "bound of Fast-LPA on LPIPS", "right, %")
 
 # %% [markdown]
 # ### Exercise 7.5

@@ -180,9 +180,9 @@ right = checks.check_9_4(my_choice)
 # drawn anew whenever the coreset would be. It has everything but the selection. We run it now, on
 # digits, with several seeds.
 #
-# All runs of a seed share their warm start, so we look at *paired* differences. As a **null** we
-# compare adaptive random with a second adaptive random: whatever difference shows there is
-# chance.
+# As in Lesson 6, GradMatch chooses among groups of 8 images. All runs of a seed share their warm
+# start, so we look at *paired* differences. As a **null** we compare adaptive random with a
+# second adaptive random: whatever difference shows there is chance.
 #
 # **Prediction.** GradMatch minus adaptive random, in points of robust accuracy, mean over the
 # seeds?
@@ -192,13 +192,11 @@ prediction = None  # your guess, in points
 
 
 # %%
-def batches(gradients, budget):
-    """GradMatch among groups of 8 images, as in Lesson 6."""
+def gradmatch(gradients, budget):
     return selectors.batch_wise(selectors.gradmatch, gradients, 8, budget)
 
 
 def drawn(seed):
-    """Adaptive random with draws of its own."""
     generator = torch.Generator().manual_seed(seed)
     return lambda gradients, budget: selectors.random(gradients, budget, generator)
 
@@ -207,15 +205,16 @@ def outcome(selector, seed):
     """Robust accuracy in percent after ten epochs with k = 0.3."""
     attack = PGD("linf", 0.1, 0.05, 3, generator=torch.Generator().manual_seed(seed))
     plan = schedule.plan(course.size(10, 4), 0.3, 0.6, 2)
-    training = AdversarialTraining(attack), len(plan)
-    return course.robust(course.train(*training, plan=plan, selector=selector, seed=seed).model)
+    objective = AdversarialTraining(attack)
+    state = course.train(objective, len(plan), plan=plan, selector=selector, seed=seed)
+    return course.robust(state.model)
 
 
 # %%
 seeds = range(course.size(8, 2))
 arms = {"gradmatch": [], "adaptive_random": [], "null": []}
 for seed in seeds:
-    arms["gradmatch"].append(outcome(batches, seed))
+    arms["gradmatch"].append(outcome(gradmatch, seed))
     arms["adaptive_random"].append(outcome(drawn(seed), seed))
     arms["null"].append(outcome(drawn(1000 + seed), seed))
 base = np.array(arms["adaptive_random"])

@@ -188,12 +188,16 @@ def robust_share(right: Tensor) -> float:
     "a sample counts as robust only if no restart fools the network",
 )
 def check_1_4(share):
-    right = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]]).bool()
+    right = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1]]).bool()
     got = float(call(share, right))
     if number(got, float(right.float().mean())):
         return "that is the mean over restarts: an attacker keeps the best of them, for each sample"
     if number(got, float(right.float().mean(1).min())):
-        return "that is the best single restart: an attacker may use another one for each sample"
+        return (
+            "that is the strongest single restart: an attacker may use another one for each sample"
+        )
+    if number(got, float(right.float().mean(1).max())):
+        return "that is the weakest single restart: an attacker may use another one for each sample"
     if number(got, float(right.any(0).float().mean())):
         return "that counts samples that some restart leaves right: every restart must"
     return (
@@ -988,12 +992,16 @@ def constant_loss(confidence: Tensor, beta: float, form: str) -> Tensor:
     return clean + beta * entropy * (form == "ce")
 
 
+def normal(maps: Tensor) -> Tensor:
+    """Feature maps with length 1 at every position."""
+    return maps / (maps.norm(dim=1, keepdim=True) + 1e-10)
+
+
 def lpips_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
     """The unweighted LPIPS distance between two images' feature maps, (n,)."""
 
     def embed(maps):
-        unit = maps / (maps.norm(dim=1, keepdim=True) + 1e-10)
-        return unit.flatten(1) / (maps.shape[2] * maps.shape[3]) ** 0.5
+        return normal(maps).flatten(1) / (maps.shape[2] * maps.shape[3]) ** 0.5
 
     parts = [embed(one) - embed(other) for one, other in zip(first, second, strict=True)]
     return torch.cat(parts, 1).norm(dim=1)
@@ -1077,7 +1085,9 @@ def check_7_4(answer):
     got, expected = tensor(call(answer, first, second), (2,)), lpips_distance(first, second)
     if close(got, expected.square()):
         return "that is the squared distance: take the root"
-    if close(got, lpips_distance([2 * m for m in first], second)) and not close(got, expected):
+    sizes = zip(first, second, strict=True)
+    unscaled = [(normal(a) - normal(b)).flatten(1) for a, b in sizes]
+    if close(got, torch.cat(unscaled, 1).norm(dim=1), 1e-4):
         return "divide each layer by the root of its number of positions, H * W"
     plain = torch.cat([(a - b).flatten(1) for a, b in zip(first, second, strict=True)], 1)
     if close(got, plain.norm(dim=1)):

@@ -8,6 +8,7 @@ import inspect
 import os
 import textwrap
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -17,10 +18,11 @@ from ipywidgets import SelectionSlider, interactive
 from matplotlib.ticker import NullLocator
 
 import acslib
-from acslib import data, models
+from acslib import data, models, selectors
 from acslib.attacks import PGD
 from acslib.data import Dataset
 from acslib.evaluation import robust_accuracy
+from acslib.objectives import AdversarialTraining
 from acslib.paper.style import COLOURS, MARKERS, style
 from acslib.schedule import full
 from acslib.training import State, Training, fit
@@ -178,3 +180,54 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, *, log=False, title=None) -
     plt.gca().set(xlabel=xlabel, ylabel=ylabel, title=title)
     plt.legend()
     plt.show()
+
+
+def random_error(gradients, size: int, draws: int = 20) -> float:
+    """The relative error of eq. (12), the mean over random subsets of `size` samples."""
+    generator = torch.Generator().manual_seed(0)
+    subsets = [selectors.random(gradients, size, generator) for _ in range(draws)]
+    return sum(selectors.gradient_error(gradients, subset)[1] for subset in subsets) / draws
+
+
+@cache
+def real_gradients():
+    """Eq. (18) for every training image, with a network trained against attacks for a while."""
+    attack = PGD("linf", EPSILON, 0.04, 5, generator=torch.Generator().manual_seed(0))
+    objective = AdversarialTraining(attack)
+    model = train(objective, size(8, 1)).model
+    return objective.gradients(model, digits().train.float_images(), digits().train.labels)
+
+
+def squares(axis, images, moved, labels, epsilon: float) -> None:
+    """Points of two classes, what an attacker may choose for each, and what it did choose."""
+    for label, colour, marker in ((1, BLUE, "o"), (-1, ORANGE, "s")):
+        axis.plot(*images[labels == label].T, marker, color=colour)
+        axis.plot(*moved[labels == label].T, marker, color=colour, markersize=3, fillstyle="none")
+        for x, y in images[labels == label] - epsilon:
+            axis.add_patch(plt.Rectangle((x, y), 2 * epsilon, 2 * epsilon, fill=False, ec=colour))
+    axis.set(xlim=(-2.2, 2.2), ylim=(-1.8, 1.8), aspect="equal")
+
+
+def envelope(axis, x, lines) -> None:
+    """Curves (len(x), m) in grey, and the largest of them everywhere in black."""
+    for values, dashes in zip(lines.T, ("-", "--", "-.", ":"), strict=True):
+        axis.plot(x, values, dashes, color=GREY, linewidth=1)
+    axis.plot(x, lines.amax(1), color="black")
+    axis.set(xlabel="t, along a line of θ", ylim=(0, 3))
+
+
+def arrows(axis, gradients, chosen=(), weights=()) -> None:
+    """Gradients in space, their sum in black, and the chosen ones at their weights, end to end."""
+    target, tips = gradients.sum(0), [torch.zeros(3).double()]
+    for j, weight in zip(chosen, weights, strict=True):
+        tips.append(tips[-1] + weight * gradients[j])
+    for gradient in gradients:
+        axis.quiver(0, 0, 0, *gradient, color=GREY, linewidth=0.8, arrow_length_ratio=0.1)
+    axis.quiver(0, 0, 0, *target, color="black", linewidth=2, arrow_length_ratio=0.06)
+    for start, end in pairwise(tips):
+        axis.quiver(*start, *(end - start), color=BLUE, arrow_length_ratio=0.06)
+    if len(chosen):
+        axis.plot(*torch.stack([tips[-1], target]).T, ":", color=ORANGE, linewidth=2.5)
+    axis.set(xlim=(-1, 6), ylim=(-2.5, 2.5), zlim=(-1.2, 3.5), xticks=[], yticks=[], zticks=[])
+    axis.set_box_aspect((7, 5, 4.7), zoom=1.2)
+    axis.view_init(20, -50)
