@@ -42,8 +42,8 @@ from acslib import selectors
 # Real gradients have thousands of entries. These have two: three clouds, and one sample far away
 # from all.
 #
-# **Prediction.** CRAIG picks one sample first. Write its number down as soon as you see the
-# picture.
+# **Prediction.** Which sample does CRAIG pick first? Run the cell, look, put a number into its
+# last line, and run it once more.
 
 # %%
 gradients = checks.points()
@@ -64,8 +64,8 @@ prediction = None  # the number of the sample that CRAIG picks first
 #
 # <details><summary>Hint</summary>
 #
-# `distances[:, chosen]` has a row for each sample and a column for each chosen one. Take the
-# smallest entry of each row, then the sum.
+# `distances[:, chosen]` has a row for each sample and a column for each chosen one. The smallest
+# entry of each row is `.amin(1)`; then the sum.
 #
 # </details>
 
@@ -117,7 +117,7 @@ def my_next(distances, chosen):
 
 # %%
 next_pick = my_next if checks.check_4_2(my_next) else checks.next_pick
-course.predicted(prediction, next_pick(distances, []), "CRAIG begins with sample")
+course.predicted(prediction, int(next_pick(distances, [])), "CRAIG begins with sample")
 
 # %% [markdown]
 # Find that sample in the picture. With a single sample chosen, everyone is served by it. So the
@@ -245,9 +245,9 @@ my_choice = "a"
 right = checks.check_4_5(my_choice)
 
 # %% [markdown]
-# This property, *submodularity*, is what makes greedy good: $F$ of the greedy set is at least $1
-# - 1/e$, 63 %, of the best that any set of that size reaches. On fourteen points we can try all
-#   subsets and look.
+# This property, *submodularity*, is what makes greedy good: $F$ of the greedy set is at least
+# $1-1/e$, 63 %, of the best that any set of that size reaches. On fourteen points we can try all
+# subsets and look.
 
 # %%
 best = [min(cost(distances, list(s)) for s in combinations(range(14), k)) for k in range(1, 6)]
@@ -260,9 +260,9 @@ course.curves(range(1, 6), lines, "samples chosen", "in units of a gradient")
 
 # %% [markdown]
 # Three things to see. Greedy is nearly as good as the best subset. The bound is loose: the true
-# gradient error lies far below it, because the losses point in all directions and cancel. And the
-# bound can fall while the error grows, as from three samples to four. CRAIG makes the *bound*
-# small. Lesson 5 makes the error itself small.
+# gradient error lies far below it, because the differences $g_i-g_j$ point in all directions and
+# cancel. And the bound can fall while the error grows, as from three samples to four. CRAIG makes
+# the *bound* small. Lesson 5 makes the error itself small.
 #
 # ## Real gradients
 #

@@ -22,12 +22,18 @@ from acslib.objectives import AdversarialTraining
 # %% [markdown]
 # ## The algorithm, as printed
 #
-# > 1: Initialize θ randomly. 2: $\kappa_{epochs} = \kappa\cdot E$ 3: $T_{warm} =
-# > \kappa_{epochs}\cdot k$ 4: for t = 1, 2, …, E do 5: if $t \le T_{warm}$ then 6: S, γ ← D, 1
-# > (warm-start with the entire data and uniform weights) 7: else if $t \ge \kappa_{epochs}$ & t %
-# > T = 0 then 8–11: batches, logits, adversarial gradients, greedy solver: S, γ 12–13: else
-# > continue 15–18: for batch in S do: adversarial examples; SGD with weights γ (Algorithm 1,
-# > lines 8 to 18 shortened)
+# > 1: Initialize θ randomly.<br>
+# > 2: $\kappa_{epochs} = \kappa\cdot E$<br>
+# > 3: $T_{warm} = \kappa_{epochs}\cdot k$<br>
+# > 4: for t = 1, 2, …, E do<br>
+# > 5: &emsp;if $t \le T_{warm}$ then<br>
+# > 6: &emsp;&emsp;S, γ ← D, **1** (warm-start with the entire data and uniform weights)<br>
+# > 7: &emsp;else if $t \ge \kappa_{epochs}$ & t % T = 0 then<br>
+# > 8–11: &emsp;&emsp;batches, logits, adversarial gradients, greedy solver: S, γ<br>
+# > 12–13: &emsp;else continue<br>
+# > 15–16: &emsp;for batch in S do: adversarial examples<br>
+# > 17–18: &emsp;&emsp;SGD over the batch with weights γ<br>
+# > (Algorithm 1, lines 8 to 18 shortened)
 #
 # Three numbers matter. **k** is the coreset's share of the data. **T** is how many epochs pass
 # between selections. **κ** says how much warm start on all the data there is.

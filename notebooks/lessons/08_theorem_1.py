@@ -26,8 +26,8 @@ from acslib.paper import theory
 # Gradient descent with a coreset's gradient in place of everyone's (eq. 9) comes as near to the
 # optimum as
 #
-# $$\min_{t=0:T-1} L(\theta_t) - L(\theta^*)\ \le\ \frac{\Delta\sigma}{\sqrt T}
-# + \frac{\Delta}{T}\sum_{t=0}^{T-1}\Gamma_t\qquad\text{(Theorem 1, 1)}$$
+# $$\min_{t=0:T-1} L(\theta_t) - L(\theta^*)\ \le\ \frac{\Delta\sigma}{\sqrt T} +
+# \frac{\Delta}{T}\sum_{t=0}^{T-1}\Gamma_t\qquad\text{(Theorem 1, 1)}$$
 #
 # for convex losses that are Lipschitz with constant $\sigma$, parameters within $\Delta$ of the
 # optimum, and the rate $\alpha=\Delta/(\sigma\sqrt T)$. $\Gamma_t$ is the gradient error that

@@ -25,6 +25,10 @@ class Empty(Exception):
     """Nothing has been written yet."""
 
 
+class Wrong(Exception):
+    """What is wrong with an answer, said where it is noticed."""
+
+
 def exercise(number: str, todo: str, right: str):
     """Makes a check of a function that returns what is wrong with an answer, or None."""
 
@@ -36,6 +40,8 @@ def exercise(number: str, todo: str, right: str):
                 wrong = body(filled(answer))
             except Empty:
                 empty = True
+            except Wrong as found:
+                wrong = str(found)
             except Exception as error:  # the student's code may stop in any way
                 wrong = f"your code stopped with {type(error).__name__}: {error}"
             if empty:
@@ -65,12 +71,15 @@ def call(function, *arguments):
     return filled(function(*copies))
 
 
-def tensor(value, shape, what="the answer") -> Tensor:
-    """The value as float64 of this shape; the ValueError is shown to the student."""
-    value = torch.as_tensor(value).detach().double()
+def tensor(value, shape) -> Tensor:
+    """The value as float64, if it is a tensor of this shape and without a graph behind it."""
+    if not isinstance(value, Tensor):
+        raise Wrong(f"it gives a {type(value).__name__}: return a tensor")
     if value.shape != shape:
-        raise ValueError(f"{what} has shape {tuple(value.shape)}, expected {tuple(shape)}")
-    return value
+        raise Wrong(f"the answer has shape {tuple(value.shape)}, expected {tuple(shape)}")
+    if value.requires_grad:
+        raise Wrong("the answer carries autograd's graph: use torch.no_grad() or detach()")
+    return value.double()
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
@@ -83,10 +92,10 @@ def number(value, expected: float, tolerance: float = 0.01) -> bool:
 
 
 def choice(answer, options: str) -> str:
-    """One of the letters, or a ValueError that names them."""
+    """One of the letters; anything else is wrong."""
     letter = str(answer).strip().lower()
-    if letter not in options:
-        raise ValueError(f"{answer!r} is not one of {', '.join(options)}")
+    if letter not in tuple(options):
+        raise Wrong(f"{answer!r} is not one of {', '.join(options)}")
     return letter
 
 
@@ -408,10 +417,11 @@ def check_3_1(answer):
 def check_3_2(answer):
     features, logits, labels = factors()
     error = errors(logits, labels)[0]
-    got = torch.as_tensor(call(answer, error, features[0])).double()
-    if got.shape == (3, 4):
+    got = call(answer, error, features[0])
+    shape = getattr(got, "shape", None)
+    if shape == (3, 4):
         return "the bias is missing: its gradient is the error itself, the last column"
-    if got.shape == (5, 3):
+    if shape == (5, 3):
         return "rows and columns are swapped: a row for each class"
     got = tensor(got, (3, 5))
     expected = outer(error, features[0])
@@ -465,6 +475,8 @@ def check_3_5(answer):
         return f"it gives a {type(got).__name__}: return LastLayerGradients(errors, features)"
     if got.features is None:
         return "the features are missing: LastLayerGradients(errors, features)"
+    if got.errors.requires_grad or got.features.requires_grad:
+        return "the factors carry autograd's graph: compute them within torch.no_grad()"
     clean = adversarial_gradients(model, images, labels, lambda model, x, y: x)
     expected = adversarial_gradients(model, images, labels, attack)
     if close(got.dense().double(), clean.dense()):
