@@ -2,8 +2,40 @@
 
 Where to find the paper: `objectives` eqs. (2)-(4), (18), (22); `attacks` eqs. (3), (17), (21);
 `gradients` section 3.4; `selectors` eq. (12), Algorithms 2 and 3; `schedule` and `training`
-Algorithm 1; `perceptual` and `threats` Tables 2, C1 and D4; `theory` Theorem 1. `params` holds
-Tables C2 and C3, `runs` makes one run from its name, `tables` and `figures` what the paper prints.
+Algorithm 1. The experiments are in `acslib.paper`.
+
+Names are imported when they are first used, so that `acslib.paper` starts without torch.
 """
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.2.0.dev0"
+
+_HOMES = {
+    "attacks": ("FGSM", "PGD"),
+    "data": ("Dataset", "ImageSet"),
+    "evaluation": ("clean_accuracy", "robust_accuracy"),
+    "gradients": ("LastLayerGradients",),
+    "objectives": ("AdversarialTraining", "Objective", "Trades", "Vanilla"),
+    "selectors": ("Coreset", "craig", "gradmatch"),
+    "training": ("State", "Training", "fit"),
+}
+_MODULES = (*_HOMES, "measuring", "models", "passes", "protocols", "schedule")
+_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = ["__version__", *_NAMES, *_MODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"acslib.{name}")
+    if name in _NAMES:
+        return getattr(importlib.import_module(f"acslib.{_NAMES[name]}"), name)
+    raise AttributeError(f"module 'acslib' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

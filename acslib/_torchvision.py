@@ -22,10 +22,13 @@ def _operators_load() -> bool:
     """Whether torchvision's compiled extension works with this torch; loading it twice does no
     harm.
     """
-    package = Path(importlib.util.find_spec("torchvision").origin).parent
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        raise ModuleNotFoundError("torchvision is not installed: pip install torchvision")
+    package = Path(found.origin).parent
     for extension in sorted(package.glob("_C.*")):
         try:
-            torch.ops.load_library(extension)
+            torch.ops.load_library(extension)  # type: ignore[no-untyped-call]
             return True
         except OSError:
             # built for another torch: undefined symbols, or CUDA libraries that are not here
@@ -35,10 +38,12 @@ def _operators_load() -> bool:
 
 _library = None  # a declaration lives only as long as its Library object
 if "torchvision" not in sys.modules and not _operators_load():
-    _library = torch.library.Library("torchvision", "FRAGMENT")
+    _library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
     for _name in _DETECTION_OPERATORS:
-        _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _library.define(  # type: ignore[no-untyped-call]
+            f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        )
 
-import torchvision
+import torchvision  # noqa: E402
 
 __all__ = ["torchvision"]

@@ -1,46 +1,144 @@
 """What is measured while Algorithm 1 runs: seconds, losses and accuracies, gradient errors."""
 
+from __future__ import annotations
+
 import contextlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from acslib import parallel, selectors
 from acslib.data.sets import Dataset
+from acslib.gradients import LastLayerGradients, Samples
 from acslib.passes import attacker
+from acslib.selectors.coreset import Coreset
+
+if TYPE_CHECKING:
+    from acslib.protocols import Objective
+    from acslib.schedule import Epoch
+    from acslib.training import Batch, Training
+
+PARTS = ("select", "attack", "update")
+Item = TypeVar("Item")
 
 
-@dataclass
-class Stopwatch:
-    """Seconds spent in select, attack and update; waits for the device, so that each is charged
-    what it used.
+class EpochLog:
+    """One epoch's row of the history: seconds, loss, accuracies, what was selected.
+
+    Seconds are charged to select, attack and update. On a CPU they are those that the processor
+    spent on this process, which other work on the machine does not lengthen; `seconds_wall` are the
+    clock's. On a GPU they are the clock's, and it waits for the device before it reads it.
     """
 
-    device: torch.device
-    seconds: dict[str, float] = field(
-        default_factory=lambda: dict.fromkeys(("select", "attack", "update"), 0.0)
-    )
+    def __init__(self, epoch: Epoch, rate: float, device: torch.device):
+        self.device = device
+        self.seconds = dict.fromkeys((*PARTS, "wall"), 0.0)
+        self.loss, self.samples = 0.0, 0
+        self.right: int | None = 0
+        self.selection: dict[str, Any] | None = None
+        self.about: dict[str, Any] = {"epoch": epoch.index, "phase": epoch.phase, "rate": rate}
+        self.scores: dict[str, float] = {}
 
     @contextlib.contextmanager
-    def __call__(self, part: str):
-        started = self._now()
+    def time(self, part: str) -> Iterator[None]:
+        started, wall = self._now()
         yield
-        self.seconds[part] += self._now() - started
+        ended, later = self._now()
+        self.seconds[part] += ended - started
+        self.seconds["wall"] += later - wall
 
-    def _now(self) -> float:
-        if self.device.type == "cuda":
+    def each(self, part: str, items: Iterator[Item]) -> Iterator[Item]:
+        """The items, each charged to `part` with the time that it takes to come."""
+        while True:
+            with self.time(part):
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+
+    def _now(self) -> tuple[float, float]:
+        """Seconds that count, and the clock's."""
+        if self.device.type != "cpu":
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+            return time.perf_counter(), time.perf_counter()
+        return time.process_time(), time.perf_counter()
+
+    def selected(
+        self, gradients: LastLayerGradients | Samples, coreset: Coreset, seed: int
+    ) -> None:
+        self.selection = selection_row(gradients, coreset, seed)
+
+    def batch(self, loss: float, logits: Tensor | None, batch: Batch) -> None:
+        """`logits` are those of the batch's adversarial images, None where nobody knows them."""
+        self.loss += loss * batch.sizes[0]
+        self.samples += batch.sizes[0]
+        if logits is None or self.right is None:
+            self.right = None
+        else:
+            self.right += int((logits.argmax(1) == batch.labels).sum())
+
+    def monitored(self, model: nn.Module, data: Dataset, training: Training) -> None:
+        self.scores = monitor(model, data, training.objective, training.precision, training.monitor)
+
+    def row(self) -> dict[str, Any]:
+        row = self.about | {"selection": self.selection}
+        if self.samples:
+            row["loss"] = self.loss / self.samples
+            if self.right is not None:
+                right = parallel.summed(self.right, self.device)
+                row["train_robust_accuracy"] = right / self.samples
+            row |= {"samples": self.samples} | self.scores
+        return row | {f"seconds_{part}": seconds for part, seconds in self.seconds.items()}
+
+
+@contextlib.contextmanager
+def logits_of(model: nn.Module, images: Tensor) -> Iterator[list[Tensor]]:
+    """Collect what `model` says of this very tensor of images, whatever else it sees."""
+    found: list[Tensor] = []
+
+    def keep(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if inputs and inputs[0] is images and isinstance(output, Tensor):
+            found.append(output.detach())
+
+    handle = model.register_forward_hook(keep)
+    try:
+        yield found
+    finally:
+        handle.remove()
+
+
+def selection_row(
+    gradients: LastLayerGradients | Samples, coreset: Coreset, seed: int
+) -> dict[str, Any]:
+    """What the log says of a selection.
+
+    Its gradient error (eq. 12) stands beside that of a random subset of the same size.
+    """
+    row: dict[str, Any] = {"size": len(coreset), "reason": coreset.reason}
+    if isinstance(gradients, LastLayerGradients):
+        chance = selectors.random(len(gradients), len(coreset), torch.Generator().manual_seed(seed))
+        row["error"], row["relative_error"] = selectors.gradient_error(gradients, coreset)
+        row["random_error"], row["random_relative_error"] = selectors.gradient_error(
+            gradients, chance
+        )
+    return row
 
 
 @torch.no_grad()
-def monitor(model: nn.Module, data: Dataset, objective, precision: str, at_most: int) -> dict:
-    """Losses and accuracies on a few training and validation images; not part of the training time."""
+def monitor(
+    model: nn.Module, data: Dataset, objective: Objective, precision: str, at_most: int
+) -> dict[str, float]:
+    """Losses and accuracies on a few training and validation images.
+
+    This is not part of the training time.
+    """
     if not at_most:
         return {}
-    row = {}
+    row: dict[str, float] = {}
     with attacker(model, "eval", precision) as attacked:
         for name, part in (("train", data.train), ("validation", data.validation)):
             if part is None or not len(part):
@@ -51,12 +149,13 @@ def monitor(model: nn.Module, data: Dataset, objective, precision: str, at_most:
             images, labels = part.float_images(index), part.labels[index]
             row |= score(attacked, images, labels, f"{name}_clean")
             if name == "validation":
-                adversarial = objective.perturb(attacked, images, labels)
+                with torch.enable_grad():
+                    adversarial = objective.perturb(attacked, images, labels)
                 row |= score(attacked, adversarial, labels, "validation_robust")
     return row
 
 
-def score(model, images, labels, name: str) -> dict[str, float]:
+def score(model: nn.Module, images: Tensor, labels: Tensor, name: str) -> dict[str, float]:
     """Mean cross-entropy and accuracy."""
     logits = model(images).float()
     return {

@@ -2,13 +2,28 @@
 `head`.
 
 ResNet-18 with the CIFAR stem has 11.17 M parameters, WideResNet-28-10 has 36.5 M, as in the paper.
+`adapt` makes such a model of any classifier whose last layer is an nn.Linear.
 """
 
-import copy
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch import Tensor, nn
+
+from acslib.adapted import Adapted, adapt
+from acslib.passes import folded, last_layer
+
+__all__ = [
+    "ARCHITECTURES",
+    "CHANNEL_STATISTICS",
+    "Adapted",
+    "ResNet",
+    "adapt",
+    "build",
+    "folded",
+    "initialise",
+]
 
 CHANNEL_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
@@ -27,8 +42,8 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(outputs)
 
-    def forward(self, x):
-        return self.norm(self.conv(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.norm(self.conv(x)))
 
 
 class BasicBlock(nn.Module):
@@ -42,7 +57,7 @@ class BasicBlock(nn.Module):
             ConvNorm(inputs, width, 1, stride) if stride > 1 or inputs != width else nn.Identity()
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return torch.relu(self.second(torch.relu(self.first(x))) + self.shortcut(x))
 
 
@@ -61,7 +76,7 @@ class Bottleneck(nn.Module):
             else nn.Identity()
         )
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.second(torch.relu(self.first(x))))
         return torch.relu(self.third(h) + self.shortcut(x))
 
@@ -81,10 +96,11 @@ class PreActivationBlock(nn.Module):
         project = stride > 1 or inputs != width
         self.shortcut = nn.Conv2d(inputs, width, 1, stride, bias=False) if project else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = torch.relu(self.norm(x))
-        shortcut = x if self.shortcut is None else self.shortcut(h)
-        return self.second(torch.relu(self.first(h))) + shortcut
+        shortcut: Tensor = x if self.shortcut is None else self.shortcut(h)
+        change: Tensor = self.second(torch.relu(self.first(h)))
+        return change + shortcut
 
 
 class ResNet(nn.Module):
@@ -95,8 +111,23 @@ class ResNet(nn.Module):
     (7x7, stride 2, max-pool).
     """
 
+    # what `folded` gives other types of numbers; images are converted before, features after
+    parts_in_any_dtype = ("stem", "blocks", "last")
+
+    mean: Tensor
+    std: Tensor
+
     def __init__(
-        self, block, depths, width, *, classes, channels, stem, statistics, stem_width=None
+        self,
+        block: type[BasicBlock | Bottleneck | PreActivationBlock],
+        depths: Sequence[int],
+        width: int,
+        *,
+        classes: int,
+        channels: int,
+        stem: str,
+        statistics: tuple[Sequence[float], Sequence[float]],
+        stem_width: int | None = None,
     ):
         super().__init__()
         mean, std = statistics
@@ -106,7 +137,9 @@ class ResNet(nn.Module):
         inputs = stem_width or width
         kernel, stride = {"cifar": (3, 1), "half": (3, 2), "imagenet": (7, 2)}[stem]
         if pre_activation:
-            self.stem = nn.Conv2d(channels, inputs, kernel, stride, kernel // 2, bias=False)
+            self.stem: nn.Module = nn.Conv2d(
+                channels, inputs, kernel, stride, kernel // 2, bias=False
+            )
         else:
             self.stem = nn.Sequential(ConvNorm(channels, inputs, kernel, stride), nn.ReLU())
         self.pool = nn.MaxPool2d(3, 2, 1) if stem == "imagenet" else nn.Identity()
@@ -122,7 +155,7 @@ class ResNet(nn.Module):
         self.head = nn.Linear(inputs, classes)
         initialise(self)
 
-    def feature_maps(self, images):
+    def feature_maps(self, images: Tensor) -> list[Tensor]:
         """Activations after the stem and each block, shapes (n, channels_l, H_l, W_l)."""
         x = ((images - self.mean) / self.std).to(next(self.stem.parameters()).dtype)
         maps = [self.pool(self.stem(x))]
@@ -130,13 +163,12 @@ class ResNet(nn.Module):
             maps.append(block(maps[-1]))
         return maps
 
-    def features(self, images):
-        return self.last(self.feature_maps(images)[-1]).to(self.head.weight.dtype).mean((2, 3))
+    def features(self, images: Tensor) -> Tensor:
+        last: Tensor = self.last(self.feature_maps(images)[-1])
+        return last.to(self.head.weight.dtype).mean((2, 3))
 
-    def forward(self, images):
-        features = self.features(images)
-        with torch.autocast(images.device.type, enabled=False):
-            return self.head(features)
+    def forward(self, images: Tensor) -> Tensor:
+        return last_layer(self.head, self.features(images))
 
 
 def initialise(model: nn.Module) -> None:
@@ -144,11 +176,11 @@ def initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
 
-ARCHITECTURES = {
+ARCHITECTURES: dict[str, tuple[Any, tuple[int, ...], int]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2), 64),
     "resnet34": (BasicBlock, (3, 4, 6, 3), 64),
     "resnet50": (Bottleneck, (3, 4, 6, 3), 64),
@@ -157,7 +189,14 @@ ARCHITECTURES = {
 
 
 def build(
-    architecture, *, classes=10, channels=3, stem="cifar", width=None, depths=None, statistics=None
+    architecture: str,
+    *,
+    classes: int = 10,
+    channels: int = 3,
+    stem: str = "cifar",
+    width: int | None = None,
+    depths: Sequence[int] | None = None,
+    statistics: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> ResNet:
     """One of `ARCHITECTURES`; `width` (channels of the first stage) and `depths` (blocks per stage)
     make it smaller.
@@ -183,48 +222,3 @@ def build(
         statistics=statistics or ((0.0,) * channels, (1.0,) * channels),
         stem_width=16 if block is PreActivationBlock else None,
     )
-
-
-@torch.no_grad()
-def folded(model: ResNet, dtype: torch.dtype = torch.float32) -> ResNet:
-    """A frozen copy for attacks: evaluation mode, BatchNorm folded into the convolutions, weights
-    in `dtype`.
-
-    Logits equal those of `model.eval()` up to rounding; the head stays in float32. The copy does
-    not follow later changes of `model`.
-    """
-    in_their_place = {
-        id(unit): convolution_of(unit, dtype)
-        for unit in model.modules()
-        if isinstance(unit, ConvNorm)
-    }
-    twin = copy.deepcopy(model, memo=in_their_place).eval()
-    for part in (twin.stem, twin.blocks, twin.last):
-        part.to(dtype)
-    return twin.requires_grad_(False)
-
-
-def convolution_of(unit: ConvNorm, dtype: torch.dtype) -> nn.Conv2d:
-    """The one convolution that `unit` is in evaluation mode."""
-    conv, norm = unit.conv, unit.norm
-    one = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,
-        conv.stride,
-        conv.padding,
-        device="meta",
-    )
-    parameters = fuse_conv_bn_weights(
-        conv.weight,
-        conv.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.eps,
-        norm.weight,
-        norm.bias,
-    )
-    one.weight, one.bias = (
-        nn.Parameter(value.to(dtype), requires_grad=False) for value in parameters
-    )
-    return one

@@ -3,78 +3,168 @@ layer.
 """
 
 import contextlib
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.lazy import LazyModuleMixin
 
-from acslib.models import ResNet, folded
+from acslib.folding import folded, twin
+
+__all__ = [
+    "DTYPES",
+    "attacker",
+    "autocast",
+    "check_initialised",
+    "fastest_precision",
+    "folded",
+    "frozen",
+    "last_layer",
+    "penultimate",
+    "watch",
+]
+
+# Left alone. -------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None):
-    """Within it, no parameter asks for a gradient and BatchNorm's running statistics stand still.
+def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> Iterator[nn.Module]:
+    """Within it, no parameter asks for a gradient. Afterwards, the model is as it was before.
 
-    `mode` None keeps the model's own mode. On leaving, modes and `requires_grad` are as before,
-    also after an error.
+    That holds for modes, for `requires_grad` and for every buffer: running statistics, the vectors
+    of spectral_norm, counters. It holds after an error, too. `mode` None keeps the model's own
+    mode. Raises ValueError for a lazy module that has not seen a batch yet.
     """
-    modes = [(module, module.training) for module in model.modules()]
+    check_initialised(model)
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    tracking = [
-        module
-        for module in model.modules()
-        if isinstance(module, _BatchNorm) and module.track_running_stats
-    ]
+    # BatchNorm can be told to stand still, all others are put back
+    tracking: list[Any] = [m for m in modules if _is_batch_norm(m) and m.track_running_stats]
+    others = [module for module in modules if not _is_batch_norm(module)]
+    with _buffers_put_back(others):
+        try:
+            for parameter in trainable:
+                parameter.requires_grad_(False)
+            if mode is not None:
+                model.train(mode == "train")
+            for module in tracking:
+                module.track_running_stats = not module.training
+            yield model
+        finally:
+            for module in tracking:
+                module.track_running_stats = True
+            for module, training in modes:
+                if module.training != training:
+                    module.training = training
+            for parameter in trainable:
+                parameter.requires_grad_(True)
+
+
+def check_initialised(model: nn.Module) -> None:
+    """Raise ValueError for a lazy module that has not seen a batch yet."""
+    for module in model.modules():
+        if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
+            raise ValueError(
+                f"{type(module).__name__} has no weights yet: pass a batch through it first"
+            )
+
+
+def _is_batch_norm(module: nn.Module) -> bool:
+    """Whether its pass is torch's own, in which `track_running_stats` decides what changes."""
+    return type(module).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+
+
+@contextlib.contextmanager
+def _buffers_put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
+    before = []
+    for module in modules:
+        buffers: dict[str, Any] = dict(module._buffers)
+        values = {name: b.detach().clone() for name, b in buffers.items() if _can_change(b)}
+        before.append((module, buffers, values))
     try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        if mode is not None:
-            model.train(mode == "train")
-        for module in tracking:
-            module.track_running_stats = not module.training
-        yield model
+        yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
-        for module, training in modes:
-            module.training = training
-        for parameter in trainable:
-            parameter.requires_grad_(True)
+        for module, buffers, values in before:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+            for name, value in values.items():
+                # `data`: autograd need not know, whatever it keeps has its value again
+                buffers[name].data.copy_(value)
 
 
-def penultimate(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (n, D) and logits (n, C) of one pass."""
-    features = model.features(images)
-    with torch.autocast(images.device.type, enabled=False):
-        return features, model.head(features)
+def _can_change(buffer: Tensor | None) -> bool:
+    """Not if there is none, nor if one place in memory is several of its entries (`expand`)."""
+    if buffer is None:
+        return False
+    return all(s > 0 or n == 1 for s, n in zip(buffer.stride(), buffer.shape, strict=True))
 
+
+# Attacked. ---------------------------------------------------------------------------------------
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @contextlib.contextmanager
-def attacker(model: nn.Module, mode: str, precision: str):
-    """The network that attacks see: a folded copy for evaluation mode, else the model itself under
-    autocast.
+def attacker(model: nn.Module, mode: str, precision: str) -> Iterator[nn.Module]:
+    """The network that attacks see, frozen, for a `mode` (eval, train) and `precision` of `DTYPES`.
+
+    For evaluation mode it is a twin of `model` with BatchNorm folded into the convolutions, where
+    that can be done. It shares the weights of `model`, which must not change meanwhile. For
+    training mode it is `model` itself, and everything in the context is under autocast.
     """
-    if mode == "eval" and isinstance(model, ResNet):
-        yield folded(model, DTYPES[precision])
+    if mode == "eval":
+        with frozen(model, "eval"):
+            yield twin(model, DTYPES[precision])
     else:
-        device = next(model.parameters()).device
         with (
-            frozen(model, mode),
-            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
+            frozen(model, "train"),
+            torch.autocast(_device(model).type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
             yield model
 
 
-def autocast(images: Tensor, precision: str):
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def autocast(images: Tensor, precision: str) -> torch.autocast:
+    """The context in which a network of float32 weights computes in `precision`, of `DTYPES`."""
     return torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def fastest_precision(device: str) -> str:
+    """bfloat16 where the device multiplies it in hardware, else float32."""
+    if torch.device(device).type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        fast = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return "bfloat16" if fast else "float32"
+
+
+# At its last layer. ------------------------------------------------------------------------------
+
+
+def penultimate(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Features (n, D), in the type of the last layer's weights, and logits (n, C) of one pass."""
+    features = model.features(images)
+    features = features.to(next(model.head.parameters()).dtype)
+    return features, last_layer(model.head, features)
+
+
+def last_layer(head: nn.Module, features: Tensor) -> Tensor:
+    """Logits (n, C) from features (n, D), computed in the type of the weights, never in bfloat16 by
+    autocast.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        logits: Tensor = head(features.to(next(head.parameters()).dtype))
+    return logits
+
+
 @contextlib.contextmanager
-def watch(module: nn.Module):
+def watch(module: nn.Module) -> Iterator[list[Tensor]]:
     """Collect a module's outputs while inside."""
     outputs: list[Tensor] = []
     handle = module.register_forward_hook(
@@ -84,14 +174,3 @@ def watch(module: nn.Module):
         yield outputs
     finally:
         handle.remove()
-
-
-def fastest_precision(device: str) -> str:
-    """bfloat16 where the device multiplies it in hardware, else float32."""
-    if torch.device(device).type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return (
-        "bfloat16"
-        if torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-        else "float32"
-    )

@@ -1,7 +1,85 @@
-"""What images and labels must be, said and checked once."""
+"""What a user may hand over, said once: models, attacks, objectives, selectors, and their checks.
+
+`check_training` is called by `training.fit` before anything is trained, and says in one sentence
+what does not fit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from acslib.gradients import LastLayerGradients, Samples
+    from acslib.selectors.coreset import Coreset
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A classifier in two parts. `models.build` and `models.adapt` make them.
+
+    images: (n, channels, height, width), floats in [0, 1]; normalisation happens inside.
+    features: (n, D), what the last layer sees. head: nn.Linear, with or without a bias, from D to
+    the number of classes. The model's output is head(features(images)), the logits (n, C).
+    """
+
+    head: nn.Linear
+
+    def features(self, images: Tensor) -> Tensor: ...
+
+    def __call__(self, images: Tensor) -> Tensor: ...
+
+
+class Attack(Protocol):
+    """Adversarial images of the same shape and type as `images`, in [0, 1].
+
+    labels: (n,) int64, or probabilities (n, C) for TRADES (eq. 21). The model is left as it was
+    found, whatever mode it is in.
+    """
+
+    def __call__(self, model: Any, images: Tensor, labels: Tensor) -> Tensor: ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """What is trained: Phi of eqs. (2)-(4).
+
+    perturb: adversarial images for a batch; raises ValueError for images outside [0, 1] and for
+    labels that the model has no class for. loss: (n,), one number a sample; `adversarial` is what
+    `perturb` gave before, and is computed where it is None. An objective may also have
+    `gradients(model, images, labels, adversarial=None) -> LastLayerGradients`; autograd finds them
+    where it does not.
+    """
+
+    def perturb(self, model: Any, images: Tensor, labels: Tensor) -> Tensor: ...
+
+    def loss(
+        self, model: Any, images: Tensor, labels: Tensor, adversarial: Tensor | None = None
+    ) -> Tensor: ...
+
+
+class Selector(Protocol):
+    """Which samples to train on, at most `budget` of them, and with what weights.
+
+    gradients: LastLayerGradients of every training sample, or an (n, d) tensor. A selector whose
+    attribute `needs_gradients` is False gets `gradients.Samples` instead, and costs nothing.
+    """
+
+    def __call__(
+        self, gradients: LastLayerGradients | Tensor | Samples, budget: int
+    ) -> Coreset: ...
+
+
+def head_of(model: nn.Module) -> nn.Linear:
+    """The model's last layer."""
+    head = model.head
+    assert isinstance(head, nn.Linear)
+    return head
+
+
+# ---- images, labels, losses
 
 
 def check_images(images: Tensor) -> None:
@@ -14,21 +92,70 @@ def check_images(images: Tensor) -> None:
         low, high = (float(bound) for bound in torch.aminmax(images))
         if not (low >= 0 and high <= 1):
             raise ValueError(
-                f"images span [{low:g}, {high:g}], attacks need [0, 1]: divide bytes by 255 and do not"
-                " normalise, the model does that inside"
+                f"images span [{_limit(low)}, {_limit(high)}], attacks need [0, 1]: divide bytes by"
+                " 255, clip what rounding put outside, and do not normalise, the model does that"
+                " inside"
             )
 
 
+def _limit(value: float) -> str:
+    """Short, unless that would hide by how little it lies outside [0, 1]."""
+    short = f"{value:g}"
+    return short if (float(short) > 1) == (value > 1) else repr(value)
+
+
+def checked_labels(labels: Tensor, n: int, classes: int | None = None) -> Tensor:
+    """`labels` as (n,) int64, or ValueError; `classes` is the number of the model's outputs."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels are {type(labels).__name__}: give a tensor of {n} integers")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype}: give integers, like labels.long()")
+    if labels.ndim != 1:
+        way_out = ", like labels.squeeze(1)" if labels.shape == (n, 1) else ""
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
+    if len(labels) != n:
+        raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
+    labels = labels.long()
+    _check_span(labels, classes)
+    return labels
+
+
 def check_labels(model: nn.Module, labels: Tensor) -> None:
-    """Raise ValueError unless class indices are below the width of `model.head`; probabilities are
-    not looked at.
+    """Raise ValueError unless class indices are below the width of `model.head`.
+
+    Probabilities are not looked at.
     """
+    classes = classes_of(model)
+    if classes is not None and not labels.is_floating_point():
+        _check_span(labels, classes)
+
+
+def classes_of(model: nn.Module) -> int | None:
+    """How many classes the model's `head` tells apart; None where there is none to ask."""
     classes = getattr(getattr(model, "head", None), "out_features", None)
-    if classes is None or labels.is_floating_point() or not len(labels):
+    return None if classes is None else int(classes)
+
+
+def _check_span(labels: Tensor, classes: int | None) -> None:
+    if not len(labels):
         return
     low, high = (int(bound) for bound in torch.aminmax(labels))
-    if low < 0 or high >= classes:
+    if classes is not None and (low < 0 or high >= classes):
         raise ValueError(
             f"labels span {low}..{high}, the model has {classes} classes:"
             f" they must lie in 0..{classes - 1}"
+        )
+    if low < 0:
+        raise ValueError(f"labels span {low}..{high}: class indices begin at 0")
+
+
+def check_loss(losses: Any, n: int) -> None:
+    """Raise ValueError unless a loss is one floating-point number for each of n samples."""
+    if not isinstance(losses, Tensor) or not losses.is_floating_point():
+        kind = losses.dtype if isinstance(losses, Tensor) else type(losses).__name__
+        raise ValueError(f"the objective's loss is {kind}: return a floating-point tensor ({n},)")
+    if losses.shape != (n,):
+        raise ValueError(
+            f"the objective's loss has shape {tuple(losses.shape)}: return one number for each of"
+            f' the {n} samples, like cross_entropy(..., reduction="none")'
         )

@@ -8,6 +8,7 @@ rounding: kappa moves when, not how much, is trained.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,13 +30,13 @@ class Plan:
     epochs: tuple[Epoch, ...]
     coreset_fraction: float
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Epoch]:
         return iter(self.epochs)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.epochs)
 
-    def __getitem__(self, index):
+    def __getitem__(self, index: int) -> Epoch:
         return self.epochs[index]
 
     @property

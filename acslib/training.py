@@ -1,21 +1,40 @@
-"""Algorithm 1: adversarial training on a coreset that is chosen anew every few epochs."""
+"""Algorithm 1: adversarial training on a coreset that is chosen anew every few epochs.
 
+`fit` has the algorithm's lines in the paper's order, with its numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
-from acslib import selectors
-from acslib.data.sets import Dataset, augment
-from acslib.gradients import LastLayerGradients
-from acslib.measuring import Stopwatch, monitor
-from acslib.passes import DTYPES, attacker, autocast, watch
-from acslib.schedule import Plan
-from acslib.selectors.coreset import Coreset
+from acslib import measuring, parallel, protocols
+from acslib.checks import check_training
+from acslib.data.sets import Dataset
+from acslib.draws import seeded
+from acslib.gradients import LastLayerGradients, Samples
+from acslib.objectives import gradients_of
+from acslib.passes import DTYPES, attacker, autocast
+from acslib.schedule import Phase, Plan
+from acslib.selectors.coreset import (
+    Coreset,
+    check_coreset,
+    most_returned,
+    needed_fields,
+    needs_gradients,
+)
+from acslib.selectors.scores import input_gradient_norms
+
+SEEDS_APART = 100_003  # an epoch's draws come from seed * SEEDS_APART + epoch
+PROCESSES_APART = 1 << 40  # what is added for each further process, once the order is drawn
 
 
 class Diverged(ValueError):
@@ -24,37 +43,47 @@ class Diverged(ValueError):
 
 @dataclass
 class State:
-    """Where a run stands after `epoch` epochs: everything that a resumed run needs, and its history
-    so far.
-    """
+    """Where a run stands after `epoch` epochs: what a resumed run needs, and its history so far."""
 
     model: nn.Module
     optimiser: torch.optim.Optimizer
     epoch: int = 0
     coreset: Coreset | None = None
-    history: list[dict] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Training:
     """How one run trains: what Algorithm 1 calls its parameters.
 
-    `objective` perturbs and scores a batch; `selection_objective` (the same by default) does so
-    when gradients are computed for the selection. `selector(gradients, budget)` is any callable
-    shaped like `selectors.craig`; one whose attribute `needs_gradients` is False gets `range(n)`
-    instead and costs nothing. `generator` is reseeded with (seed, epoch) at every epoch, so that a
-    resumed run repeats the same draws. `attack_mode` "train" attacks with the batch's BatchNorm
-    statistics (the running ones stand still); "eval" attacks a folded copy. `gradient_clip` bounds
-    each entry of the weights' gradients. `half_half` adds the samples outside the coreset as clean
-    images (Table 5).
+    objective: perturbs and scores a batch; `selection_objective` (the same by default) does so when
+    gradients are computed for the selection. selector: any callable like `selectors.gradmatch`; see
+    `protocols.Selector`.
+
+    generator: draws the order of samples, their augmentation and the attacks' starts. It, and the
+    global generators of torch, numpy and Python, are seeded with (seed, epoch) at every epoch, so
+    that a resumed run repeats the same draws.
+
+    learning_rate: of every group of the optimiser, None for the optimiser's own rates. The rate is
+    multiplied by `lr_factor` at each epoch of `lr_drops`, and rises in `lr_warmup` equal steps
+    before. With none of the three the optimiser and its schedulers are left alone.
+
+    attack_mode: "train" attacks with the batch's BatchNorm statistics (the running ones stand
+    still); "eval" attacks a folded copy. gradient_clip: bounds each entry of the weights'
+    gradients. half_half: adds the samples outside the coreset as clean images (Table 5). monitor:
+    how many images are scored after each epoch.
+
+    before_step: called as `before_step(model, compute_gradients)` between a batch's backward pass
+    and the optimiser's step. `compute_gradients()` makes the batch's gradients anew at the present
+    weights: what sharpness-aware training and adversarial weight perturbation need.
     """
 
-    objective: object
+    objective: protocols.Objective
     plan: Plan
     generator: torch.Generator
-    selector: Callable | None = None
-    selection_objective: object | None = None
-    learning_rate: float = 0.1
+    selector: protocols.Selector | None = None
+    selection_objective: protocols.Objective | None = None
+    learning_rate: float | None = None
     lr_drops: tuple[int, ...] = ()
     lr_factor: float = 0.1
     lr_warmup: int = 0
@@ -65,201 +94,270 @@ class Training:
     precision: str = "float32"
     half_half: bool = False
     monitor: int = 256
+    before_step: Callable[[nn.Module, Callable[[], Tensor]], None] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         known = {"attack_mode": ("train", "eval"), "precision": tuple(DTYPES)}
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {' or '.join(values)}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}: give at least 1")
-        if not 0 < self.learning_rate < math.inf:
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
 
 
 def fit(
     state: State,
     data: Dataset,
-    how: Training,
+    training: Training,
     on_epoch: Callable[[State], None] = lambda state: None,
 ) -> State:
-    """Train `state.model` on `data.train` from epoch `state.epoch` on; `on_epoch` is called after
-    each epoch.
+    """Train `state.model` on `data.train` from epoch `state.epoch` on, by Algorithm 1.
 
-    The lines are those of Algorithm 1. Skipped epochs only move the learning rate's clock. Raises
-    Diverged when a loss, a weight or a gradient is not finite; `on_epoch` has then seen every epoch
-    before that one.
+    `on_epoch` is called after each epoch. Skipped epochs only move the learning rate's clock.
+    Raises ValueError, before anything is trained, for what does not fit together, and Diverged
+    when a loss, a weight or a gradient is not finite; `on_epoch` has then seen every epoch before.
     """
-    n = len(data.train)
-    for epoch in how.plan.epochs[state.epoch :]:
-        how.generator.manual_seed(how.seed * 100_003 + epoch.index)
-        rate = set_learning_rate(state.optimiser, epoch.index, how)
-        clock, selection = Stopwatch(data.train.images.device), None
-        if epoch.phase == "full":  # lines 5-6: warm start on everything, with weights 1
-            state.coreset = everything(n)
-        elif epoch.select:  # lines 7-11
-            state.coreset, selection = select_coreset(state.model, data, how, clock)
-        row = {"epoch": epoch.index, "phase": epoch.phase, "rate": rate, "selection": selection}
-        if epoch.phase != "skip":  # lines 12-13
-            row |= train_epoch(state, data, how, clock, epoch.phase)  # lines 15-18
-            row |= monitor(state.model, data, how.objective, how.precision, how.monitor)
-        row |= {f"seconds_{part}": seconds for part, seconds in clock.seconds.items()}
-        state.history.append(row)
+    check_training(state.model, data, training)
+    model, n = state.model, len(data.train)
+    budget = coreset_size(training.plan.coreset_fraction, n)
+    for epoch in training.plan.epochs[state.epoch :]:  # line 4
+        rate = set_learning_rate(state.optimiser, epoch.index, training)
+        log = measuring.EpochLog(epoch, rate, data.train.images.device)
+        with drawing(training, epoch.index):
+            if epoch.phase == "full":  # line 5
+                state.coreset = everything(n)  # line 6
+            elif epoch.select:  # line 7
+                with log.time("select"):
+                    gradients = adversarial_gradients(model, data, training, epoch.index)  # 9, 10
+                    state.coreset = greedy_solver(state, gradients, budget, training)  # 8, 11
+                log.selected(gradients, state.coreset, training.seed)
+            if epoch.phase != "skip":  # lines 12 to 14
+                drawn = batches(state, data, training, epoch.phase)
+                for batch in log.each("update", drawn):  # line 15
+                    with log.time("attack"):
+                        adversarial = adversarial_examples(model, batch, training)  # line 16
+                    with log.time("update"):
+                        loss, logits = sgd_step(state, data, batch, adversarial, training)  # 17
+                    log.batch(loss, logits, batch)
+                parallel.average_statistics(model)
+                check_weights(state)
+                log.monitored(model, data, training)
+        state.history.append(log.row())
         state.epoch = epoch.index + 1
         on_epoch(state)
     return state
 
 
-def diverged(what: str, how: Training) -> Diverged:
-    return Diverged(f"{what}: lower lr (now {how.learning_rate:g}) and train again")
+def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Training) -> float:
+    """Multi-step decay after a linear rise, as far as `training` names any; the first group's rate.
+
+    Without a `learning_rate` of the training's, each group's own rate is what drops and rises.
+    """
+    scheduled = bool(training.lr_drops or training.lr_warmup)
+    drops = sum(epoch >= drop for drop in training.lr_drops)
+    rise = min(1.0, (epoch + 1) / max(training.lr_warmup, 1))
+    for group in optimiser.param_groups:
+        if training.learning_rate is not None:
+            group["lr"] = training.learning_rate * training.lr_factor**drops * rise
+        elif scheduled:
+            base = group.setdefault("base_lr", group["lr"])
+            group["lr"] = base * training.lr_factor**drops * rise
+    return float(optimiser.param_groups[0]["lr"])
+
+
+@contextlib.contextmanager
+def drawing(training: Training, epoch: int) -> Iterator[None]:
+    """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
+    seed = training.seed * SEEDS_APART + epoch
+    training.generator.manual_seed(seed)
+    with seeded(seed + parallel.rank() * PROCESSES_APART, training.generator.device):
+        yield
+
+
+# ---- lines 6 to 11: what is trained on
 
 
 def everything(n: int) -> Coreset:
+    """All n samples with weight 1 (line 6)."""
     return Coreset(torch.arange(n), torch.ones(n))
 
 
-def set_learning_rate(optimiser, epoch: int, how: Training) -> float:
-    """Multi-step: times `lr_factor` at each epoch of `lr_drops`; before that, `lr_warmup` epochs of
-    equal rises.
+def coreset_size(fraction: float, n: int) -> int:
+    """k of n samples, rounded up."""
+    return math.ceil(fraction * n - 1e-9)
+
+
+def adversarial_gradients(
+    model: nn.Module, data: Dataset, training: Training, epoch: int = 0
+) -> LastLayerGradients | Samples:
+    """Lines 9 and 10: last-layer gradients of every training image, eqs. (18) and (22).
+
+    The model is in evaluation mode and the images are not augmented. A selector that needs no
+    gradients gets the samples' number and labels alone.
     """
-    rate = how.learning_rate * how.lr_factor ** sum(epoch >= drop for drop in how.lr_drops)
-    rate *= min(1.0, (epoch + 1) / max(how.lr_warmup, 1))
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    return rate
+    labels = data.train.labels
+    selector: Any = training.selector
+    if not needs_gradients(selector):
+        return Samples(len(labels), labels, epoch)
+    wanted = "input_norms" in needed_fields(selector)
+    objective = training.selection_objective or training.objective
+    pieces = []
+    mine = parallel.share(torch.arange(len(labels), device=labels.device))
+    with attacker(model, "eval", training.precision) as attacked:
+        for batch in torch.split(mine, training.batch_size):
+            images = data.train.float_images(batch)
+            piece = gradients_of(objective, attacked, images, labels[batch])
+            if wanted:
+                norms = input_gradient_norms(attacked, images, labels[batch])
+                piece = replace(piece, input_norms=norms)
+            pieces.append(piece)
+    gradients = parallel.gathered(LastLayerGradients.concatenated(pieces))
+    return replace(gradients, labels=labels, epoch=epoch)
 
 
-def train_epoch(state: State, data: Dataset, how: Training, clock: Stopwatch, phase: str) -> dict:
-    """Lines 15-18 of Algorithm 1: perturb and step, over the coreset in a fresh order."""
-    model = state.model.train()
-    totals = {"loss": 0.0, "correct": 0, "seen": 0}
-    for batch, weights, outside in batches(
-        state.coreset, len(data.train), how, phase, data.train.images.device
-    ):
-        with clock("update"):
-            images, labels = augmented(data, batch, how.generator), data.train.labels[batch]
-        with clock("attack"), attacker(model, how.attack_mode, how.precision) as attacked:
-            adversarial = how.objective.perturb(attacked, images, labels)
-        with clock("update"):
-            with autocast(images, how.precision), watch(model.head) as logits:
-                loss = (
-                    weights * how.objective.loss(model, images, labels, adversarial).float()
-                ).mean()
-                if len(outside):
-                    clean = model(augmented(data, outside, how.generator))
-                    loss = (loss + cross_entropy(clean, data.train.labels[outside])) / 2
-            state.optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if how.gradient_clip is not None:
-                clip_grad_value_(model.parameters(), how.gradient_clip)
-            state.optimiser.step()
-            value = loss.item()
-        if not math.isfinite(value):
-            raise diverged(f"the loss became {value} in epoch {state.epoch}", how)
-        trained_on = logits[-1 - (len(outside) > 0)]
-        totals["loss"] += value * len(batch)
-        totals["correct"] += int((trained_on.argmax(1) == labels).sum())
-        totals["seen"] += len(batch)
-    if not all(value.isfinite().all() for value in model.state_dict().values()):
-        raise diverged(f"the weights are no longer finite after epoch {state.epoch}", how)
-    return {
-        "loss": totals["loss"] / totals["seen"],
-        "train_robust_accuracy": totals["correct"] / totals["seen"],
-        "samples": totals["seen"],
-    }
+def greedy_solver(
+    state: State, gradients: LastLayerGradients | Samples, budget: int, training: Training
+) -> Coreset:
+    """Line 11: the selector's coreset. Line 8, too, where the selector is `selectors.BatchWise`."""
+    assert training.selector is not None  # check_training has seen to it
+    if isinstance(gradients, LastLayerGradients):
+        if not gradients.squared_norms().isfinite().all():
+            raise diverged("the gradients to select by are no longer finite", state)
+    found = training.selector(gradients, budget) if parallel.rank() == 0 else None
+    n = len(gradients)
+    coreset = check_coreset(
+        parallel.from_first(found), n, most_returned(training.selector, n, budget)
+    )
+    if not float(coreset.weights.sum()) > 0:
+        raise ValueError(
+            f"the selector gave no sample a positive weight ({coreset.reason}): raise"
+            " coreset_fraction, or train longer before the first selection"
+        )
+    return coreset
 
 
-def batches(coreset: Coreset, n: int, how: Training, phase: str, device: torch.device):
-    """Shuffled (indices, weights, indices of clean images) on `device`, in batches of nearly equal
-    size.
+# ---- lines 15 to 18: training on it
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Augmented images (b, channels, height, width), labels (b,), weights (b,), of mean about 1.
+
+    `outside` holds indices of samples outside the coreset, trained on as clean images in Table 5.
+    `sizes` counts the samples inside and outside over all processes, of which this has a share.
+    """
+
+    images: Tensor
+    labels: Tensor
+    weights: Tensor
+    outside: Tensor
+    sizes: tuple[int, int]
+
+
+def batches(state: State, data: Dataset, training: Training, phase: Phase) -> Iterator[Batch]:
+    """Line 15: augmented batches of the coreset."""
+    if state.coreset is None:
+        raise ValueError(f"epoch {state.epoch} trains on a coreset, and the state has none")
+    device, n = data.train.images.device, len(data.train)
+    drawn = shuffled_batches(state.coreset, n, training, phase, device)
+    if parallel.rank():  # the order is everyone's, starts and augmentations are each process's own
+        training.generator.manual_seed(
+            training.generator.initial_seed() + parallel.rank() * PROCESSES_APART
+        )
+    for batch in drawn:
+        indices, weights, outside = map(parallel.share, batch)
+        if not len(indices):
+            raise ValueError(
+                f"a batch of {len(batch[0])} cannot be shared by {parallel.processes()} processes:"
+                " take fewer, or a larger batch_size"
+            )
+        images = data.augmented(indices, training.generator)
+        sizes = len(batch[0]), len(batch[2])
+        yield Batch(images, data.train.labels[indices], weights, outside, sizes)
+
+
+def shuffled_batches(
+    coreset: Coreset, n: int, training: Training, phase: Phase, device: torch.device
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Indices, weights and indices of clean images, shuffled, in batches of nearly equal size.
 
     Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without
     bias.
     """
     coreset = coreset.normalised()
-    order = shuffled(len(coreset), how.generator, device)
+    order = shuffled(len(coreset), training.generator, device)
     indices = coreset.indices.to(device)[order]
     weights = coreset.weights.to(device, torch.float32)[order]
-    count = math.ceil(len(indices) / how.batch_size)
+    count = math.ceil(len(indices) / training.batch_size)
     outside = [indices[:0]] * count
-    if how.half_half and phase == "coreset":
-        rest = (
-            torch.ones(n, dtype=torch.bool, device=device)
-            .index_fill_(0, indices, False)
-            .nonzero()
-            .squeeze(1)
-        )
-        outside = rest[shuffled(len(rest), how.generator, device)].tensor_split(count)
-    yield from zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True)
+    if training.half_half and phase == "coreset":
+        left_out = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, indices, False)
+        rest = left_out.nonzero().squeeze(1)
+        rest = rest[shuffled(len(rest), training.generator, device)]
+        outside = list(rest.tensor_split(count))
+    return list(zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True))
 
 
 def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
     return torch.randperm(n, generator=generator, device=generator.device).to(device)
 
 
-def augmented(data: Dataset, indices: Tensor, generator) -> Tensor:
-    """Cropped and flipped training images, as floats in [0, 1]."""
-    return (
-        augment(data.train.images[indices], generator, padding=data.padding, flip=data.flip)
-        .float()
-        .div_(255)
-    )
+def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> Tensor:
+    """Line 16: the batch's images as the objective's attack perturbs them."""
+    model.train()
+    with attacker(model, training.attack_mode, training.precision) as attacked:
+        return training.objective.perturb(attacked, batch.images, batch.labels)
 
 
-def select_coreset(
-    model: nn.Module, data: Dataset, how: Training, clock: Stopwatch
-) -> tuple[Coreset, dict]:
-    """Lines 8-11 of Algorithm 1: adversarial gradients of the un-augmented training set, then the
-    greedy solver.
+def sgd_step(
+    state: State, data: Dataset, batch: Batch, adversarial: Tensor, training: Training
+) -> tuple[float, Tensor | None]:
+    """Line 17: one step on the weighted loss, eq. (23).
 
-    The log compares the coreset's gradient error (eq. 12) with that of a random subset of the same
-    size.
+    Gives the loss, and the logits (b, C) of the adversarial images where the objective passed them
+    through the model as they are.
     """
-    n = len(data.train)
-    budget = math.ceil(how.plan.coreset_fraction * n - 1e-9)
-    blind = not getattr(how.selector, "needs_gradients", True)
-    with clock("select"):
-        gradients = range(n) if blind else adversarial_gradients(model, data, how)
-        coreset = how.selector(gradients, budget)
-    if not float(coreset.weights.sum()) > 0:
-        raise ValueError(
-            f"the selector gave no sample a positive weight ({coreset.reason}): raise coreset_fraction,"
-            " or train longer before the first selection"
-        )
-    log = {"size": len(coreset.indices), "reason": coreset.reason}
-    if not blind:
-        chance = selectors.random(n, len(coreset.indices), torch.Generator().manual_seed(how.seed))
-        log["error"], log["relative_error"] = selectors.gradient_error(gradients, coreset)
-        log["random_error"], log["random_relative_error"] = selectors.gradient_error(
-            gradients, chance
-        )
-    return coreset, log
-
-
-def adversarial_gradients(model: nn.Module, data: Dataset, how: Training) -> LastLayerGradients:
-    """Last-layer gradients of every training image, eqs. (18) and (22), with the model in
-    evaluation mode.
-    """
-    objective = how.selection_objective or how.objective
-    pieces = []
-    with attacker(model, "eval", how.precision) as attacked:
-        for batch in torch.arange(len(data.train), device=data.train.labels.device).split(
-            how.batch_size
-        ):
-            images, labels = data.train.float_images(batch), data.train.labels[batch]
-            pieces.append(objective.gradients(attacked, images, labels))
-    gradients = gathered(pieces)
-    if not gradients.squared_norms().isfinite().all():
-        raise diverged("the gradients to select by are no longer finite", how)
-    return gradients
-
-
-def gathered(pieces: list[LastLayerGradients]) -> LastLayerGradients:
-    """The gradients of several batches as one."""
-    columns = zip(
-        *((piece.errors, piece.features, piece.errors2, piece.features2) for piece in pieces),
-        strict=True,
+    model = state.model.train()
+    clean = data.train.labels[batch.outside]
+    clean_images = (
+        data.augmented(batch.outside, training.generator) if len(clean) else batch.images[:0]
     )
-    return LastLayerGradients(
-        *(None if parts[0] is None else torch.cat(parts) for parts in columns)
-    )
+
+    def compute_gradients() -> Tensor:
+        state.optimiser.zero_grad(set_to_none=True)
+        with autocast(batch.images, training.precision):
+            losses = training.objective.loss(model, batch.images, batch.labels, adversarial)
+            protocols.check_loss(losses, len(batch.labels))
+            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+            loss = (batch.weights * losses).sum() / batch.sizes[0]
+            if len(clean):
+                others = cross_entropy(model(clean_images), clean, reduction="sum")
+                loss = (loss + others / batch.sizes[1]) / 2
+        loss.backward()  # type: ignore[no-untyped-call]
+        parallel.sum_gradients(model.parameters())
+        if training.gradient_clip is not None:
+            clip_grad_value_(model.parameters(), training.gradient_clip)
+        return loss.detach()
+
+    with measuring.logits_of(model, adversarial) as logits:
+        loss = compute_gradients()
+    if training.before_step is not None:
+        training.before_step(model, compute_gradients)
+    state.optimiser.step()
+    value = parallel.summed(loss.item(), batch.images.device)
+    if not math.isfinite(value):
+        raise diverged(f"the loss became {value} in epoch {state.epoch}", state)
+    return value, logits[0] if logits else None
+
+
+def check_weights(state: State) -> None:
+    """Raise Diverged unless every weight and statistic is finite."""
+    if not all(value.isfinite().all() for value in state.model.state_dict().values()):
+        raise diverged(f"the weights are no longer finite after epoch {state.epoch}", state)
+
+
+def diverged(what: str, state: State) -> Diverged:
+    rate = float(state.optimiser.param_groups[0]["lr"])
+    return Diverged(f"{what}: lower lr (now {rate:g}) and train again")

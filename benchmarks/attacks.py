@@ -35,7 +35,8 @@ def main() -> None:
     if size:
         images = interpolate(images, size=size)
     print(
-        f"PGD-{STEPS}, {dataset.source}, medians of {ROUNDS}; the fastest precision here is {PRECISION}"
+        f"PGD-{STEPS}, {dataset.source}, medians of {ROUNDS}; the fastest precision here is"
+        f" {PRECISION}"
     )
     plain, fastest = models.folded(model), models.folded(model, DTYPES[PRECISION])
     attack, evaluating = (
@@ -95,7 +96,8 @@ def report(ways, left, images, labels) -> None:
         theirs, ours = in_turns(ways, (their, our), images, labels)
         speed = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
         print(
-            f"  {our:24s} {len(images) / statistics.median(ours):7.0f} images/s, {speed:5.2f}x {their}, accuracy left"
+            f"  {our:24s} {len(images) / statistics.median(ours):7.0f} images/s,"
+            f" {speed:5.2f}x {their}, accuracy left"
             f" {100 * left[our]:.1f} %",
             flush=True,
         )

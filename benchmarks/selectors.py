@@ -156,7 +156,8 @@ def facility_locations(n: int = 5000, budget: int = 2500) -> None:
             ways[peer.__name__], targets[peer.__name__] = peer(similarities, budget), target
         except ImportError as error:
             print(
-                f"  {error.name} is not installed here: `make bench` installs it; the rest is measured"
+                f"  {error.name} is not installed here: `make bench` installs it; the rest is"
+                " measured"
             )
     took, picks = rounds(**ways)
     values = {name: similarities[chosen].max(0).sum() for name, chosen in picks.items()}
@@ -203,7 +204,8 @@ def apricot_lazy(similarities: np.ndarray, budget: int):
 
 def imagenet100() -> None:
     print(
-        "ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128, half of them"
+        "ImageNet-100 with a ResNet-50: 126,000 x 204,900 gradients as factors, batches of 128,"
+        " half of them"
     )
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         seconds, sums_gb, peak_gb, size = pool.apply(_imagenet100)

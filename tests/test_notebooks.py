@@ -1,5 +1,5 @@
 """Every notebook, end to end on the `smoke` profile: parameters through papermill, execution and
-asserts by nbval.
+asserts by nbval. First those that train and write CSVs, then those that draw from them.
 """
 
 import json
@@ -8,10 +8,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
+import papermill
 import pytest
+from nbclient import NotebookClient
+
+from acslib.paper import config, notebook
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(path.relative_to(ROOT) for path in (ROOT / "notebooks").rglob("*.ipynb"))
+HOME = ROOT / "notebooks"
+NOTEBOOKS = sorted(
+    path.relative_to(ROOT)
+    for path in HOME.rglob("*.ipynb")
+    if ".ipynb_checkpoints" not in path.parts and "lessons" not in path.parts
+)
+FIGURES = [path for path in NOTEBOOKS if path.parent.name == "figures"]
+OTHERS = [path for path in NOTEBOOKS if path not in FIGURES]
 
 
 def call(*arguments, results):
@@ -36,28 +48,61 @@ def results(tmp_path_factory):
     return tmp_path_factory.mktemp("notebooks")
 
 
+def run_all(notebooks, results):
+    """All of them in one call of nbval, a kernel each; raises with what failed."""
+    prepared = results / notebooks[0].parent.name
+    for path in notebooks:
+        given = {"profile": "smoke"} if "profile" in papermill.inspect_notebook(ROOT / path) else {}
+        copy = prepared / path.relative_to("notebooks")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        papermill.execute_notebook(ROOT / path, copy, given, prepare_only=True)
+    how = ("-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env")
+    limits = ("--nbval-cell-timeout", "900", "-c", os.devnull)
+    ran = call("pytest", *how, *limits, prepared, results=results)
+    assert ran.returncode == 0, ran.stdout[-12000:]
+
+
+def stamps(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="session")
+def experiments(results):
+    """What trains, gathers and writes CSVs has run."""
+    run_all(OTHERS, results)
+    return results
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
-def test_runs_on_the_smoke_profile(notebook, results):
-    prepared = results / notebook.name
-    parameters = ["-r", "profile", "smoke"] if has_profile(notebook) else []
-    made = call("papermill", "--prepare-only", notebook, prepared, *parameters, results=results)
-    assert made.returncode == 0, made.stdout
-    ran = call(
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "--nbval-lax",
-        "--nbval-current-env",
-        "--nbval-cell-timeout",
-        "900",
-        "-c",
-        os.devnull,
-        prepared,
-        results=results,
-    )
-    assert ran.returncode == 0, ran.stdout[-6000:]
+def test_experiments_write_what_figures_read(experiments):
+    made = {path.name for path in (experiments / "results" / "smoke").iterdir()}
+    wanted = {f"{path.stem}.csv" for path in OTHERS if path.stem != "run"}
+    assert wanted <= made
+
+
+@pytest.mark.slow
+def test_figures_are_drawn_and_nothing_is_trained(experiments):
+    before = stamps(experiments / "results")
+    run_all(FIGURES, experiments)
+    assert stamps(experiments / "results") == before
+    drawn = {path.name for path in (experiments / "figures" / "smoke").iterdir()}
+    assert drawn == {f"{name}.{kind}" for name in names(FIGURES, "theorem1") for kind in KINDS}
+
+
+KINDS = ("pdf", "png")
+
+
+def names(notebooks, *more):
+    return {path.stem for path in notebooks} | set(more)
+
+
+def test_every_item_has_an_experiment_and_every_figure_one_of_its_name():
+    trained = names(path for path in OTHERS if path.parent.name == "experiments")
+    assert trained == set(config.tables())
+    assert names(FIGURES) <= trained
+
+
+# ---- parameters
 
 
 @pytest.mark.slow
@@ -65,7 +110,7 @@ def test_mistyped_parameter_stops_the_notebook(results):
     """papermill itself only warns about it."""
     ran = call(
         "papermill",
-        "notebooks/table1.ipynb",
+        "notebooks/experiments/table1.ipynb",
         results / "mistyped.ipynb",
         "-r",
         "profil",
@@ -76,30 +121,99 @@ def test_mistyped_parameter_stops_the_notebook(results):
     assert "notebook parameter: 'profil' is not known: did you mean 'profile'?" in ran.stdout
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
-def test_is_kept_tidy(notebook):
-    """No outputs in git, a title first, a dozen or so lines a cell, thirty cells or so."""
-    cells = json.loads((ROOT / notebook).read_text())["cells"]
+@pytest.mark.slow
+def test_a_renamed_parameter_is_refused_in_a_living_kernel_too_in_one_sentence():
+    """The second "run all": the first one's `run` is still there, and must not be taken for it."""
+    begin = 'from acslib.paper import notebook\nnotebook.begin(globals(), "run", "profile")'
+    sources = [
+        'run = "a"\nprofile = "demo"',
+        begin,
+        'other = "a variable of the notebook"\nother.upper()',
+        'Run = "b"\nprofile = "demo"',
+        begin,
+    ]
+    book = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
+    NotebookClient(book, kernel_name="python3", allow_errors=True).execute()
+    assert not [out for out in book.cells[1].outputs if out.output_type == "error"]
+    error = book.cells[4].outputs[-1]
+    assert error.traceback == [
+        "parameters: notebook parameter: 'Run' is not known: did you mean 'run'?"
+    ]
+
+
+def begun(*history, known=("run", "rate", "seed"), **values):
+    """The notebook's names after `begin`, when the cells `history` stood right before it."""
+    given = {"In": ["", *history, "notebook.begin(...)"], **values}
+    notebook.begin(given, *known)
+    return given
+
+
+OWN = "run = 'a'  # which\nrate = 0.1\nseed = 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("1e-3", 0.001), ("8/255", 8 / 255), (0.2, 0.2), ("3", 3)]
+)
+def test_numbers_that_papermill_hands_on_as_text_are_numbers(text, value):
+    below = f"# Parameters\nrate = {text!r}\n"
+    found = begun(OWN, below, run="a", rate=text, seed=0)["rate"]
+    assert found == pytest.approx(value)
+    assert not isinstance(found, str)
+
+
+@pytest.mark.parametrize(
+    ("history", "values", "said"),
+    [
+        ([OWN, "# Parameters\nraet = 1\n"], {"raet": 1}, "'raet' is not known: did you mean"),
+        ([OWN.replace("seed", "Seed")], {"Seed": 1}, "'Seed' is not known"),
+        (["run = 'a'\nrate = 0.1"], {}, "does not set 'seed'"),
+        ([OWN, "# Parameters\nrate = 'fast'\n"], {"rate": "fast"}, "rate is 'fast'"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_each_time(history, values, said):
+    given = {"run": "a", "rate": 0.1, "seed": 0, "left": "over from a first run"} | values
+    for earlier in ([], [OWN, "notebook.begin(...)", "left = len('over')"]):
+        with pytest.raises(notebook.Refused, match=said):
+            begun(*earlier, *history, **given)
+
+
+def test_the_notebooks_own_variables_are_no_parameters():
+    begun(OWN, "name = 'of a cell that was run before'\nprint(name)", OWN, run="a", rate=1, seed=0)
+    begun("print(run)", run="a", rate=1, seed=0)  # the cell was run again, by itself
+    notebook.begin({"run": "a"}, "run")  # outside IPython
+
+
+# ---- form
+
+
+def committed(path):
+    """A notebook as git has it: one that somebody works on in JupyterLab holds outputs."""
+    stored = subprocess.run(["git", "show", f":{path}"], cwd=ROOT, capture_output=True, text=True)
+    return json.loads(stored.stdout if stored.returncode == 0 else (ROOT / path).read_text())
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
+def test_is_kept_tidy(path):
+    """No outputs in git, a title first, the parameters second, a dozen or so lines a cell, at most
+    thirty cells.
+    """
+    cells = committed(path)["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
     assert "".join(cells[0]["source"]).startswith("# ")
+    assert "parameters" in cells[1]["metadata"].get("tags", [])
+    assert "notebook.begin(globals(), " in "".join(cells[2]["source"])
     assert max(len("".join(cell["source"]).splitlines()) for cell in code) <= 15
-    assert len(cells) <= 40
+    assert len(cells) <= 30
 
 
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=str)
-def test_a_cell_may_be_run_again(notebook):
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
+def test_a_cell_may_be_run_again(path):
     """What checks the parameters takes them as it left them: no name of a parameter changes its
     meaning.
     """
-    cells = json.loads((ROOT / notebook).read_text())["cells"]
+    cells = json.loads((ROOT / path).read_text())["cells"]
     first, second = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:2]
-    names: dict = {"__name__": "__main__"}
+    known: dict = {"__name__": "__main__"}
     for source in (first, second, second, first, second):
-        exec(compile(source, str(notebook), "exec"), names)
-
-
-def has_profile(notebook):
-    cells = json.loads((ROOT / notebook).read_text())["cells"]
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    return any("profile =" in "".join(cell["source"]) for cell in tagged)
+        exec(compile(source, str(path), "exec"), known)

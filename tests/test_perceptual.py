@@ -18,8 +18,9 @@ from acslib.attacks.alexnet import (
     save_alexnet,
     train_alexnet,
 )
-from acslib.attacks.lpips import LPIPS
-from acslib.attacks.perceptual import LPA, PPGD, FastLPA, margin, project
+from acslib.attacks.common import margin
+from acslib.attacks.lpips import LPIPS, distance_for
+from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project
 
 ATTACKS = [FastLPA, LPA, PPGD]
 
@@ -98,6 +99,7 @@ def test_distance_matches_a_hand_calculation():
 @pytest.mark.filterwarnings("ignore::UserWarning:torchvision")
 def test_distance_matches_the_lpips_package():
     """Its baseline mode is the square of ours, up to rounding of its normalisation constants."""
+    from acslib._torchvision import torchvision  # noqa: F401 (lpips imports torchvision)
 
     lpips = pytest.importorskip("lpips")
     theirs = lpips.LPIPS(net="alex", lpips=False, pnet_rand=True, verbose=False)
@@ -376,7 +378,9 @@ def test_weights_that_are_not_imagenets_are_refused(tmp_path, monkeypatch):
 
 
 def test_imagenet_weights_tell_noise_from_blur(archive, monkeypatch):
-    """A reader's check that the weights are where they belong: equal l2 changes, unequal distances."""
+    """A reader's check that the weights are where they belong: equal l2 changes, unequal
+    distances.
+    """
     monkeypatch.setenv("ACS_DATA", str(archive("alexnet_features.npz").parent))
     distance = LPIPS(imagenet_alexnet())
     image = interpolate(digits(4)[0].expand(-1, 3, -1, -1), scale_factor=8, mode="bicubic").clamp(
@@ -385,3 +389,42 @@ def test_imagenet_weights_tell_noise_from_blur(archive, monkeypatch):
     noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
     brighter = distance(image, image + 0.05)
     assert (distance(image, image + 0.05 * noise) > 2 * brighter).all()
+
+
+# --- nothing trains or downloads in a constructor
+
+
+def test_a_distance_that_is_not_prepared_says_how(tmp_path, monkeypatch):
+    for name in ("ACS_CACHE", "ACS_DATA"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(alexnet, "train_alexnet", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(alexnet.subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
+    with pytest.raises(data.DataError, match="not trained yet .*: make lpips-net DATA=digits"):
+        distance_for("digits", 8)
+    with pytest.raises(data.DataError, match="make lpips-net DATA=imagenet12"):
+        distance_for("imagenet100", 64)
+
+
+def test_a_distance_is_prepared_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACS_CACHE", str(tmp_path))
+    trained = []
+
+    def train(dataset, *, stem, progress, **_):
+        trained.append(stem)
+        progress(0, 0.5)
+        return random_alexnet(stem, classes=10)
+
+    monkeypatch.setattr(alexnet, "train_alexnet", train)
+    told = []
+    net = alexnet.prepare("digits", 8, progress=lambda *seen: told.append(seen))
+    assert (trained, told) == (["digits"], [(0, 0.5)])
+    for again in (distance_for("digits", 8), distance_for("digits", 8, train=True)):
+        assert torch.equal(again.net.features[0].weight, net.features[0].weight)
+    assert len(trained) == 1
+
+
+def test_a_model_without_feature_maps_measures_no_distance():
+    with pytest.raises(ValueError, match=r"Flatten has no feature_maps\(images\)"):
+        LPIPS(nn.Flatten())

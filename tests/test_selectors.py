@@ -11,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 from sklearn.linear_model import orthogonal_mp_gram
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from acslib import gradients as gradients_module
 from acslib import selectors
@@ -23,6 +24,8 @@ from acslib.selectors import (
     gradmatch,
     grouped,
     per_class,
+    plain_craig,
+    plain_gradmatch,
 )
 
 GRADMATCH = sys.modules["acslib.selectors.gradmatch"]  # the function of that name hides it
@@ -217,6 +220,76 @@ def test_every_pick_is_that_of_a_textbook_pursuit(ridge):
     assert departures > 10
 
 
+@laws
+@given(st.integers(2, 40), st.integers(3, 60), st.integers(0, 2**31), st.data())
+@pytest.mark.parametrize("ridge", [0.0, 0.3])
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_gradmatch_is_the_plain_algorithm(nonnegative, ridge, n, width, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    budget = data.draw(st.integers(0, n))
+    options = {"ridge": ridge, "nonnegative": nonnegative}
+    fast, plain = gradmatch(dense, budget, **options), plain_gradmatch(dense, budget, **options)
+    assert fast.reason == plain.reason
+    assert torch.equal(fast.indices, plain.indices)
+    torch.testing.assert_close(fast.weights, plain.weights, rtol=1e-8, atol=1e-10)
+    if len(plain):
+        assert float(fast.trace[-1]) == pytest.approx(float(plain.trace[-1]), rel=1e-6, abs=1e-7)
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_a_validation_set_as_the_target(nonnegative):
+    """Weights that make the training gradients add up to those of other samples, scaled to n."""
+    training, _ = network_like(120, width=12)
+    validation, _ = network_like(40, width=12, seed=9)
+    target = validation.total() * (120 / 40)
+    coreset = gradmatch(training, 25, target=target, nonnegative=nonnegative)
+    assert torch.equal(
+        coreset.picks, plain_gradmatch(training, 25, target=target, nonnegative=nonnegative).picks
+    )
+    atoms = training.dense()[coreset.indices].T.numpy()
+    solve = nnls if nonnegative else partial(np.linalg.lstsq, rcond=None)
+    np.testing.assert_allclose(coreset.weights, solve(atoms, target.numpy())[0], atol=1e-9)
+    own = gradmatch(training, 25, nonnegative=nonnegative)
+
+    def missing(found):
+        return float((training[found.indices].total(found.weights) - target).norm())
+
+    assert missing(coreset) < 0.9 * missing(own)
+    # groups add up to the same: a selector of groups has the same target
+    batches = batch_wise(partial(gradmatch, target=target), training, 5, 60)
+    assert missing(batches) < missing(batch_wise(gradmatch, training, 5, 60))
+
+
+@seeds
+def test_ridge_spreads_the_weights(seed):
+    """The number of samples that carry the sum, (sum w)^2 / sum w^2, rises with lambda."""
+    gradients, _ = network_like(300, width=8, seed=seed)
+    mean = float(gradients.squared_norms().mean())
+    spread, errors = [], []
+    for ridge in (0.0, 0.1, 1.0):
+        coreset = gradmatch(gradients, 24, ridge=ridge * mean)
+        spread.append(float(coreset.weights.sum() ** 2 / coreset.weights.square().sum()))
+        errors.append(gradient_error(gradients, coreset)[1])
+    assert spread == sorted(spread)
+    assert spread[0] < 15 < 20 < spread[1]
+    assert errors == sorted(errors), "what spreads the weights costs error"
+
+
+@seeds
+@pytest.mark.parametrize("bias_only", [True, False])
+def test_a_budget_beyond_the_rank_ends_early_and_says_so(seed, bias_only):
+    gradients, _ = network_like(90, classes=3, width=5, seed=seed)
+    gradients = gradients.bias_only() if bias_only else gradients
+    limit = selectors.rank_limit(3, 0 if bias_only else 5)
+    assert limit == (2 if bias_only else 12)
+    assert np.linalg.matrix_rank(gradients.dense().numpy()) == limit
+    coreset = gradmatch(gradients, 60)
+    assert len(coreset) <= limit
+    assert coreset.reason in ("tolerance", "optimum")
+    assert gradient_error(gradients, coreset)[1] < 1e-6
+
+
 def test_a_huge_sample_does_not_hide_the_others():
     gradients = torch.tensor([[1e12, 0.0], [0.0, 1.0]], dtype=torch.float64)
     coreset = gradmatch(gradients, 2, target=torch.tensor([0.0, 1.0]))
@@ -318,6 +391,29 @@ def test_craig_reaches_the_objective_of_submodlib_and_apricot(seed, objective):
     distances = torch.cdist(dense, dense, compute_mode="donot_use_mm_for_euclid_dist")
     similarities = distances.max() - distances
     assert similarities[chosen].amax(0).sum().item() == pytest.approx(objective, rel=2e-6)
+
+
+@laws
+@given(st.integers(1, 30), st.integers(1, 8), st.integers(0, 2**31), st.data())
+def test_craig_is_the_plain_algorithm(n, width, seed, data):
+    generator = torch.Generator().manual_seed(seed)
+    dense = torch.randn(n, width, generator=generator, dtype=torch.float64)
+    budget = data.draw(st.integers(1, n))
+    fast, plain = craig(dense, budget), plain_craig(dense, budget)
+    np.testing.assert_allclose(fast.trace, plain.trace, rtol=1e-9, atol=1e-9)
+    assert fast.reason == plain.reason
+    assert torch.equal(fast.picks, plain.picks)
+    assert torch.equal(fast.weights, plain.weights)
+
+
+def test_plain_craig_stops_at_the_tolerance_too():
+    gradients, _ = network_like(60)
+    epsilon = float(craig(gradients, 60).trace[20])
+    fast = craig(gradients, tolerance=epsilon * (1 + 1e-9))
+    plain = plain_craig(gradients, tolerance=epsilon * (1 + 1e-9))
+    assert (plain.reason, len(plain)) == ("tolerance", 21)
+    assert torch.equal(fast.picks, plain.picks)
+    assert torch.equal(fast.weights, plain.weights)
 
 
 def test_craig_bounds_the_gradient_error_and_the_bound_falls():
@@ -430,6 +526,144 @@ def test_the_ends_of_the_range():
         assert gradient_error(gradients, none)[1] == 1
     assert craig(gradients, 30).weights.tolist() == [1.0] * 30
     assert len(craig(gradients[:0], 0)) == len(gradmatch(gradients[:0], 0)) == 0
+
+
+def grid(n, width, seed):
+    """Whole numbers, which a shift by whole numbers moves without rounding."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-50, 50, (n, width), generator=generator).double()
+
+
+@laws
+@given(st.integers(2, 30), st.integers(1, 6), st.floats(1, 1e12), st.integers(0, 2**31), st.data())
+def test_craig_far_from_the_origin(n, width, shift, seed, data):
+    """Distances stay what they are wherever the origin is, and so do picks, weights and L."""
+    dense, shift = grid(n, width, seed), torch.full((width,), shift).double().round()
+    budget = data.draw(st.integers(1, n))
+    here, there = craig(dense, budget), craig(dense + shift, budget)
+    np.testing.assert_allclose(there.trace, here.trace, rtol=1e-6, atol=1e-6)
+    assert there.reason == here.reason
+    if textbook_craig(dense.numpy(), budget)[-1]:
+        assert torch.equal(there.picks, here.picks)
+        assert torch.equal(there.weights, here.weights)
+
+
+def test_craig_among_points_a_tenth_apart_at_a_million():
+    line = 1e6 + 0.1 * torch.arange(12, dtype=torch.float64)[:, None]
+    coreset, plain = craig(line, 5), plain_craig(line, 5)
+    assert torch.equal(coreset.picks, plain.picks)
+    assert coreset.reason == "budget"
+    np.testing.assert_allclose(coreset.trace, plain.trace, rtol=1e-9)
+
+
+@pytest.mark.parametrize("terms", [1, 2])
+def test_craig_far_from_the_origin_in_factors(terms):
+    """The same as the dense differences, of outer products whose factors are nearly equal."""
+    near, _ = network_like(40, terms=terms)
+    factors = [factor for term in near.terms for factor in term]
+    gradients = LastLayerGradients(*(factor[:1] + 1e-6 * factor for factor in factors))
+    coreset, plain = craig(gradients, 12), plain_craig(gradients, 12)
+    assert torch.equal(coreset.picks, plain.picks)
+    np.testing.assert_allclose(coreset.trace, plain.trace, rtol=1e-6)
+
+
+def test_craig_in_clusters_far_apart():
+    """After one medoid for each cluster, L is what is left inside them, to rounding."""
+    dense = grid(30, 5, 0)
+    dense[10:20] += 2.0**30
+    dense[20:] -= 2.0**32
+    coreset = craig(dense, 12)
+    distances = torch.cdist(dense, dense, compute_mode="donot_use_mm_for_euclid_dist")
+    for count in range(1, 13):
+        true = distances[:, coreset.picks[:count]].amin(1).sum()
+        assert float(coreset.trace[count - 1]) == pytest.approx(float(true), rel=1e-7)
+
+
+@laws
+@given(st.integers(-300, 300), st.integers(0, 2**31), st.booleans())
+@pytest.mark.parametrize("selector", [craig, gradmatch, partial(gradmatch, nonnegative=False)])
+def test_the_scale_of_the_gradients_does_not_matter(selector, decades, seed, factored):
+    gradients, _ = network_like(40, seed=seed)
+    gradients = gradients if factored else LastLayerGradients(gradients.dense())
+    scale = 10.0**decades
+    scaled = LastLayerGradients(gradients.errors * scale, gradients.features)
+    here, there = selector(gradients, 9), selector(scaled, 9)
+    assert torch.equal(there.picks, here.picks)
+    assert there.reason == here.reason
+    np.testing.assert_allclose(there.weights, here.weights, rtol=1e-7)
+    trace = here.trace * scale if selector is craig else here.trace
+    np.testing.assert_allclose(there.trace, trace, rtol=1e-6)
+    absolute, relative = gradient_error(gradients, here)
+    assert gradient_error(scaled, there) == pytest.approx((absolute * scale, relative), rel=1e-6)
+
+
+@pytest.mark.parametrize("decades", [-250, -100, 0, 100, 250])
+def test_tolerance_ridge_and_target_scale_along(decades):
+    gradients, _ = network_like(40)
+    scale = 10.0**decades
+    scaled = LastLayerGradients(gradients.errors * scale, gradients.features)
+    epsilon = 1.001 * float(craig(gradients, 40).trace[9])
+    assert len(craig(scaled, tolerance=epsilon * scale)) == 10
+    target = network_like(20, seed=5)[0].total()
+    here = gradmatch(gradients, 9, target=target)
+    there = gradmatch(scaled, 9, target=target)
+    assert torch.equal(there.picks, here.picks)
+    np.testing.assert_allclose(there.weights * scale, here.weights, rtol=1e-7)
+    if abs(decades) <= 150:  # lambda is in the units of a square
+        there = gradmatch(scaled, 9, ridge=0.3 * scale**2)
+        assert torch.equal(there.picks, gradmatch(gradients, 9, ridge=0.3).picks)
+
+
+@pytest.mark.parametrize("shift", [1e2, 1e4, 1e5, 1e6, 1e7])
+def test_gradmatch_far_from_the_origin_is_right_or_says_that_rounding_ended_it(shift):
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        dense = torch.randn(60, 8, generator=generator, dtype=torch.float64) + shift
+        coreset = gradmatch(dense, 8, tolerance=0.0)
+        error = gradient_error(dense, coreset)[1]
+        assert error < 1e-9 if coreset.reason == "budget" else coreset.reason == "rounding"
+        assert float(coreset.trace[-1]) == pytest.approx(error, abs=1e-7)
+
+
+def test_what_double_precision_cannot_hold_is_refused_with_the_reason():
+    wide = torch.tensor([[1e200, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    features = torch.tensor([[1.0], [1e200]], dtype=torch.float64)
+    refused = {
+        "1 of 2 gradients are below 1e-145 of the largest": lambda: gradmatch(
+            wide, 2, target=torch.tensor([0.0, 1.0])
+        ),
+        "their squares leave the range": lambda: craig(
+            LastLayerGradients(torch.eye(2).double(), features), 1
+        ),
+        "errors times features leave the range": lambda: gradmatch(
+            LastLayerGradients(wide, features * 1e100), 1
+        ),
+    }
+    for message, call in refused.items():
+        with pytest.raises(ValueError, match=message):
+            call()
+    assert gradmatch(wide, 2).indices.tolist() == [0]  # beside the sum of all, the other is nothing
+    assert craig(wide, 2).indices.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("selector", [craig, gradmatch, partial(batch_wise, gradmatch)])
+def test_the_number_of_threads_changes_no_bit(selector):
+    gradients = network_like(600, classes=10, width=64)[0].to(torch.float32)
+    select = selector if selector in (craig, gradmatch) else lambda g, k: selector(g, 3, k)
+    found = []
+    before = torch.get_num_threads()
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        with threadpool_limits(threads):
+            limits = threadpool_info()
+            found.append(select(gradients, 150))
+            assert threadpool_info() == limits, "the threads of others stay as they were"
+            assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    for other in found[1:]:
+        assert torch.equal(other.picks, found[0].picks)
+        assert torch.equal(other.weights, found[0].weights)
+        assert torch.equal(other.trace, found[0].trace)
 
 
 def test_zero_gradients():

@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
 import time
 import tomllib
 from collections import namedtuple
@@ -25,13 +27,30 @@ LOCK = [
 ]
 
 
-def make(*arguments: str) -> subprocess.CompletedProcess:
-    environment = {
-        key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))
-    }
+VARIABLES = (ROOT / "tools" / "variables.mk").read_text()
+
+
+def make(*arguments: str, folder: Path = ROOT, **variables: str) -> subprocess.CompletedProcess:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
     return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+        ["make", *arguments],
+        cwd=folder,
+        env=kept | variables,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
+
+
+def wanted(extra: str) -> set[Requirement]:
+    """What an extra asks for, by way of other extras too."""
+    found = set()
+    for requirement in map(Requirement, PROJECT["optional-dependencies"][extra]):
+        if requirement.name == PROJECT["name"]:
+            found |= set().union(*map(wanted, requirement.extras))
+        else:
+            found.add(requirement)
+    return found
 
 
 @pytest.fixture
@@ -54,10 +73,35 @@ def test_lock_pins_everything_and_names_no_index_or_build():
 
 def test_lock_holds_every_direct_dependency():
     locked = {canonicalize_name(Requirement(line).name): Requirement(line) for line in LOCK}
-    extras = PROJECT["optional-dependencies"]
-    for wanted in map(Requirement, PROJECT["dependencies"] + extras["lab"] + extras["test"]):
-        pinned = str(locked[canonicalize_name(wanted.name)].specifier).removeprefix("==")
-        assert wanted.specifier.contains(pinned), wanted
+    direct = set(map(Requirement, PROJECT["dependencies"])) | wanted("lab") | wanted("test")
+    for requirement in direct:
+        pinned = str(locked[canonicalize_name(requirement.name)].specifier).removeprefix("==")
+        assert requirement.specifier.contains(pinned), requirement
+
+
+def test_the_method_asks_for_no_more_than_it_imports():
+    """What it imports on use is an extra of its own."""
+    files = [path for path in (ROOT / "acslib").rglob("*.py") if "paper" not in path.parts]
+    files.remove(ROOT / "acslib" / "_torchvision.py")  # itself imported on use
+    imported = set().union(*(top_level_imports(ast.parse(path.read_text())) for path in files))
+    distributions = {"PIL": "pillow"}
+    third_party = {
+        distributions.get(name, name)
+        for name in imported - {"acslib"}
+        if name not in sys.stdlib_module_names
+    }
+    assert third_party <= {Requirement(line).name for line in PROJECT["dependencies"]}
+
+
+def top_level_imports(tree: ast.Module) -> set[str]:
+    """Packages imported when the module is, not inside of a function or for types alone."""
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(str(node.module).split(".")[0])
+    return found
 
 
 def test_what_is_installed_is_what_is_locked():
@@ -76,12 +120,17 @@ def test_conda_takes_the_same_versions():
 def test_help_lists_every_target_and_variable():
     text = (ROOT / "Makefile").read_text()
     shown = make("help").stdout
-    phony = set(re.search(r"^\.PHONY: (.*)", text, re.M)[1].split()) - {"$(TABLES)", "$(FIGURES)"}
-    items = re.findall(r"^(?:TABLES|FIGURES) := (.*)", text, re.M)
-    for target in phony.union(*(line.split() for line in items)):
+    phony = set(re.search(r"^\.PHONY: (.*)", text, re.M)[1].split()) - {"always", "$(ITEMS)"}
+    items = {path.stem for path in (ROOT / "params").glob("*.yaml")} - {"settings", "attacks"}
+    for target in phony | items:
         assert re.search(rf"^  make {target} +\w", shown, re.M), target
-    for variable in re.findall(r"^(\w+) \?=", text, re.M):
+    for variable in names():
         assert re.search(rf"^  .*\b{variable}\b", shown, re.M), variable
+
+
+def names() -> list[str]:
+    """The variables that may be given."""
+    return re.search(r"^NAMES := ([A-Z ]+)", VARIABLES, re.M)[1].split()
 
 
 def test_clean_spares_results_and_clean_results_asks():
@@ -101,10 +150,7 @@ def test_clean_spares_results_and_clean_results_asks():
         ("PROFILE=", 'PROFILE is "": give a profile'),
         ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
         ("DATA=cifar", 'DATA is "cifar": give digits, cifar10, svhn, imagenet12 or imagenet100'),
-        (
-            "ACS_RESULTS=my results",
-            'ACS_RESULTS is "my results": Make needs a folder without spaces',
-        ),
+        ("ACS_RESULTS=my results", 'ACS_RESULTS is "my results": give a folder without spaces'),
     ],
 )
 def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
@@ -114,19 +160,65 @@ def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
     assert answer.stderr.count("\n") == 1
 
 
+ACS_FOLDERS = ["ACS_RESULTS", "ACS_PARAMS", "ACS_DATA", "ACS_CACHE", "ACS_MIRROR", "ACS_DEVICE"]
+
+
+@pytest.mark.parametrize("name", [*names(), *ACS_FOLDERS, "ANYTHING"])
+@pytest.mark.parametrize("given", ["command line", "environment"])
+def test_a_variable_is_data(name, given, tmp_path):
+    """Whatever stands in it: neither Make nor a shell runs it, in whichever target uses it."""
+    pwned = tmp_path / "pwned"
+    targets = ("help", "setup", "run", "lpips-net", "lab", "clean-results", "-k", "-j1")
+    for value in ("x'; touch {}; echo '1", "$(shell touch {})", "`touch {}`", '0"\ntouch {}\n"'):
+        variable = f"{name}={value.format(pwned)}"
+        if given == "command line":
+            make(*targets, "PY=true", "-o", ".venv/.complete", variable)
+        else:
+            make(*targets, "PY=true", "-o", ".venv/.complete", **dict([variable.split("=", 1)]))
+        assert not pwned.exists(), value
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "~", "$HOME", "a;b", "a#b", "a:b", "ä"])
+def test_a_folder_works_or_is_refused_before_anything_is_made(name, tmp_path):
+    """As the folder of results, and as that of the checkout itself."""
+    answer = make("help", f"ACS_RESULTS={tmp_path}/{name}")
+    if answer.returncode:
+        assert answer.stderr.count("\n") == 1
+        assert f'ACS_RESULTS is "{tmp_path}/{name}": give a folder without' in answer.stderr
+    assert (answer.returncode == 0) == (name == "ä")
+    assert not list(tmp_path.iterdir())
+    checkout = tmp_path / name
+    checkout.mkdir()
+    for part in ("Makefile", "tools", "params", "acslib", "notebooks"):
+        (checkout / part).symlink_to(ROOT / part)
+    arguments = (f"PY={sys.executable}", "NOTEBOOK=true", "-o", ".venv/.complete")
+    answer = make("theorem1", *arguments, folder=checkout, PYTHONPATH=str(ROOT))
+    assert "true notebooks/theorem1.ipynb build/demo/theorem1.ipynb" in answer.stdout, answer.stderr
+
+
+def test_asking_what_would_be_done_sets_nothing_up(tmp_path):
+    for part in ("Makefile", "tools", "params", "acslib", "notebooks"):
+        (tmp_path / part).symlink_to(ROOT / part)
+    answer = make("-n", "table1", folder=tmp_path)
+    assert "run make setup first" in answer.stderr
+    assert answer.stderr.count("\n") == 1
+    assert not (tmp_path / ".venv").exists()
+    assert not (tmp_path / "results").exists()
+
+
 def test_one_run_is_one_command():
     shown = make(
         "-n", "run", "RUN=a.b", "SEED=3", "PROFILE=mini", "LAUNCH=srun", "THREADS=5"
     ).stdout
     command = " ".join(shown.replace("\\\n", " ").split())
     assert (
-        "OMP_NUM_THREADS=5 srun .venv/bin/python -m acslib.paper train a.b --seeds 3 --profile mini"
-        in command
+        "OMP_NUM_THREADS=5 srun .venv/bin/python -m acslib.paper train 'a.b' --seeds 3"
+        " --profile mini" in command
     )
 
 
 def test_folders_and_the_device_reach_jupyter():
-    """Its kernels run in the folder of the notebooks, where a relative path would lead elsewhere."""
+    """Its kernels run in the folder of the notebooks: a relative path would lead elsewhere."""
     answer = make(
         "lab",
         "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'",
@@ -139,44 +231,71 @@ def test_folders_and_the_device_reach_jupyter():
     assert answer.stdout.split() == [f"{ROOT}/mine", "/images", "cuda:1"], answer.stderr
 
 
-# ---- what stands in the way of an environment
+def theorem1(results: Path, params: Path, seeds: str, notebook: str = "true") -> bool:
+    """Whether `make theorem1` would run its notebook; `notebook` is in the place of papermill."""
+    picture = results.parent / "figures" / "demo" / "theorem1.pdf"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    picture.touch()
+    answer = make(
+        "theorem1",
+        f"NOTEBOOK={notebook}",
+        f"PY={sys.executable}",
+        "-o",
+        ".venv/.complete",
+        f"SEEDS={seeds}",
+        f"ACS_RESULTS={results}/",
+        f"ACS_PARAMS={params}",
+        PYTHONPATH=str(ROOT),
+    )
+    assert answer.returncode == 0, answer.stderr
+    (results / "demo").mkdir(parents=True, exist_ok=True)
+    (results / "demo" / "theorem1.csv").touch()
+    time.sleep(0.05)  # longer than a tick of the clock that dates files
+    return f"{notebook} notebooks/theorem1.ipynb" in answer.stdout
 
 
 def test_other_seeds_parameters_and_another_folder_are_gathered_anew(tmp_path):
-    """Real calls of make, with `true` in the place of Python: what it would gather is what it
-    prints.
-    """
-    results, folder = tmp_path / "mine" / "results", tmp_path / "params"
-    shutil.copytree(ROOT / "params", folder)
-
-    def gathers(seeds):
-        answer = make(
-            "table4",
-            "PY=true",
-            "-o",
-            ".venv/.complete",
-            f"SEEDS={seeds}",
-            f"ACS_RESULTS={results}/",
-            f"ACS_PARAMS={folder}",
-        )
-        assert answer.returncode == 0, answer.stderr
-        (results / "demo").mkdir(exist_ok=True)
-        (results / "demo" / "table4.csv").touch()
-        return f'-r seeds "{seeds}"' in answer.stdout
-
-    assert gathers("0")
-    assert not gathers("0")
-    assert gathers("0 1 2")
-    assert not gathers("0 1 2")
-    assert gathers("0")
-    time.sleep(0.05)  # longer than a tick of the clock that dates files
-    (folder / "table4.yaml").touch()
-    assert gathers("0")
-    assert not gathers("0")
+    results, params = tmp_path / "mine" / "results", tmp_path / "params"
+    shutil.copytree(ROOT / "params", params)
+    assert theorem1(results, params, "0")
+    assert not theorem1(results, params, "0")
+    assert theorem1(results, params, "0 1 2")
+    assert not theorem1(results, params, "0 1 2")
+    assert theorem1(results, params, "0")
+    (params / "table1.yaml").touch()
+    assert not theorem1(results, params, "0"), "another table's parameters"
+    (params / "theorem1.yaml").touch()
+    assert theorem1(results, params, "0")
+    assert not theorem1(results, params, "0")
     assert (
-        f"rm -rf {results}/demo {tmp_path}/mine/figures/demo"
+        f"rm -rf -- {results}/demo {tmp_path}/mine/figures/demo"
         in make("-n", "clean-results", "CONFIRM=yes", f"ACS_RESULTS={results}").stdout
     )
+
+
+def test_two_makes_in_one_folder_both_end_well(tmp_path):
+    made = []
+    both = [
+        threading.Thread(
+            target=lambda: made.append(
+                theorem1(tmp_path / "results", ROOT / "params", "0", "sleep 1; true")
+            )
+        )
+        for _ in range(2)
+    ]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    assert made == [True, True]
+    left = {path.name for path in (tmp_path / "results" / ".make").iterdir()}
+    assert left == {
+        f"demo-seeds0{str(ROOT / 'params').replace('/', '_')}.mk",
+        "demo-theorem1.seeds-0",
+    }
+
+
+# ---- what stands in the way of an environment
 
 
 def test_too_old_python_says_so_in_its_own_syntax(make_venv, monkeypatch):
@@ -195,6 +314,26 @@ def test_full_disk_is_noticed_before_anything_is_installed(make_venv, monkeypatc
         SystemExit, match=r"1\.0 GB are free here and 4 are needed: free some space"
     ):
         make_venv.main()
+
+
+def test_two_calls_make_one_environment(make_venv, monkeypatch):
+    filled = []
+
+    def fill(folder, extra):
+        filled.append(folder)
+        time.sleep(0.2)
+        Path(folder).mkdir()
+
+    monkeypatch.setattr(make_venv, "fill", fill)
+    calls = [threading.Thread(target=make_venv.main) for _ in range(2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join()
+    assert filled == [".venv"]
+    make_venv.fill = lambda folder, extra: filled.append(folder)
+    make_venv.main()
+    assert filled == [".venv"] * 2, "asked later, as when the lock has changed"
 
 
 @pytest.mark.parametrize(

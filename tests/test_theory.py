@@ -2,6 +2,7 @@
 and autograd.
 """
 
+import shutil
 from itertools import pairwise, product
 
 import pytest
@@ -13,7 +14,7 @@ from torch.nn.functional import softplus
 from acslib import selectors
 from acslib.paper import config, theory
 from acslib.paper.config import ParamsError
-from acslib.paper.theory import METHODS, READINGS, AdversarialLogistic, descend, sides
+from acslib.paper.theory import READINGS, SELECTORS, AdversarialLogistic, descend, sides
 
 NORMS = ("linf", "l2")
 SEEDS = st.integers(0, 2**31 - 1)
@@ -38,7 +39,7 @@ def pair(seed, problem):
 
 @pytest.fixture(scope="module")
 def problems():
-    numbers = theory.settings("smoke")
+    numbers = theory.numbers("smoke")
     return {(norm, part): numbers.problem(norm, part) for norm in NORMS for part in (1, 2)}
 
 
@@ -169,7 +170,7 @@ def test_projection_brings_no_point_farther_from_the_ball(seed):
 # ---- Theorem 1
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SELECTORS)
 @pytest.mark.parametrize("part", [1, 2])
 @pytest.mark.parametrize("norm", NORMS)
 def test_the_bound_holds_for_every_selector(problems, norm, part, method):
@@ -189,7 +190,7 @@ def test_the_bound_holds_for_every_selector(problems, norm, part, method):
 @given(SEEDS, st.sampled_from(NORMS), st.sampled_from([0.0, 0.1]), st.integers(2, 15))
 @settings(max_examples=40, deadline=None)
 def test_the_bound_holds_for_any_weights_of_sum_one(seed, norm, mu, iterations):
-    """Nothing in the proof needs a good coreset: whatever is chosen, the bound pays for its error."""
+    """The proof needs no good coreset: whatever is chosen, the bound pays for its error."""
     problem = AdversarialLogistic(draw(9, 12, 5), draw(10, 12).sign(), norm, 0.5, mu, radius=4.0)
     generator = torch.Generator().manual_seed(seed)
 
@@ -317,19 +318,15 @@ def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match="choose one of"):
         theory.selector("greedy", 10, 0.1)
     with pytest.raises(ParamsError, match="smoke"):
-        theory.settings("smok")
+        theory.numbers("smok")
 
 
 def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypatch):
-    (tmp_path / "profiles").mkdir()
-    for name in ("settings", "theorem1", "profiles/demo", "profiles/smoke"):
-        (tmp_path / f"{name}.yaml").write_text((config.FOLDER / f"{name}.yaml").read_text())
+    shutil.copytree(config.FOLDER, tmp_path, dirs_exist_ok=True)
     (tmp_path / "profiles" / "mine.yaml").write_text("about: mine\nextends: smoke\n")
     (tmp_path / "profiles" / "new.yaml").write_text("about: new\n")
     with monkeypatch.context() as patch:
         patch.setattr(config, "FOLDER", tmp_path)
-        config.read_yaml.cache_clear()
-        assert theory.settings("mine") == theory.settings("smoke")
+        assert theory.numbers("mine") == theory.numbers("smoke")
         with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
-            theory.settings("new")
-    config.read_yaml.cache_clear()
+            theory.numbers("new")

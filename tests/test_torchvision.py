@@ -29,7 +29,8 @@ def test_works_after_our_import(use):
 
 def test_operators_are_declared_only_where_the_extension_does_not_load():
     done = run(
-        "import acslib._torchvision as t; print((t._library is None) == t.torchvision.extension._has_ops())"
+        "import acslib._torchvision as t;"
+        " print((t._library is None) == t.torchvision.extension._has_ops())"
     )
     assert done.stdout.strip() == "True", done.stderr
 

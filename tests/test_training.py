@@ -1,7 +1,11 @@
 import dataclasses
+import random
+import time
 
+import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from acslib import data, models, selectors
 from acslib.attacks import PGD
@@ -14,9 +18,10 @@ from acslib.training import (
     State,
     Training,
     adversarial_gradients,
-    batches,
     everything,
     fit,
+    greedy_solver,
+    shuffled_batches,
 )
 
 
@@ -83,7 +88,7 @@ def test_phases_trained_are_those_of_the_plan(few):
     state = fit(state_of(small_model()), few, how(plan=made, selector=selector))
     assert [row["phase"] for row in state.history] == [epoch.phase for epoch in made]
     assert [row.get("samples", 0) for row in state.history] == [200] * 2 + [0] * 4 + [60] * 4
-    assert asked == [(200, 60)] * 2
+    assert asked == [(4, 4)] + [(200, 60)] * 2, "once on a few samples before training"
     trained = sum(row.get("samples", 0) for row in state.history)
     assert trained / (200 * 10) == pytest.approx(made.cost)
     selection = state.history[6]["selection"]
@@ -100,7 +105,10 @@ def test_phases_trained_are_those_of_the_plan(few):
 
 def test_rate_follows_the_skipped_epochs(few):
     made = plan(10, 0.3, 0.6, 2)
-    selector = lambda g, k: selectors.random(len(g), k, torch.Generator())
+
+    def selector(gradients, budget):
+        return selectors.random(len(gradients), budget, torch.Generator())
+
     rows = fit(
         state_of(small_model()), few, how(plan=made, selector=selector, lr_drops=(4, 8))
     ).history
@@ -161,12 +169,14 @@ def test_half_half_visits_every_other_image_clean():
     settings = how(half_half=True)
     settings.generator.manual_seed(0)
     coreset = Coreset(torch.arange(0, 200, 2), torch.ones(100))
-    rows = list(batches(coreset, 200, settings, "coreset", torch.device("cpu")))
+    rows = list(shuffled_batches(coreset, 200, settings, "coreset", torch.device("cpu")))
     assert sorted(torch.cat([batch for batch, _, _ in rows]).tolist()) == list(range(0, 200, 2))
     assert sorted(torch.cat([clean for _, _, clean in rows]).tolist()) == list(range(1, 200, 2))
     assert all(
         len(clean) == 0
-        for _, _, clean in batches(everything(200), 200, settings, "full", torch.device("cpu"))
+        for _, _, clean in shuffled_batches(
+            everything(200), 200, settings, "full", torch.device("cpu")
+        )
     )
 
 
@@ -198,7 +208,9 @@ def test_half_half_is_the_mean_of_both_losses(few):
 
 
 def test_every_epoch_logs_what_it_did_and_what_it_cost(few):
-    selector = lambda g, k: selectors.random(len(g), k, torch.Generator())
+    def selector(gradients, budget):
+        return selectors.random(len(gradients), budget, torch.Generator())
+
     rows = fit(
         state_of(small_model()), few, how(plan=plan(4, 0.5, 0.5, 1), selector=selector, monitor=32)
     ).history
@@ -216,6 +228,19 @@ def test_every_epoch_logs_what_it_did_and_what_it_cost(few):
     assert all(of_training <= row.keys() for row in rows if row["phase"] != "skip")
 
 
+def test_seconds_are_the_processes_own(few):
+    """Waiting is not work: a selector that sleeps is charged nothing, one that computes is."""
+
+    def asleep(gradients, budget):
+        time.sleep(0.3)
+        return selectors.random(len(gradients), budget, torch.Generator())
+
+    made = plan(1, 0.5, 0, 1)
+    row = fit(state_of(small_model()), few, how(plan=made, selector=asleep)).history[0]
+    assert row["seconds_select"] < 0.25
+    assert row["seconds_wall"] > 0.3
+
+
 def test_monitored_losses_are_those_of_the_network_that_was_trained():
     dataset = data.load("digits", train_limit=200, validation_fraction=0.1)
     state = fit(state_of(small_model()), dataset, how(Vanilla(), plan=full(1), monitor=10_000))
@@ -229,7 +254,7 @@ def test_monitored_losses_are_those_of_the_network_that_was_trained():
 
 
 def test_gradients_for_selection_are_those_of_the_unaugmented_images(few):
-    """In evaluation mode, whatever the mode the model is in; the same as one pass over everything."""
+    """In evaluation mode, whatever mode the model is in; the same as one pass over everything."""
     model = small_model().train()
     settings = how(Vanilla())
     got = adversarial_gradients(model, few, settings)
@@ -300,10 +325,12 @@ def test_gradients_that_overflow_are_told_with_the_rate(few):
     model = small_model()
     with torch.no_grad():
         model.head.weight.fill_(float("nan"))
+    settings = how(plan=plan(1, 0.5, 0, 1), selector=selectors.gradmatch)
+    gradients = adversarial_gradients(model, few, settings)
     with pytest.raises(
         Diverged, match=r"gradients to select by are no longer finite: lower lr \(now 0.1\)"
     ):
-        fit(state_of(model), few, how(plan=plan(1, 0.5, 0, 1), selector=selectors.gradmatch))
+        greedy_solver(state_of(model), gradients, 100, settings)
 
 
 @pytest.mark.parametrize(
@@ -321,9 +348,152 @@ def test_a_training_that_cannot_be(options, message):
 
 
 def test_a_selector_without_weights_is_refused(few):
-    selector = lambda g, k: Coreset(torch.arange(k), torch.zeros(k))
+    def selector(gradients, budget):
+        return Coreset(torch.arange(budget), torch.zeros(budget))
+
     with pytest.raises(ValueError, match="no sample a positive weight"):
         fit(state_of(small_model()), few, how(plan=plan(1, 0.5, 0, 1), selector=selector))
+
+
+def test_the_optimisers_own_rates_and_schedulers_stand(few):
+    """Two groups with a rate each, and a scheduler stepped after every epoch."""
+    model = small_model()
+    head = list(model.head.parameters())
+    rest = [p for name, p in model.named_parameters() if not name.startswith("head")]
+    optimiser = torch.optim.SGD([{"params": rest, "lr": 0.001}, {"params": head, "lr": 0.01}])
+    schedule = torch.optim.lr_scheduler.ExponentialLR(optimiser, 0.5)
+    rows = fit(
+        State(model, optimiser), few, how(plan=full(3)), lambda state: schedule.step()
+    ).history
+    assert [row["rate"] for row in rows] == pytest.approx([0.001, 0.0005, 0.00025])
+    assert optimiser.param_groups[1]["lr"] == pytest.approx(0.01 / 8)
+
+
+def test_drops_without_a_rate_scale_each_groups_own(few):
+    model = small_model()
+    parts = [{"params": [p], "lr": 0.01 * (i + 1)} for i, p in enumerate(model.parameters())]
+    optimiser = torch.optim.SGD(parts)
+    rows = fit(State(model, optimiser), few, how(plan=full(4), lr_drops=(1, 3))).history
+    assert [row["rate"] for row in rows] == pytest.approx([0.01, 0.001, 0.001, 0.0001])
+    assert optimiser.param_groups[2]["lr"] == pytest.approx(0.03 / 100)
+
+
+class Dropped(torch.nn.Module):
+    """A model of one's own that draws in every pass, from torch's global generator."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, 16), torch.nn.ReLU(), torch.nn.Dropout(0.5)
+        )
+        self.head = torch.nn.Linear(16, 10)
+
+    def features(self, images):
+        return self.body(images)
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+def test_a_resumed_run_repeats_every_draw(few):
+    """Dropout, an attack without a generator, numpy's and Python's: all are seeded by epoch."""
+    draws = []
+
+    class Noisy(AdversarialTraining):
+        def perturb(self, model, images, labels):
+            draws.append((random.random(), np.random.rand()))  # noqa: NPY002
+            return super().perturb(model, images, labels)
+
+    def settings(epochs):
+        return how(Noisy(PGD("linf", 0.1, 0.05, 2)), plan=full(epochs))
+
+    whole = fit(state_of(Dropped()), few, settings(3))
+    of_whole = draws[:]
+    draws.clear()
+    torch.manual_seed(7)
+    stopped = fit(state_of(Dropped()), few, settings(1))
+    torch.rand(5), random.random(), np.random.rand(3)  # noqa: NPY002
+    resumed = fit(stopped, few, settings(3))
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert of_whole[1:] == draws[1:5] + draws[6:], "but for the trial before each start"
+
+
+def test_the_global_generators_go_on_as_if_nothing_had_been_trained(few):
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    expected = torch.rand(3), random.random(), np.random.rand()  # noqa: NPY002
+    state = state_of(Dropped())
+    torch.manual_seed(3)
+    random.seed(3)
+    np.random.seed(3)  # noqa: NPY002
+    fit(state, few, how(AdversarialTraining(PGD("linf", 0.1, 0.05, 1))))
+    assert torch.equal(torch.rand(3), expected[0])
+    assert random.random() == expected[1]
+    assert np.random.rand() == expected[2]  # noqa: NPY002
+
+
+@pytest.mark.parametrize("clean_last", [False, True])
+def test_robust_accuracy_is_that_of_the_adversarial_images(few, clean_last):
+    """Whatever the order of the passes in the loss."""
+
+    class Both(AdversarialTraining):
+        def loss(self, model, images, labels, adversarial=None):
+            def of(x):
+                return cross_entropy(model(x), labels, reduction="none")
+
+            return of(adversarial) + of(images) if clean_last else of(images) + of(adversarial)
+
+    attack = PGD("linf", 0.3, 0.1, 3, random_start=False)
+    data = dataclasses.replace(few, padding=0)
+    settings = how(Both(attack), plan=full(1), batch_size=200)
+    state = State(small_model(), torch.optim.SGD(small_model().parameters(), 1e-9))
+    row = fit(state, data, settings).history[0]
+    model, images, labels = small_model(), data.train.float_images(), data.train.labels
+    adversarial = attack(model.eval(), images, labels)
+    model.train()
+    expected = (model(adversarial).argmax(1) == labels).float().mean().item()
+    clean = (model(images).argmax(1) == labels).float().mean().item()
+    assert row["train_robust_accuracy"] == pytest.approx(expected)
+    assert expected != clean
+
+
+def test_no_robust_accuracy_is_logged_where_nobody_knows_it(few):
+    class Joined(AdversarialTraining):
+        def loss(self, model, images, labels, adversarial=None):
+            logits = model(torch.cat([images, adversarial]))[len(images) :]
+            return cross_entropy(logits, labels, reduction="none")
+
+    row = fit(state_of(small_model()), few, how(Joined(PGD("linf", 0.1, 0.1, 1)))).history[0]
+    assert "train_robust_accuracy" not in row
+    assert row["loss"] > 0
+
+
+def test_weights_perturbed_before_the_step(few):
+    """Adversarial weight perturbation (Wu et al., 2020): a step by gradients taken elsewhere."""
+    moved = []
+
+    def perturb_weights(model, compute_gradients):
+        weights = [p for p in model.parameters() if p.ndim > 1]
+        before = [p.detach().clone() for p in weights]
+        with torch.no_grad():
+            for p in weights:
+                p.add_(p.grad * 0.01 * p.norm() / p.grad.norm().clamp_min(1e-12))
+        moved.append(float(compute_gradients()))
+        with torch.no_grad():
+            for p, original in zip(weights, before, strict=True):
+                p.copy_(original)
+
+    settings = how(Vanilla(), plan=full(1), batch_size=200, before_step=perturb_weights)
+    ours = fit(state_of(small_model()), few, settings).model
+    plain = fit(state_of(small_model()), few, dataclasses.replace(settings, before_step=None)).model
+    first = small_model()
+    assert len(moved) == 1
+    step = [(a - b).norm() for a, b in zip(ours.parameters(), first.parameters(), strict=True)]
+    other = [(a - b).norm() for a, b in zip(ours.parameters(), plain.parameters(), strict=True)]
+    assert 0 < sum(other) < 0.5 * sum(step), "a little of the step changes, not its size"
 
 
 def test_a_researchers_own_selector_and_objective(few):

@@ -8,12 +8,13 @@ gives. `make publish` calls it, and a test that it would change nothing.
 """
 
 import re
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 
-from acslib.paper import page, tables
+from acslib.paper import frames, methods, tables
 from acslib.paper.rows import against_adaptive
 
 ROOT = Path(__file__).parent.parent
@@ -25,20 +26,23 @@ R18 = {
     "resnet18-linf-cifar10": "linf",
     "resnet18-l2-svhn": "l2",
 }
+# what methods are called in a sentence, by their value in the CSVs: CRAIG, adaptive random
 METHODS = {
-    "adv_craig": "CRAIG",
-    "adv_gradmatch": "GradMatch",
-    "random": "random",
-    "adaptive_random": "adaptive random",
+    method.printed: method.label.removeprefix("Adv. ")
+    if method.label.startswith("Adv. ")
+    else method.label.lower()
+    for method in methods.METHODS.values()
+    if method.name != "full"
 }
 
 
 @cache
 def read(profile: str, name: str) -> pd.DataFrame:
-    return pd.read_csv(ROOT / "results" / "published" / profile / f"{name}.csv")
+    path = ROOT / "results" / "published" / profile / f"{name}.csv"
+    return frames.read_frame(path, tables.NEEDED.get(name, tables.TABLE), "make publish makes it")
 
 
-def row(table: pd.DataFrame, **where) -> pd.Series:
+def row(table: pd.DataFrame, **where: str) -> pd.Series:
     """The only row with these values."""
     for column, value in where.items():
         table = table[table[column] == value]
@@ -74,7 +78,7 @@ def spread(row: pd.Series, measure: str) -> str:
     return f"{row[f'{measure}_pct']:.1f}" + (f" ± {std:.1f}" if row.seeds > 1 else "")
 
 
-def markdown(rows: list[dict]) -> str:
+def markdown(rows: list[dict[str, str]]) -> str:
     names = list(rows[0])
     lines = [
         names,
@@ -84,18 +88,29 @@ def markdown(rows: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def table1() -> str:
-    """README: the ResNet-18 rows of Table 1 in the demo."""
-    shown = tables.shown(read("demo", "table1"))
-    return (
-        page.markdown_table(
-            shown[shown.Model == "ResNet-18"].drop(columns=["Model", "paper T min"])
+def found() -> str:
+    """README: ResNet-18, linf, CIFAR-10 in `mini`, one row for each way to train."""
+    ways = {
+        "full": "all the data",
+        "adv_gradmatch": "coreset by GradMatch",
+        "adv_craig": "coreset by CRAIG",
+        "adaptive_random": "random subset, drawn anew",
+    }
+    table, rows = read("mini", "table1"), []
+    for method, trained_on in ways.items():
+        run = row(table, setting="resnet18-linf-cifar10", method=method)
+        rows.append(
+            {
+                "trained on": trained_on,
+                "clean accuracy %": spread(run, "acc"),
+                "robust accuracy %": spread(run, "racc"),
+                "speed-up (of at most)": of_ceiling(run) or "1",
+            }
         )
-        + "\n"
-    )
+    return markdown(rows)
 
 
-def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
+def by_setting(title: str, methods: tuple[str, ...], cell: Callable[[pd.Series], str]) -> str:
     """Table 1's ResNet-18 settings as columns: `cell(row)` of each profile and method."""
     return markdown(
         [
@@ -110,7 +125,7 @@ def by_setting(title: str, methods: tuple[str, ...], cell) -> str:
     )
 
 
-def of_ceiling(run) -> str:
+def of_ceiling(run: pd.Series) -> str:
     return (
         f"{run.speedup_median_x:.2f} of {run.speedup_ceiling_x:.2f}" if run.method != "full" else ""
     )
@@ -262,26 +277,22 @@ def half() -> str:
 
 def radius() -> str:
     """Figure 3 at some of its norms, in units of the training's."""
-    curves = {
-        ("PGD", "full"): "full PGD",
-        ("PGD", "adv_gradmatch"): "GradMatch",
-        ("PGD", "adaptive_random"): "adaptive random",
-        ("FAT", "full"): "full FAT",
-    }
     rows = []
     for profile in reversed(PROFILES):
         table = read(profile, "fig3")
         table = table.assign(norm=(table.epsilon_255 / table.training_epsilon_255).round(3))
         for key, part in table.groupby(["curve", "method"], sort=False):
             mean = part.groupby("norm").racc_pct.mean()
+            curve, method = key
+            name = f"full {curve}" if method == "full" else METHODS[method]
             rows.append(
-                {"norm of the attack": f"`{profile}` {curves[key]}"}
+                {"norm of the attack": f"`{profile}` {name}"}
                 | {f"{norm:g}": f"{mean[norm]:.1f}" for norm in (0, 0.5, 1, 1.25, 1.5, 1.75, 2)}
             )
     return markdown(rows)
 
 
-def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who="") -> str:
+def by_run(title: str, table: str, measures: dict[str, str], which: str = "", who: str = "") -> str:
     """A line a run, all but the fixed random subset's: its speed-up and measures. `which`: a query;
     `who`: a column.
     """

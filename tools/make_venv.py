@@ -1,10 +1,12 @@
 """Makes .venv from the lock (requirements.txt), or says in one sentence what stands in the way.
 
 `make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench`
-pin old packages that the lock cannot hold. Standard library only, and old syntax, so that a Python
-that is too old can say that it is.
+pin old packages that the lock cannot hold. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with
+that version of torch and the extra `test`. A second call waits for the first and takes what it
+made. Standard library only, and old syntax, so that a Python that is too old can say that it is.
 """
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -41,16 +43,16 @@ def check_python():
     if sys.version_info < OLDEST:
         found = "{}.{} ({})".format(sys.version_info[0], sys.version_info[1], sys.executable)
         stop(
-            "Python {} is too old, 3.11 or newer is needed: run make PYTHON=/path/to/python3.11".format(
-                found
-            )
+            "Python {} is too old, 3.11 or newer is needed:"
+            " run make PYTHON=/path/to/python3.11".format(found)
         )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
         stop(
-            "this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv) and run make again"
+            "this Python has no venv module: install it (Debian, Ubuntu: apt install python3-venv)"
+            " and run make again"
         )
 
 
@@ -83,16 +85,28 @@ def main(extra=None):
     check_python()
     check_disk()
     folder = ".venv-" + extra if extra else ".venv"
+    if not os.path.isdir("build"):
+        os.mkdir("build")
+    with open(os.path.join("build", folder + ".lock"), "w") as lock:
+        asked = time.time()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        stamp = os.path.join(folder, ".complete")
+        if not os.path.exists(stamp) or os.path.getmtime(stamp) < asked:
+            fill(folder, extra)
+            open(stamp, "w").close()
+
+
+def fill(folder, extra):
     start = time.time()
     version = "{}.{}".format(*sys.version_info[:2])
     print("setup: {} with Python {}, a minute or two (log: {})".format(folder, version, LOG))
     sys.stdout.flush()
-    if not os.path.isdir("build"):
-        os.mkdir("build")
     open(LOG, "w").close()
     run([sys.executable, "-m", "venv", folder])
     install = [os.path.join(folder, "bin", "python"), "-m", "pip", "install"]
-    if extra:
+    if extra and extra.startswith("torch-"):
+        run(install + [extra.replace("-", "=="), "-e", ".[test]"])
+    elif extra:
         run(install + ["-e", ".[{}]".format(extra)])
     else:
         run(install + ["-r", "requirements.txt"])

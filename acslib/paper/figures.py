@@ -1,25 +1,29 @@
-"""Figures 3 to 5, drawn from tables with one row a run and seed: nothing here trains or attacks."""
+"""Figures 3 to 5, and tables as pictures, drawn from CSVs: nothing here trains or attacks.
+
+Every method of a CSV is drawn, in the order of the CSV.
+"""
 
 import textwrap
+from itertools import cycle
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from acslib.paper import columns
-from acslib.paper.style import COLOURS, MARKERS
+from acslib.paper.methods import METHODS, Method
+from acslib.paper.style import PAPER, QUIET, line, literal, looks
 
+FULL = METHODS["full"]
 FAT = ("#D55E00", "s")  # FAT's colour and marker; the other curves have those of their method
-VERSIONS = {
-    "plain": ("#CC79A7", "v"),
-    "batch-wise": ("#E69F00", "s"),
-    "batch-wise + warm start": (COLOURS["gradmatch"], MARKERS["gradmatch"]),
-    "adaptive random": (COLOURS["adaptive_random"], MARKERS["adaptive_random"]),
-}
 SPEED_UP = "speed-up over full adversarial training (medians of epochs)"
+OTHERS = "paper (its data and networks)"
 
 
-# ---- what is drawn: Figures 3 to 5
+# ---- what they share
 
 
 def over_seeds(table: pd.DataFrame, by: list[str], measures: list[str]) -> pd.DataFrame:
@@ -44,74 +48,95 @@ def note(table: pd.DataFrame, width: int = 160) -> str:
         *table.network.unique(),
         bars,
     ]
-    return textwrap.fill(", ".join(about), width)
+    return literal(textwrap.fill(", ".join(about), width))
+
+
+def spelt(fractions: pd.Series) -> str:
+    """Distinct fractions, the largest first: 50, 40 %."""
+    values = sorted(fractions.unique(), reverse=True)
+    return ", ".join(f"{100 * value:g}" for value in values) + " %"
+
+
+def label_of(method: Method) -> str:
+    """A method's name in a legend."""
+    return literal(method.label)
+
+
+def full_training(axis: Axes) -> None:
+    """Where full training stands: speed-up 1, relative error 0."""
+    axis.axhline(0, color=QUIET, linestyle=":", linewidth=1, zorder=0)
+    axis.plot(1, 0, FULL.marker, color=FULL.colour, markersize=11, label=FULL.label, zorder=3)
+
+
+def error_label(kind: str) -> str:
+    """What an axis of relative errors is called; `kind` is clean or robust."""
+    return f"relative {kind} error,\n(error - error of full) / error of full (%)"
+
+
+def trace(
+    axis: Axes,
+    part: pd.DataFrame,
+    by: str,
+    measure: str,
+    look: tuple[Any, str],
+    label: str,
+    **options,
+) -> None:
+    """One line of relative errors against speed-up with error bars over seeds, from the largest
+    `by` to the least.
+    """
+    points = over_seeds(part, [by], ["speedup_median_x", measure]).sort_values(by, ascending=False)
+    if len(part) > len(points):
+        options |= {"xerr": points.speedup_median_x_std, "yerr": points[f"{measure}_std"]}
+    axis.errorbar(
+        points.speedup_median_x,
+        points[measure],
+        color=look[0],
+        marker=look[1],
+        label=label,
+        capsize=2,
+        elinewidth=1,
+        **options,
+    )
+
+
+# ---- Figure 3
 
 
 def figure3(table: pd.DataFrame) -> Figure:
     """Figure 3: robust accuracy against the linf norm of the attack, a curve a training."""
     figure, axis = plt.subplots(figsize=(6.4, 4.2))
-    for (curve, name), part in table.groupby(["curve", "method"], sort=False):
-        method = name.removeprefix("adv_")
-        colour, marker = FAT if curve == "FAT" else (COLOURS[method], MARKERS[method])
-        points = over_seeds(part, ["epsilon_255"], ["racc_pct"]).sort_values("epsilon_255")
-        label = f"{curve}, {'all the data' if method == 'full' else columns.LABELS[method]}"
-        axis.plot(
-            points.epsilon_255,
-            points.racc_pct,
-            marker=marker,
-            color=colour,
-            label=label,
-            clip_on=False,
-        )
-        low, high = points.racc_pct - points.racc_pct_std, points.racc_pct + points.racc_pct_std
-        axis.fill_between(points.epsilon_255, low, high, color=colour, alpha=0.2, linewidth=0)
+    methods = looks(table.method)
+    for (curve, value), part in table.groupby(["curve", "method"], sort=False):
+        method = methods[value]
+        fast = curve == "FAT" and method == FULL
+        colour, marker = FAT if fast else (method.colour, method.marker)
+        label = f"{curve}, {'all the data' if method == FULL else method.label}"
+        attack_curve(axis, part, colour, marker, literal(label))
     trained = table.training_epsilon_255.iloc[0]
-    axis.axvline(
-        trained,
-        color="#555555",
-        linestyle="--",
-        linewidth=1,
-        label=f"norm of the training, {trained:g}/255",
-    )
+    label = f"norm of the training, {trained:g}/255"
+    axis.axvline(trained, color=QUIET, linestyle="--", linewidth=1, label=label)
     axis.set(
         xlabel=r"$\ell_\infty$ norm of the attack (1/255)",
         ylim=(0, None),
         ylabel=f"robust accuracy, PGD-{table.steps.iloc[0]:g} (%)",
     )
     axis.legend(fontsize=9)
-    axis.set_title(note(table, 110).replace("(bars)", "(shaded)"), fontsize=7, color="#555555")
+    axis.set_title(note(table, 110).replace("(bars)", "(shaded)"), fontsize=7, color=QUIET)
     return figure
 
 
-def trace(
-    axis, part: pd.DataFrame, by: str, measure: str, look: tuple[str, str], label: str, **line
-):
-    """One line of relative errors against speed-up with error bars over seeds, from the largest
-    `by` to the least.
-    """
-    points = over_seeds(part, [by], ["speedup_median_x", measure]).sort_values(by, ascending=False)
-    bars = {
-        f"{end}err": points[f"{name}_std"]
-        for end, name in (("x", "speedup_median_x"), ("y", measure))
-    }
-    colour, marker = look
-    line |= bars if len(part) > len(points) else {}
-    return axis.errorbar(
-        points.speedup_median_x,
-        points[measure],
-        color=colour,
-        marker=marker,
-        label=label,
-        capsize=2,
-        elinewidth=1,
-        **line,
+def attack_curve(axis: Axes, part: pd.DataFrame, colour: str, marker: str, label: str) -> None:
+    """One training's mean over seeds, its standard deviation shaded."""
+    points = over_seeds(part, ["epsilon_255"], ["racc_pct"]).sort_values("epsilon_255")
+    axis.plot(
+        points.epsilon_255, points.racc_pct, marker=marker, color=colour, label=label, clip_on=False
     )
+    low, high = points.racc_pct - points.racc_pct_std, points.racc_pct + points.racc_pct_std
+    axis.fill_between(points.epsilon_255, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def full_training(axis) -> None:
-    """Where full training stands: speed-up 1, relative error 0."""
-    axis.axhline(0, color="#555555", linestyle=":", linewidth=1, zorder=0)
-    axis.plot(1, 0, MARKERS["full"], color=COLOURS["full"], markersize=11, label="Full", zorder=3)
+# ---- Figure 4
 
 
 def figure4(table: pd.DataFrame) -> Figure:
@@ -119,83 +144,260 @@ def figure4(table: pd.DataFrame) -> Figure:
     (right).
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4), sharey=True)
-    measure = "relative_robust_error_pct"
     for axis in (left, right):
         full_training(axis)
         axis.set(xlabel=SPEED_UP)
-    sizes = table[table.series == "size"]
-    for method in ("random", "adaptive_random", "adv_gradmatch"):
-        name = method.removeprefix("adv_")
-        trace(
-            left,
-            sizes[sizes.method == method],
-            "coreset_fraction",
-            measure,
-            (COLOURS[name], MARKERS[name]),
-            columns.LABELS[name],
-        )
-    left.set(title=f"coreset sizes {spelt(sizes.coreset_fraction)}", ylabel=error_label("robust"))
-    warm = table[table.series == "warm_start"]
-    values, marks = sorted(warm.warm_start.unique()), "vs^oDPX"
-    for i, value in enumerate(values):
-        look = plt.get_cmap("cividis")(i / max(1, len(values) - 1) * 0.85), marks[i % len(marks)]
-        trace(
-            right,
-            warm[warm.warm_start == value],
-            "warm_start",
-            measure,
-            look,
-            f"warm start {100 * value:g} %",
-            linestyle="",
-        )
-    right.set(title=f"{columns.LABELS['gradmatch']}, coreset size {spelt(warm.coreset_fraction)}")
+    chosen = table[table.method != FULL.printed]
+    warm = chosen.series == "warm_start"
+    coreset_sizes(left, chosen[~warm])
+    warm_starts(right, chosen[warm])
     for axis in (left, right):
         axis.legend(fontsize=9, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    figure.suptitle(note(table), fontsize=7, color="#555555")
+    figure.suptitle(note(table), fontsize=7, color=QUIET)
     return figure
+
+
+def coreset_sizes(axis: Axes, sizes: pd.DataFrame) -> None:
+    """A line a method, from its largest coreset to its smallest."""
+    for value, method in looks(sizes.method).items():
+        part, look = sizes[sizes.method == value], (method.colour, method.marker)
+        trace(axis, part, "coreset_fraction", "relative_robust_error_pct", look, label_of(method))
+    title = f"coreset sizes {spelt(sizes.coreset_fraction)}"
+    axis.set(title=title, ylabel=error_label("robust"))
+
+
+def warm_starts(axis: Axes, warm: pd.DataFrame) -> None:
+    """A mark a warm start, the darker the shorter."""
+    methods = looks(warm.method)
+    values, marks = sorted(warm.warm_start.unique()), "vs^oDPX"
+    for (method, start), part in warm.sort_values("warm_start").groupby(["method", "warm_start"]):
+        i = values.index(start)
+        colour = plt.get_cmap("cividis")(i / max(1, len(values) - 1) * 0.85)
+        several = f", {label_of(methods[method])}" if len(methods) > 1 else ""
+        label = f"warm start {100 * start:g} %{several}"
+        look = colour, marks[i % len(marks)]
+        trace(axis, part, "warm_start", "relative_robust_error_pct", look, label, linestyle="")
+    names = ", ".join(map(label_of, methods.values()))
+    axis.set(title=f"{names}, coreset size {spelt(warm.coreset_fraction)}")
+
+
+# ---- Figure 5
+
+VERSIONS = {
+    "plain": ("#CC79A7", "v"),
+    "batch-wise": ("#E69F00", "s"),
+    "batch-wise + warm start": (METHODS["gradmatch"].colour, METHODS["gradmatch"].marker),
+    "adaptive random": (METHODS["adaptive_random"].colour, METHODS["adaptive_random"].marker),
+}
 
 
 def figure5(table: pd.DataFrame) -> Figure:
     """Figure 5: relative clean (a, c) and robust error (b, d) against speed-up for CRAIG (a, b),
     GradMatch (c, d).
+
+    A method with several versions has a row of panels; one without stands in all of them.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(9.6, 7), sharex=True, sharey="col")
-    panels = [
-        (selector, kind) for selector in ("craig", "gradmatch") for kind in ("clean", "robust")
-    ]
-    for letter, (selector, kind), axis in zip("abcd", panels, axes.flat, strict=True):
+    chosen = table[table.method != FULL.printed]
+    versions = chosen.groupby("method", sort=False).version.nunique()
+    in_all = chosen[chosen.method.isin(versions.index[versions <= 1])]
+    own = {value: look for value, look in looks(chosen.method).items() if versions[value] > 1}
+    figure, axes = plt.subplots(
+        len(own), 2, figsize=(9.6, 3.5 * len(own)), sharex=True, sharey="col", squeeze=False
+    )
+    panels = [(value, kind) for value in own for kind in ("clean", "robust")]
+    for place, ((value, kind), axis) in enumerate(zip(panels, axes.flat, strict=True)):
         full_training(axis)
-        for version, look in VERSIONS.items():
-            part = table[
-                (table.version == version)
-                & table.method.isin((f"adv_{selector}", "adaptive_random"))
-            ]
-            trace(
-                axis,
-                part,
-                "coreset_fraction",
-                f"relative_{kind}_error_pct",
-                look,
-                version,
-                linestyle="--" if version == "adaptive random" else "-",
-            )
-        axis.set(
-            title=f"({letter}) {columns.LABELS[selector]}, {kind} error", ylabel=error_label(kind)
-        )
-    for axis in axes[1]:
+        version_lines(axis, chosen[chosen.method == value], kind, "-")
+        version_lines(axis, in_all, kind, "--")
+        title = f"({chr(ord('a') + place)}) {label_of(own[value])}, {kind} error"
+        axis.set(title=title, ylabel=error_label(kind))
+    for axis in axes[-1]:
         axis.set(xlabel=SPEED_UP)
-    figure.legend(*axis.get_legend_handles_labels(), ncols=5, loc="outside lower center")
-    sizes = f"coreset sizes {spelt(table.coreset_fraction[table.version.notna()])}"
-    figure.suptitle(f"{sizes}, from left to right; {note(table)}", fontsize=7, color="#555555")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center")
+    sizes = f"coreset sizes {spelt(chosen.coreset_fraction)}"
+    figure.suptitle(f"{sizes}, from left to right; {note(table)}", fontsize=7, color=QUIET)
     return figure
 
 
-def error_label(kind: str) -> str:
-    return f"relative {kind} error,\n(error - error of full) / error of full (%)"
+def version_lines(axis: Axes, part: pd.DataFrame, kind: str, linestyle: str) -> None:
+    """A line a version of a selection; a method without versions has its own name and look."""
+    methods = looks(part.method)
+    names = part.version.fillna(part.method)
+    for name, rows in part.groupby(names, sort=False):
+        method = methods[rows.method.iloc[0]]
+        look = VERSIONS.get(name, (method.colour, method.marker))
+        label = label_of(method) if name == method.printed else literal(name)
+        measure = f"relative_{kind}_error_pct"
+        trace(axis, rows, "coreset_fraction", measure, look, label, linestyle=linestyle)
 
 
-def spelt(fractions: pd.Series) -> str:
-    """Distinct fractions, the largest first: 50, 40 %."""
-    return (
-        ", ".join(f"{100 * value:g}" for value in sorted(fractions.unique(), reverse=True)) + " %"
+# ---- tables as pictures
+
+
+def legend(figure: Figure, handles: list, labels: list[str], with_paper: bool = True) -> None:
+    """One legend below all panels, the paper's open grey marks last."""
+    if with_paper:
+        mark = Line2D([], [], marker="o", color=PAPER, fillstyle="none", linestyle="")
+        handles, labels = [*handles, mark], [*labels, OTHERS]
+    figure.legend(handles, labels, ncols=6, loc="outside lower center", fontsize=9)
+
+
+def tradeoff(
+    gathered: pd.DataFrame, measure: str = "racc", mean: str = "", ylabel: str | None = None
+) -> Figure:
+    """A table as a picture: robust accuracy against speed-up, a panel a setting, the paper's in
+    open grey marks.
+
+    `measure` and `mean`: which robust accuracy, as the columns `<measure><mean>_pct` have it.
+    """
+    names = list(gathered.setting.unique())
+    across = min(4, len(names))
+    down = -(-len(names) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3.1 * across, 2.8 * down), squeeze=False)
+    for axis in axes.flat[len(names) :]:
+        axis.axis("off")
+    methods = looks(gathered.method)
+    for axis, name in zip(axes.flat, names, strict=False):
+        part = gathered[gathered.setting == name]
+        for _, row in part.iterrows():
+            trade(axis, row, methods[row.method], measure, mean)
+        first = part.iloc[0]
+        objective = columns.objective_title(first.objective)
+        axis.set_title(literal(f"{first.model}\n{objective}, {first.dataset}"), fontsize=9)
+        axis.set(xlabel="speed-up (medians of epochs)", ylabel=ylabel or "robust accuracy (%)")
+        axis.margins(0.15)
+    handles = [Line2D([], [], linestyle="", **line(method)) for method in methods.values()]
+    legend(figure, handles, list(map(label_of, methods.values())))
+    return figure
+
+
+def trade(axis: Axes, row: pd.Series, method: Method, measure: str, mean: str) -> None:
+    """One row of a table as a mark, and the paper's as an open grey one."""
+    spread = row[f"{measure}_std_pct"] if row.seeds > 1 else None
+    axis.errorbar(
+        row.speedup_median_x,
+        row[f"{measure}{mean}_pct"],
+        spread,
+        ms=9 if method == FULL else 7,
+        linestyle="",
+        **line(method),
     )
+    theirs = row.get(f"paper_{measure}{mean}_pct")
+    if pd.notna(theirs):
+        faster = row.get("paper_speedup_x", float("nan"))
+        axis.plot(faster, theirs, method.marker, color=PAPER, fillstyle="none")
+
+
+def fast_training(table: pd.DataFrame, epochs: pd.DataFrame) -> Figure:
+    """Table 4 as a picture: robust accuracy epoch by epoch on training batches against one step,
+    and at the right what PGD leaves on test images.
+
+    `epochs` has a row an epoch of each method: see `curves.training_curves`.
+    """
+    figure, axis = plt.subplots(figsize=(7, 3.2))
+    last = table.epochs.max()
+    for place, (value, method) in enumerate(looks(table.method).items()):
+        part = epochs[epochs.method == value]
+        curve = {"markersize": 3, "label": label_of(method), **line(method)}
+        axis.plot(part.epoch, part.train_robust_pct, **curve)
+        axis.plot(last + 0.5 * (place + 1), part.racc_pct.iloc[0], markersize=8, **line(method))
+    axis.axvline(last - 0.25, color="black", linewidth=0.6)
+    axis.set(
+        xlabel="epoch; right of the line: PGD on test images",
+        ylabel="robust accuracy (%)",
+        ylim=(0, 102),
+    )
+    axis.legend(fontsize=8, ncols=2)
+    return figure
+
+
+def half_half(table: pd.DataFrame) -> Figure:
+    """Table 5 as a picture: an arrow from ONLY-Core to Half-Half, ours left, the paper's right."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4))
+    sides = ((left, f"here, {table.profile.iloc[0]}", ""), (right, "in the paper", "paper_"))
+    full = table[table.method == FULL.printed].iloc[0]
+    for axis, title, prefix in sides:
+        grey = {"color": "#888888"} if prefix else {}
+        for value, method in looks(table.method[table["mode"] != "full"]).items():
+            modes = table[table.method == value].set_index("mode")
+            arrow(axis, modes, prefix, line(method) | grey, label_of(method))
+        place = [full.get(f"{prefix}{name}_pct", float("nan")) for name in ("acc", "racc")]
+        axis.plot(*place, markersize=9, label=FULL.label, ls="", **line(FULL) | grey)
+        axis.set(title=title, xlabel="clean accuracy (%)", ylabel="robust accuracy (%)")
+        axis.margins(0.15)
+    left.legend(fontsize=8)
+    return figure
+
+
+def arrow(axis: Axes, modes: pd.DataFrame, prefix: str, look: dict, label: str) -> None:
+    """One method's arrow; thin bars are standard deviations, where there are several seeds."""
+    names = [f"{prefix}acc_pct", f"{prefix}racc_pct"]
+    if not set(names) <= set(modes) or not {"only_core", "half_half"} <= set(modes.index):
+        return
+    ends = modes[names]
+    if ends.isna().all(axis=None):  # a method that the paper does not have
+        return
+    axis.plot(*ends.loc["only_core"], label=label, linestyle="", **look)
+    if not prefix and modes.seeds.iloc[0] > 1:
+        x, y = ends.T.values
+        bars: dict[str, Any] = {"xerr": modes.acc_std_pct, "yerr": modes.racc_std_pct}
+        axis.errorbar(x, y, fmt="none", alpha=0.5, color=look["color"], elinewidth=0.7, **bars)
+    tip = {"arrowstyle": "->", "color": look["color"], "lw": 1.5}
+    axis.annotate("", ends.loc["half_half"], ends.loc["only_core"], arrowprops=tip)
+    axis.update_datalim(ends.values)
+
+
+def periods(table: pd.DataFrame) -> Figure:
+    """Table 6 as a picture: robust accuracy and speed-up against the period of the selections."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2))
+    rows = table.dropna(subset="selection_freq_epochs")
+    for value, method in looks(rows.method).items():
+        part = rows[rows.method == value].sort_values("selection_freq_epochs")
+        spread = part.racc_std_pct if part.seeds.iloc[0] > 1 else None
+        against_period(left, part, "racc_pct", "paper_racc_pct", method, spread)
+        against_period(right, part, "speedup_median_x", "paper_speedup_x", method)
+    full = table.racc_pct[table.method == FULL.printed].item()
+    left.axhline(full, color="black", linestyle=":", label=FULL.label)
+    left.set(ylabel="robust accuracy (%)")
+    most = right.axhline(rows.speedup_ceiling_x.max(), color="black", linestyle="--")
+    right.set(ylabel="speed-up (medians of epochs)")
+    handles, labels = left.get_legend_handles_labels()
+    legend(figure, [*handles, most], [*labels, "at most, before selecting"])
+    return figure
+
+
+def against_period(
+    axis: Axes, part: pd.DataFrame, measure: str, theirs: str, method: Method, spread=None
+) -> None:
+    """One method's line, and the paper's in grey."""
+    period = part.selection_freq_epochs
+    axis.errorbar(period, part[measure], spread, label=label_of(method), **line(method))
+    if theirs in part:
+        grey = line(method) | {"color": PAPER, "fillstyle": "none", "lw": 1}
+        axis.plot(period, part[theirs], **grey)
+    axis.set_xlabel("T in the paper (epochs)")
+
+
+def every_attack(table: pd.DataFrame) -> Figure:
+    """Table D4 as a picture: a panel a data set, a column an attack."""
+    parts = [part.dropna(axis=1, how="all") for _, part in table.groupby("dataset", sort=False)]
+    figure, axes = plt.subplots(1, len(parts), figsize=(11, 3.6), squeeze=False)
+    for axis, part in zip(axes[0], parts, strict=True):
+        attack_columns(axis, part, columns.single_attacks(part))
+    legend(figure, *axes[0, 0].get_legend_handles_labels())
+    return figure
+
+
+def attack_columns(axis: Axes, part: pd.DataFrame, attacks: dict[str, str]) -> None:
+    """A mark a method in every column, the paper's open and grey beside it."""
+    methods = looks(part.method)
+    for (_, row), shift in zip(part.iterrows(), cycle(range(-2, 3)), strict=False):
+        method = methods[row.method]
+        look = line(method) | {"linestyle": "", "markersize": 5}
+        places = [i + 0.16 * shift for i in range(len(attacks))]
+        axis.plot(places, row[list(attacks)], label=label_of(method), **look)
+        theirs = pd.to_numeric(row.reindex([f"paper_{name}" for name in attacks]))
+        grey = look | {"color": PAPER, "fillstyle": "none"}
+        axis.plot([place + 0.08 for place in places], theirs, **grey)
+    axis.set(title=literal(part.dataset.iloc[0]), ylabel="accuracy (%)", ylim=(-2, 102))
+    axis.set_xticks(range(len(attacks)), list(attacks.values()), rotation=30, ha="right")

@@ -1,48 +1,60 @@
-"""Files of results: written all at once or not at all."""
+"""Files of results: where they are, and what goes wrong with them, in a sentence."""
 
 import contextlib
 import errno
 import json
 import os
+import re
+import time
 from pathlib import Path
 
+from acslib import writing
+
 RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parents[2] / "results")
+TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")
 
 
 class RecordError(ValueError):
-    """A file of results is missing, damaged, made with other parameters, or could not be written."""
+    """A file of results is missing, damaged, of other parameters, or could not be written."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is safely on
-    disk.
+    disk. What killed writers left beside it goes.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        writing.write_atomically(path, content)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        reason = (
-            "the disk is full: free some space"
-            if error.errno == errno.ENOSPC
-            else f"{error.strerror}: mend that"
-        )
-        raise RecordError(
-            f"could not write {path}, {reason} and run again, it goes on from the last epoch"
-        ) from error
+        raise _unwritten(path, error) from error
+    clear_leftovers(path.parent)
+
+
+def _unwritten(path: Path, error: OSError) -> RecordError:
+    full = error.errno == errno.ENOSPC
+    reason = "the disk is full: free some space" if full else f"{error.strerror}: mend that"
+    return RecordError(
+        f"could not write {path}, {reason} and run again, it goes on from the last epoch"
+    )
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Remove temporary files whose writers were killed."""
+    writing.clear_stale(folder)
+    with contextlib.suppress(OSError):
+        for file in folder.iterdir():
+            if TEMPORARY_OF_0_1_0.fullmatch(file.name):
+                if time.time() - file.stat().st_mtime > writing.SECONDS_A_WRITE_MAY_TAKE:
+                    file.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
     """RecordError now, before any training, if nothing can be written to `folder`."""
-    probe = folder / "writable"
-    write_atomically(probe, b"")
-    probe.unlink(missing_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with writing.scratch_folder(folder) as scratch:
+            (scratch / "probe").write_bytes(b"\0")
+    except OSError as error:
+        raise _unwritten(folder, error) from error
 
 
 def write_json(path: Path, content: dict) -> None:

@@ -1,9 +1,12 @@
 """What a trained network is worth: the evaluations of the paper's tables."""
 
+from collections.abc import Callable
+
 import torch
 
 from acslib import data, evaluation, models
-from acslib.attacks import autoattack, lpips, perceptual, unseen
+from acslib.attacks import autoattack as auto
+from acslib.attacks import lpips, perceptual, unseen
 from acslib.attacks.pgd import PGD
 from acslib.paper import config, printed
 from acslib.paper.build import precision
@@ -13,15 +16,15 @@ from acslib.passes import DTYPES
 
 def table_c1_attacks(
     suite: dict[str, dict], distance, autoattack: tuple[str, ...], generator
-) -> dict[str, object]:
+) -> dict[str, Callable[..., torch.Tensor]]:
     """The attacks of Table C1 as `config.table_c1` describes them; PPGD and LPA are bounded in
     `distance` (LPIPS).
     """
-    makers = {
-        "autoattack_l2": lambda bound: autoattack.AutoAttack(
+    makers: dict[str, Callable[..., object]] = {
+        "autoattack_l2": lambda bound: auto.AutoAttack(
             "l2", bound, autoattack, generator=generator
         ),
-        "autoattack_linf": lambda bound: autoattack.AutoAttack(
+        "autoattack_linf": lambda bound: auto.AutoAttack(
             "linf", bound, autoattack, generator=generator
         ),
         "jpeg": lambda bound, iterations: unseen.JPEG(bound, iterations, generator=generator),
@@ -37,22 +40,44 @@ def table_c1_attacks(
     return {name: makers[name](**entry) for name, entry in suite.items()}
 
 
-def evaluate(run: Run, model, dataset: data.Dataset, seed: int, device: str) -> dict:
+def parts(run: Run) -> list[str]:
+    """What a run is evaluated on, one after the other: clean images, then each attack."""
+    if run.setting.norm == "lpips":
+        return ["clean", *config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)]
+    return ["clean", "PGD", *["AutoAttack"] * (run.setting.autoattack_n != 0)]
+
+
+def evaluate(
+    run: Run,
+    model,
+    dataset: data.Dataset,
+    seed: int,
+    device: str,
+    told: Callable[[str], object] = lambda part: None,
+) -> dict:
     """Clean accuracy, and robust accuracy under the attacks that the paper evaluates the setting
-    with.
+    with. `told` hears each of `parts` as it begins.
     """
     images, labels = dataset.test.float_images(), dataset.test.labels
+    told("clean")
     clean, _ = evaluation.clean_accuracy(model, images, labels)
     generator = torch.Generator(device).manual_seed(seed)
     measure = evaluate_perceptual if run.setting.norm == "lpips" else evaluate_pgd
-    return {"acc": clean, "n": len(labels)} | measure(run, model, images, labels, generator)
+    return {"acc": clean, "n": len(labels)} | measure(run, model, images, labels, generator, told)
 
 
-def evaluate_pgd(run: Run, model, images, labels, generator) -> dict:
+def first(wanted: int | None, there: int) -> int:
+    """How many of the images that are there: so many, or all of them where none are given."""
+    return there if wanted is None else min(wanted, there)
+
+
+def evaluate_pgd(run: Run, model, images, labels, generator, told) -> dict:
     """PGD with the paper's steps and restarts on every test image, AutoAttack on the first
     `autoattack_n`.
     """
     setting = run.setting
+    assert setting.norm != "lpips", "it has attacks of its own"
+    assert setting.evaluation_step is not None, "only lpips has none, see Setting"
     attack = PGD(
         setting.norm,
         setting.evaluation_epsilon,
@@ -62,28 +87,31 @@ def evaluate_pgd(run: Run, model, images, labels, generator) -> dict:
         generator=generator,
     )
     fast = models.folded(model, DTYPES[precision(setting, str(images.device))])
+    told("PGD")
     measures = {"racc": evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)[0]}
-    n = min(setting.autoattack_n, len(labels))
+    n = first(setting.autoattack_n, len(labels))
     if n:
-        auto = autoattack.AutoAttack(
+        attack_all = auto.AutoAttack(
             setting.norm, setting.evaluation_epsilon, setting.autoattack, generator=generator
         )
         twin = models.folded(model)
+        told("AutoAttack")
         measures["autoattack"], _ = evaluation.robust_accuracy(
-            model, images[:n], labels[:n], auto, attacked=twin
+            model, images[:n], labels[:n], attack_all, attacked=twin
         )
         measures["autoattack_n"] = n
     return measures
 
 
-def evaluate_perceptual(run: Run, model, images, labels, generator) -> dict:
+def evaluate_perceptual(run: Run, model, images, labels, generator, told) -> dict:
     """Every attack of Table C1 on the first `threats_n` test images."""
     setting, suite = run.setting, perceptual_suite(run, images.shape[-1])
-    n = min(setting.threats_n, len(labels))
+    n = first(setting.threats_n, len(labels))
     distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device)
-    measures = {"threats_n": n}
+    measures: dict[str, float] = {"threats_n": n}
     twin = models.folded(model)
     for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
+        told(name)
         measures[f"racc_{name}"], _ = evaluation.robust_accuracy(
             model, images[:n], labels[:n], attack, attacked=twin
         )

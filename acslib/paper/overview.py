@@ -1,23 +1,29 @@
 """Figures 1 and 2, drawn from a real run."""
 
 import dataclasses
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
+from safetensors.torch import load, save
 from torch import Tensor
 
 from acslib import selectors, training
 from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients
-from acslib.paper import build, columns
+from acslib.paper import build, files, frames, rows, tables
 from acslib.paper.config import Run
-from acslib.paper.pictures import timeline
-from acslib.paper.style import COLOURS, MARKERS
+from acslib.paper.methods import METHODS, Method
+from acslib.paper.pictures import PARTS, stack_seconds, timeline
+from acslib.paper.style import QUIET, line, literal
+from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
 
 # ---- what is drawn: Figures 1 and 2
@@ -58,13 +64,14 @@ def figure1(
     robust training.
     """
     figure = plt.figure(figsize=(9.6, 8.4))
-    top, middle, bottom = figure.subfigures(3, 1, height_ratios=[1.15, 1, 1])
+    parts: Any = figure.subfigures(3, 1, height_ratios=[1.15, 1, 1])
+    top, middle, bottom = parts
     boxes, bars = top.subplots(2, 1, sharex=True, height_ratios=[1, 1.6])
     timeline(plan, boxes)
     boxes.set(xlabel="")
     epoch_seconds(bars, history, seconds_full_epoch)
     top.suptitle("(a) training with coreset selection", x=0.01, ha="left")
-    bottom.supxlabel(about, fontsize=7, color="#555555")
+    bottom.supxlabel(literal(about), fontsize=7, color=QUIET)
     scale = max(float(selection.gradients.errors.abs().max()) for selection in (vanilla, robust))
     module(middle, vanilla, scale)
     middle.suptitle("(b) selection for vanilla training", x=0.01, ha="left")
@@ -75,22 +82,14 @@ def figure1(
     return figure
 
 
-def epoch_seconds(axis, history: Sequence[dict], seconds_full_epoch: float) -> None:
+def epoch_seconds(axis: Axes, history: Sequence[dict], seconds_full_epoch: float) -> None:
     """Seconds of each epoch as a stack of what took them, under an epoch of full training as a
     line.
     """
-    rows = pd.DataFrame(history)
-    base = 0 * rows.epoch.astype(float)
-    for part, colour in (("select", "#009E73"), ("attack", "#666666"), ("update", "#BBBBBB")):
-        axis.bar(
-            rows.epoch + 0.5, rows[f"seconds_{part}"], 0.8, bottom=base, color=colour, label=part
-        )
-        base = base + rows[f"seconds_{part}"]
+    stack_seconds(axis, pd.DataFrame(history))
     axis.axhline(
         seconds_full_epoch, color="black", linestyle="--", linewidth=1, label="full training, mean"
     )
-    axis.set(xlabel="epoch", ylabel="seconds")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.legend(ncols=4, fontsize=8, loc="lower center", bbox_to_anchor=(0.5, 1.0))
 
 
@@ -163,7 +162,7 @@ def show_mosaic(
                 width - 1,
                 height - 1,
                 fill=False,
-                edgecolor=COLOURS["gradmatch"],
+                edgecolor=METHODS["gradmatch"].colour,
                 linewidth=0.8 + 3 * weight,
             )
         )
@@ -185,9 +184,10 @@ def sample_gradients(run: Run, model, data: Dataset, seed: int, count: int) -> L
     """
     how = build.training_of(run, data.train.labels, seed, str(data.train.labels.device))
     how.generator.manual_seed(seed)
-    return training.adversarial_gradients(
-        model, dataclasses.replace(data, train=data.train[:count]), how
-    )
+    few = dataclasses.replace(data, train=data.train[:count])
+    gradients = training.adversarial_gradients(model, few, how)
+    assert isinstance(gradients, LastLayerGradients), "an attack's selection needs gradients"
+    return gradients
 
 
 def in_plane(gradients: LastLayerGradients, coreset: Coreset) -> tuple[float, float]:
@@ -208,8 +208,7 @@ def figure2(
     """Figure 2: a coreset among all gradients (two principal components), and how near its total
     comes to theirs.
 
-    `coresets`: one or more for each method of `figures.COLOURS`; the first of "gradmatch" is drawn
-    on the left.
+    `coresets`: one or more for each method; the first of "gradmatch" is drawn on the left.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4.2))
     dense = gradients.dense(dtype=torch.float64).cpu()
@@ -218,13 +217,13 @@ def figure2(
     places, shown = centred @ axes.T, coresets["gradmatch"][0]
     share = float((places**2).sum() / (centred**2).sum())
     left.scatter(
-        *places.T, s=8, color="#BBBBBB", label=f"all {len(gradients)} samples", linewidths=0
+        *places.T.numpy(), s=8, color="#BBBBBB", label=f"all {len(gradients)} samples", linewidths=0
     )
     left.scatter(
-        *places[shown.indices].T,
+        *places[shown.indices].T.numpy(),
         s=(120 * shown.weights / shown.weights.max()).numpy(),
         alpha=0.75,
-        color=COLOURS["gradmatch"],
+        color=METHODS["gradmatch"].colour,
         edgecolors="white",
         linewidths=0.5,
         label=f"coreset of {len(shown)}, area by weight",
@@ -234,18 +233,12 @@ def figure2(
         ylabel="second principal component",
         title=f"gradients ({share:.0%} of their variance)",
     )
-    right.plot([0, 1], [0, 0], color=COLOURS["full"], zorder=0)
-    right.plot(
-        1, 0, MARKERS["full"], color=COLOURS["full"], markersize=14, label="total of all samples"
-    )
-    for method, several in coresets.items():
-        ends = torch.tensor([in_plane(gradients, coreset) for coreset in several])
-        draws = f", {len(ends)} draws" if len(ends) > 1 else ""
-        right.plot(
-            *ends.T, MARKERS[method], color=COLOURS[method], label=columns.LABELS[method] + draws
-        )
-        if not draws:
-            right.plot(*zip((0, 0), ends[0], strict=True), color=COLOURS[method], zorder=0)
+    full = METHODS["full"]
+    right.plot([0, 1], [0, 0], color=full.colour, zorder=0)
+    star = {"markersize": 14, "linestyle": "", **line(full)}
+    right.plot(1, 0, label="total of all samples", **star)
+    for name, several in coresets.items():
+        totals(right, gradients, several, METHODS[name])
     right.set(
         xlabel="along the total gradient (its length = 1)",
         ylabel="across it",
@@ -254,5 +247,164 @@ def figure2(
     right.set_aspect("equal", adjustable="datalim")  # lengths are to be compared
     for axis in (left, right):
         axis.legend(fontsize=8, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.14))
-    figure.suptitle(about, fontsize=7, color="#555555")
+    figure.suptitle(literal(about), fontsize=7, color=QUIET)
     return figure
+
+
+def totals(
+    axis: Axes, gradients: LastLayerGradients, several: Sequence[Coreset], method: Method
+) -> None:
+    """Where the totals of a method's coresets end; a line leads to a single one."""
+    ends = torch.tensor([in_plane(gradients, coreset) for coreset in several])
+    draws = f", {len(ends)} draws" if len(ends) > 1 else ""
+    axis.plot(*ends.T.numpy(), linestyle="", label=literal(method.label) + draws, **line(method))
+    if not draws:
+        axis.plot(*zip((0, 0), ends[0].tolist(), strict=True), color=method.colour, zorder=0)
+
+
+# ---- what an experiment keeps for its picture: a CSV, and the tensors beside it
+
+
+def write_kept(
+    item: str, table: pd.DataFrame, tensors: dict[str, Tensor], results: Path | None = None
+) -> Path:
+    """Write results/<profile>/<item>.safetensors, then <item>.csv, which has its digest; gives the
+    CSV's path.
+    """
+    folder = (results or files.RESULTS) / table.profile.iloc[0]
+    content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
+    files.write_atomically(folder / f"{item}.safetensors", content)
+    return frames.write_frame(folder / f"{item}.csv", table.assign(weights=digest(content)))
+
+
+def read_kept(
+    item: str, profile: str, results: Path | None = None
+) -> tuple[pd.DataFrame, dict[str, Tensor]]:
+    """What `write_kept` wrote. Raises RecordError for files that are missing, damaged, or do not
+    belong together.
+    """
+    table = tables.read_table(item, profile, results)
+    path = (results or files.RESULTS) / profile / f"{item}.safetensors"
+    content = path.read_bytes() if path.is_file() else b""
+    if digest(content) != table.weights.iloc[0]:
+        raise files.RecordError(
+            f"{path} is missing, damaged or of another run than {item}.csv: delete both and make"
+            f" {item} PROFILE={profile} again"
+        )
+    return table, load(content)
+
+
+def digest(content: bytes) -> str:
+    """16 hexadecimal digits of a file's SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+FACTORS = ("errors", "features", "errors2", "features2")
+
+
+def gradient_tensors(gradients: LastLayerGradients, prefix: str = "") -> dict[str, Tensor]:
+    """The factors of gradients, by name."""
+    factors = {name: getattr(gradients, name) for name in FACTORS}
+    return {prefix + name: factor for name, factor in factors.items() if factor is not None}
+
+
+def coreset_tensors(coreset: Coreset, prefix: str = "") -> dict[str, Tensor]:
+    """Indices and weights of a coreset, by name."""
+    return {f"{prefix}indices": coreset.indices, f"{prefix}weights": coreset.weights}
+
+
+def selection_tensors(selection: Selection, prefix: str) -> dict[str, Tensor]:
+    """All of a selection, by name."""
+    tensors = {f"{prefix}images": selection.images}
+    if selection.adversarial is not None:
+        tensors[f"{prefix}adversarial"] = selection.adversarial
+    tensors |= coreset_tensors(selection.coreset, prefix)
+    return tensors | gradient_tensors(selection.gradients, prefix)
+
+
+def gradients_from(tensors: dict[str, Tensor], prefix: str = "") -> LastLayerGradients:
+    """What `gradient_tensors` made these of."""
+    errors, *others = (tensors.get(prefix + name) for name in FACTORS)
+    if errors is None:
+        raise files.RecordError(f"there are no gradients {prefix}errors among {', '.join(tensors)}")
+    return LastLayerGradients(errors, *others[:3])
+
+
+def coreset_from(tensors: dict[str, Tensor], prefix: str = "") -> Coreset:
+    """What `coreset_tensors` made these of."""
+    return Coreset(tensors[f"{prefix}indices"], tensors[f"{prefix}weights"])
+
+
+def selection_from(tensors: dict[str, Tensor], prefix: str) -> Selection:
+    """What `selection_tensors` made these of."""
+    return Selection(
+        tensors[f"{prefix}images"],
+        tensors.get(f"{prefix}adversarial"),
+        gradients_from(tensors, prefix),
+        coreset_from(tensors, prefix),
+    )
+
+
+def plan_from(table: pd.DataFrame) -> Plan:
+    """The plan that a CSV with a row an epoch has: epoch, phase, selects, coreset_fraction."""
+    epochs = tuple(Epoch(row.epoch, row.phase, bool(row.selects)) for row in table.itertuples())
+    return Plan(epochs, float(table.coreset_fraction.iloc[0]))
+
+
+def epoch_table(run: Run, record: dict, full: dict) -> pd.DataFrame:
+    """Figure 1a's CSV: a row an epoch of a run's record, beside the full training's seconds."""
+    history, plan = pd.DataFrame(record["history"]), list(run.plan)
+    seconds = [f"seconds_{part}" for part in PARTS]
+    return history[["epoch", *seconds]].assign(
+        phase=[epoch.phase for epoch in plan],
+        selects=[epoch.select for epoch in plan],
+        coreset_fraction=run.setting.coreset_fraction,
+        seconds_full_epoch=full["seconds"]["total"] / len(full["history"]),
+        seconds_total=record["seconds"]["total"],
+        seconds_full=full["seconds"]["total"],
+        profile=run.profile,
+        run=run.name,
+        seed=record["seed"],
+        about=described(run, record["seed"], record["data"]),
+    )
+
+
+def coreset_table(
+    run: Run,
+    seed: int,
+    source: str,
+    gradients: LastLayerGradients,
+    coresets: dict[str, Sequence[Coreset]],
+) -> pd.DataFrame:
+    """Figure 2's CSV: a row a coreset, with its relative gradient error, eq. (12)."""
+    rows = [
+        {
+            "profile": run.profile,
+            "run": run.name,
+            "seed": seed,
+            "method": METHODS[name].printed,
+            "draw": draw,
+            "samples": len(gradients),
+            "size": len(coreset),
+            "relative_error": selectors.gradient_error(gradients, coreset)[1],
+            "about": described(run, seed, source),
+        }
+        for name, several in coresets.items()
+        for draw, coreset in enumerate(several)
+    ]
+    return pd.DataFrame(rows)
+
+
+def described(run: Run, seed: int, source: str) -> str:
+    """Run, profile, seed, data and network in a line, for below a picture."""
+    return f"{run.name}, profile {run.profile}, seed {seed}, {source}, {rows.network(run.setting)}"
+
+
+def coresets_from(tensors: dict[str, Tensor], table: pd.DataFrame) -> dict[str, list[Coreset]]:
+    """Figure 2's coresets by method, in the order of its CSV."""
+    found: dict[str, list[Coreset]] = {}
+    names = {method.printed: name for name, method in METHODS.items()}
+    for row in table.itertuples():
+        name = names[row.method]
+        found.setdefault(name, []).append(coreset_from(tensors, f"{name}.{row.draw}."))
+    return found

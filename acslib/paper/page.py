@@ -13,49 +13,48 @@ import base64
 import html
 import io
 import itertools
+import re
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.backends.backend_pdf import PdfPages
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from acslib.paper import columns, config, files, records, rows, style, tables
 
+# the paper's order
 ORDER = (
-    "fig1",
-    "fig2",
-    "theorem1",
-    "table1",
-    "table2",
-    "table3",
-    "table4",
-    "fig3",
-    "table5",
-    "fig4",
-    "table6",
-    "fig5",
-    "tableD4",
+    *("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5"),
+    *("fig4", "table6", "fig5", "tableD4"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
-WIDTH, HEIGHT, MARGIN = (
-    842,
-    595,
-    0.05,
-)  # of a PDF page, A4 landscape: points, and a fraction of the width
+WIDTH, HEIGHT = 842, 595  # of a PDF page, A4 landscape, in points
+MARGIN = 0.05  # a fraction of the width
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
 CSS = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-.wide { overflow-x: auto; } img { max-width: 100%; margin-top: .5rem; }
-table { border-collapse: collapse; font-size: .78rem; white-space: nowrap; font-variant-numeric: tabular-nums; }
-th { border-bottom: 1px solid #222; } th, td { padding: .15rem .55rem; text-align: right; }
-.word { text-align: left; } .paper { color: #767676; } .group td { border-top: 1px solid #ddd; }
-.missing { color: #a33; } .note { font-size: .85rem; margin: .3rem 0; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem;
+  padding: 0 1rem; color: #222; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
+nav a { margin-right: 1em; white-space: nowrap; }
+.wide { overflow-x: auto; }
+img { max-width: 100%; margin-top: .5rem; }
+table { border-collapse: collapse; font-size: .78rem; white-space: nowrap;
+  font-variant-numeric: tabular-nums; }
+th { border-bottom: 1px solid #222; }
+th, td { padding: .15rem .55rem; text-align: right; }
+.word { text-align: left; }
+.paper { color: #767676; }
+.group td { border-top: 1px solid #ddd; }
+.missing { color: #a33; }
+.note { font-size: .85rem; margin: .3rem 0; }
 """
 
 
@@ -72,11 +71,19 @@ class Item:
 
     @property
     def heading(self) -> str:
-        kind = next(kind for kind in KINDS if self.name.startswith(kind))
-        return f"{KINDS[kind]} {self.name.removeprefix(kind)}"
+        for kind, word in KINDS.items():
+            if self.name.startswith(kind):
+                return f"{word} {self.name.removeprefix(kind)}"
+        return self.name
+
+
+def names() -> list[str]:
+    """Every table and figure: the paper's in its order, then one's own."""
+    return [*ORDER, *(name for name in config.tables() if name not in ORDER)]
 
 
 def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Item:
+    """What there is of a table or figure."""
     picture = pictures / profile / f"{name}.png"
     there = picture if picture.is_file() else None
     command = f"make {name} PROFILE={profile}"
@@ -89,7 +96,7 @@ def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures:
             missing="" if there else f"not made yet: {command}",
         )
     try:
-        gathered, missing = rows_of(name, profile, seeds, results)
+        gathered, missing = table_rows(name, profile, seeds, results)
     except files.RecordError as error:
         return Item(name, short(caption(name)), missing=str(error))
     said = f"{missing} of its runs are not trained yet: {command}" if missing else ""
@@ -99,7 +106,7 @@ def item(name: str, profile: str, seeds: Sequence[int], results: Path, pictures:
     return Item(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
 
 
-def rows_of(
+def table_rows(
     name: str, profile: str, seeds: Sequence[int], results: Path
 ) -> tuple[pd.DataFrame, int]:
     """A table that is made, or the rows whose runs are trained; and how many runs are not."""
@@ -112,6 +119,7 @@ def rows_of(
 
 
 def caption(name: str) -> str:
+    """The title that `params/` gives a table or figure."""
     return config.read_yaml(name)["title"] if (config.FOLDER / f"{name}.yaml").exists() else ""
 
 
@@ -122,43 +130,62 @@ def short(caption: str) -> str:
 
 
 def introduction(profile: str) -> str:
+    """What all tables and figures have in common."""
     commit = records.provenance("cpu")["commit"]
-    return (
-        f"Tables and figures in the paper's order. Profile {profile}: {config.profile(profile)['about']}. What the"
-        " paper prints, grey or named so, is for its own data, networks and hardware: compare what a coreset changes"
-        " there with what it changes here, rather than one number with the other. Differences to full training stand"
-        f" in brackets. {f'Gathered at commit {commit}.' if commit else ''}"
-    ).strip()
+    said = [
+        f"Tables and figures in the paper's order. Profile {profile}:"
+        f" {config.profile(profile).about}.",
+        "What the paper prints, grey or named so, is for its own data, networks and hardware:"
+        " compare what a coreset changes there with what it changes here, rather than one number"
+        " with the other.",
+        "Differences to full training stand in brackets.",
+        f"Gathered at commit {commit}." if commit else "",
+    ]
+    return " ".join(filter(None, said))
 
 
 # ---- HTML
 
 
 def html_page(items: Sequence[Item], profile: str) -> str:
-    sections = "\n".join(section(item) for item in items)
-    return (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{TITLE}</title><style>{CSS}</style>'
-        f"</head>\n<body><h1>{TITLE}</h1>\n<p>{html.escape(introduction(profile))}</p>\n{sections}\n</body></html>\n"
+    """One file that needs no other, readable on a narrow screen too."""
+    contents = " ".join(
+        f'<a href="#{html.escape(item.name)}">{html.escape(item.heading)}</a>' for item in items
+    )
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{TITLE}</title><style>{CSS}</style></head>",
+            f"<body><h1>{TITLE}</h1>",
+            f"<p>{html.escape(introduction(profile))}</p>",
+            f"<nav>{contents}</nav>",
+            *map(section, items),
+            "</body></html>\n",
+        ]
     )
 
 
 def section(item: Item) -> str:
-    parts = [
-        f'<h2 id="{item.name}">{item.heading}</h2>',
-        f"<p>{html.escape(item.caption)}</p>" * bool(item.caption),
-    ]
+    """A heading, and what there is of the item."""
+    heading, caption = html.escape(item.heading), html.escape(item.caption)
+    parts = [f'<h2 id="{html.escape(item.name)}">{heading}</h2>']
+    if caption:
+        parts.append(f"<p>{caption}</p>")
     if item.table is not None:
         parts.append(f'<div class="wide">{html_table(item.table)}</div>')
     parts += [f'<p class="note">{html.escape(note)}</p>' for note in item.notes]
     if item.picture:
         content = base64.b64encode(item.picture.read_bytes()).decode()
-        parts.append(f'<img alt="{item.heading}" src="data:image/png;base64,{content}">')
+        parts.append(f'<img alt="{heading}. {caption}" src="data:image/png;base64,{content}">')
     if item.missing:
-        parts.append(f'<p class="missing">{item.heading}: {html.escape(item.missing)}</p>')
-    return "\n".join(filter(None, parts))
+        parts.append(f'<p class="missing">{heading}: {html.escape(item.missing)}</p>')
+    return "\n".join(parts)
 
 
 def html_table(table: pd.DataFrame) -> str:
+    """A table as people read it, the paper's numbers in grey."""
+
     def cells(tag: str, values, quoted: bool = False) -> str:
         return "".join(
             f'<{tag} class="{css_class(name, quoted)}">{html.escape(value)}</{tag}>'
@@ -184,6 +211,7 @@ def css_class(column: str, quoted: bool) -> str:
 
 
 def is_papers(row: Sequence[str]) -> bool:
+    """Whether a row is the paper's own."""
     return columns.IN_THE_PAPER in row
 
 
@@ -232,10 +260,13 @@ def text_page(heading: str, paragraphs: Sequence[str]) -> tuple[Figure, float]:
     """A page with a heading and text, and the height at which the text ends, as a fraction of the
     page's.
     """
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72), layout="none")
-    figure.text(MARGIN, 0.93, heading, fontsize=15, weight="bold")
+    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
+    figure.set_layout_engine("none")
+    plain: dict[str, Any] = {"parse_math": False}
+    figure.text(MARGIN, 0.93, heading, fontsize=15, weight="bold", **plain)
     body = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, 165) or [""]]
-    figure.text(MARGIN, 0.905, "\n".join(body), fontsize=8.5, va="top", linespacing=1.4)
+    look: dict[str, Any] = {"fontsize": 8.5, "va": "top", "linespacing": 1.4}
+    figure.text(MARGIN, 0.905, "\n".join(body), **look, **plain)
     return figure, 0.905 - len(body) * 8.5 * 1.5 / HEIGHT
 
 
@@ -256,9 +287,7 @@ def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
         if place == 1 or starts:
             colour = "#222222" if place == 1 else "#cccccc"
             figure.add_artist(
-                plt.Line2D(
-                    (MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6
-                )
+                Line2D((MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6)
             )
         for name, value, width, end in zip(table, row, widths, ends, strict=True):
             word = name in columns.WHO
@@ -287,7 +316,7 @@ def publish(
     """
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items, folder = (
-        [item(name, profile, seeds, results, pictures) for name in ORDER],
+        [item(name, profile, seeds, results, pictures) for name in names()],
         results / "published" / profile,
     )
     for made in items:
@@ -295,23 +324,31 @@ def publish(
             file = home / profile / f"{made.name}.{kind}"
             if file.exists():
                 files.write_atomically(folder / file.name, file.read_bytes())
-    made_by = f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says), `make publish` this page."
-    parts = [f"# Profile `{profile}`", introduction(profile), made_by]
+    made_by = (
+        f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
+        " `make publish` this page."
+    )
+    parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
     for made in items:
-        parts += [f"## {made.heading}", made.caption]
+        parts += [f"## {markdown_text(made.heading)}", markdown_text(made.caption)]
         parts += [markdown_table(made.table)] if made.table is not None else []
-        parts += list(made.notes)
-        parts += [f"![{made.heading}]({made.name}.png)"] if made.picture else []
-        parts += [f"*{made.missing}*"] if made.missing else []
+        parts += map(markdown_text, made.notes)
+        parts += [f"![{markdown_text(made.heading)}]({made.name}.png)"] if made.picture else []
+        parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
     files.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
     return folder
 
 
+def markdown_text(text: str) -> str:
+    """Text in which nothing is a command of Markdown, a tag or mathematics, on one line."""
+    return re.sub(r"([\\`*_\[\]<>&|$~#])", r"\\\1", " ".join(text.split()))
+
+
 def markdown_table(table: pd.DataFrame) -> str:
+    """A table whose cells show as they are; words to the left."""
     rules = [":--" if name in columns.WHO else "--:" for name in table]
-    return "\n".join(
-        f"| {' | '.join(cells)} |" for cells in (list(table), rules, *table.values.tolist())
-    )
+    rows = [[markdown_text(cell) for cell in row] for row in (list(table), *table.values.tolist())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:]))
 
 
 def write(
@@ -319,7 +356,7 @@ def write(
 ):
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
-    items = [item(name, profile, seeds, results, pictures) for name in ORDER]
+    items = [item(name, profile, seeds, results, pictures) for name in names()]
     made = {"html": html_page(items, profile).encode(), "pdf": pdf_pages(items, profile)}
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)

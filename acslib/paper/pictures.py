@@ -1,17 +1,18 @@
-"""Pictures of one run: its plan, its training, its coresets, adversarial examples; and a table as a
-plot.
-"""
+"""Pictures of one run: its plan, its training, its coresets, adversarial examples."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from acslib.paper.style import COLOURS, MARKERS
+from acslib.paper.methods import METHODS
+from acslib.paper.style import literal
 from acslib.schedule import Plan
 from acslib.selectors.coreset import Coreset
 
@@ -20,9 +21,11 @@ PHASES = {
     "skip": ("#FFFFFF", "skipped"),
     "coreset": ("#E69F00", "coreset"),
 }
+# what the seconds of an epoch were spent on, from the bottom of a stack to its top
+PARTS = {"select": "#009E73", "attack": "#666666", "update": "#BBBBBB"}
 
 
-def timeline(plan: Plan, axis=None):
+def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
     """Figure 1a from a plan: a box an epoch, a triangle at each selection."""
     axis = axis or plt.subplots(figsize=(8, 1.5))[1]
     for phase, (colour, label) in PHASES.items():
@@ -72,15 +75,22 @@ def training_curves(history: Sequence[dict]) -> Figure:
     middle.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 100))
     for axis in (left, middle):
         axis.legend(fontsize=8)
-    bottom = 0 * rows.epoch.astype(float)
-    for part, colour in (("attack", "#D55E00"), ("update", "#0072B2"), ("select", "#009E73")):
-        right.bar(rows.epoch, rows[f"seconds_{part}"], bottom=bottom, color=colour, label=part)
-        bottom = bottom + rows[f"seconds_{part}"]
-    right.set(xlabel="epoch", ylabel="seconds")
+    stack_seconds(right, rows)
     right.legend(fontsize=8)
     for axis in (left, middle, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
+
+
+def stack_seconds(axis: Axes, rows: pd.DataFrame) -> None:
+    """Seconds of each epoch as a stack of what took them."""
+    base = 0 * rows.epoch.astype(float)
+    for part, colour in PARTS.items():
+        seconds = rows[f"seconds_{part}"]
+        axis.bar(rows.epoch + 0.5, seconds, 0.8, bottom=base, color=colour, label=part)
+        base = base + seconds
+    axis.set(xlabel="epoch", ylabel="seconds")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def show_images(
@@ -99,11 +109,11 @@ def show_images(
     for axis, image, title in zip(
         axes.flat, images, list(titles) or [""] * len(images), strict=False
     ):
-        picture = image.permute(1, 2, 0).cpu()
+        picture = image.float().permute(1, 2, 0).cpu().numpy()
         axis.imshow(
             picture.squeeze(-1), cmap="gray" if picture.shape[-1] == 1 else None, vmin=0, vmax=1
         )
-        axis.set_title(title, fontsize=8, pad=2)
+        axis.set_title(literal(title), fontsize=8, pad=2)
     return figure
 
 
@@ -123,75 +133,69 @@ def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
 
 
 def coreset_summary(data, coreset: Coreset) -> Figure:
-    """How the weights are spread, and how much weight each class got beside its share of the data."""
+    """How the weights are spread, and each class's weight beside its share of the data."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8))
     weights = coreset.normalised().weights
-    left.hist(weights.numpy(), bins=30, color=COLOURS["gradmatch"])
+    left.hist(weights.numpy(), bins=30, color=METHODS["gradmatch"].colour)
     left.set(xlabel="weight (mean 1)", ylabel="samples")
     labels, classes = data.train.labels.cpu(), len(data.class_names)
     share = torch.bincount(labels, minlength=classes) / len(labels)
     got = (
         torch.bincount(labels[coreset.indices], weights=weights, minlength=classes) / weights.sum()
     )
-    position = torch.arange(classes)
-    right.bar(position - 0.2, 100 * share, 0.4, color=COLOURS["random"], label="data")
-    right.bar(position + 0.2, 100 * got, 0.4, color=COLOURS["gradmatch"], label="coreset, weighted")
+    position = np.arange(classes)
+    right.bar(
+        position - 0.2, (100 * share).numpy(), 0.4, color=METHODS["random"].colour, label="data"
+    )
+    right.bar(
+        position + 0.2,
+        (100 * got).numpy(),
+        0.4,
+        color=METHODS["gradmatch"].colour,
+        label="coreset, weighted",
+    )
     right.set(xticks=position, ylabel="share (%)")
-    right.set_xticklabels(data.class_names, rotation=45, ha="right", fontsize=8)
+    right.set_xticklabels(map(literal, data.class_names), rotation=45, ha="right", fontsize=8)
     right.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     return figure
 
 
-def show_adversarial(model, data, attack, count: int = 10) -> Figure:
-    """Test images above, what the attack made of them below, with what the model says."""
-    images, labels = data.test.float_images(slice(0, count)), data.test.labels[:count]
+def show_fooled(model, data, attack, count: int = 10) -> Figure:
+    """Test images that `model` gets right until `attack` changes them: as they are, the change
+    enlarged, and changed; at most `count`.
+
+    Above the first row stands the true class, above the last what the model says then. A column
+    each; an empty figure, with a sentence, where no image of the first 200 is fooled.
+    """
+    images, labels = data.test.float_images(slice(0, 200)), data.test.labels[:200]
     adversarial = attack(model, images, labels)
     with torch.no_grad():
         before, after = model(images).argmax(1), model(adversarial).argmax(1)
-    titles = [data.class_names[int(i)] for i in (*before, *after)]
-    return show_images(torch.cat([images, adversarial]), titles, columns=count)
-
-
-def tradeoff(gathered: pd.DataFrame) -> Figure:
-    """A table as a picture: robust accuracy against speed-up, a panel a setting, the paper's in
-    open grey marks.
-    """
-    names = list(gathered.setting.unique())
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.8 * rows), squeeze=False)
-    for axis in axes.flat[len(names) :]:
-        axis.axis("off")
-    for axis, name in zip(axes.flat, names, strict=False):
-        for _, row in gathered[gathered.setting == name].iterrows():
-            method = row.method.removeprefix("adv_")
-            spread = row.racc_std_pct if row.seeds > 1 else None
-            size = 9 if method == "full" else 7
-            look = {"fmt": MARKERS[method], "color": COLOURS[method], "ms": size}
-            axis.errorbar(row.speedup_median_x, row.racc_pct, spread, **look)
-            if pd.notna(row.get("paper_racc_pct")):
-                axis.plot(
-                    row.paper_speedup_x,
-                    row.paper_racc_pct,
-                    MARKERS[method],
-                    color="#BBBBBB",
-                    fillstyle="none",
-                )
-        first = gathered[gathered.setting == name].iloc[0]
-        axis.set_title(
-            f"{first.model}\n{columns.OBJECTIVES[name.split('-')[1]]}, {first.dataset}", fontsize=9
-        )
-        axis.set(xlabel="speed-up (medians of epochs)", ylabel="robust accuracy (%)")
-        axis.margins(0.15)
-    handles = [
-        plt.Line2D([], [], marker=MARKERS[m], color=COLOURS[m], linestyle="") for m in COLOURS
+    right = before == labels
+    chosen = (right & (after != labels)).nonzero().squeeze(1)[:count]
+    if len(chosen) == 0:
+        return sentence(f"none of {int(right.sum())} images that it gets right fools the network")
+    change = adversarial[chosen] - images[chosen]
+    times = 0.5 / float(change.abs().max())
+    titles = [
+        *(f"is {data.class_names[int(i)]}" for i in labels[chosen]),
+        *[f"change, {times:.2g}x"] * len(chosen),
+        *(f"says {data.class_names[int(i)]}" for i in after[chosen]),
     ]
-    handles.append(plt.Line2D([], [], marker="o", color="#BBBBBB", fillstyle="none", linestyle=""))
-    figure.legend(
-        handles,
-        [*(columns.LABELS[m] for m in COLOURS), "paper (its data and networks)"],
-        ncols=6,
-        loc="outside lower center",
+    rows = [images[chosen], 0.5 + times * change, adversarial[chosen]]
+    figure = show_images(torch.cat(rows), titles, columns=len(chosen))
+    fooled = int((right & (after != labels)).sum())
+    figure.suptitle(
+        f"the network gets {int(right.sum())} of {len(labels)} test images right,"
+        f" and {fooled} of those wrong when they are attacked",
         fontsize=9,
     )
+    return figure
+
+
+def sentence(text: str) -> Figure:
+    """A picture that only says something, where there is nothing to draw."""
+    figure, axis = plt.subplots(figsize=(8, 0.6))
+    axis.axis("off")
+    axis.text(0.5, 0.5, literal(text), ha="center", va="center")
     return figure

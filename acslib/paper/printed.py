@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from acslib.paper import files, frames
+
 FOLDER = Path(__file__).parents[2] / "results" / "paper"
+TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 KEY = ["model", "objective", "dataset", "method"]
 VARIED = ("mode", "selection_freq_epochs")  # what Tables 5 and 6 vary
 SEEN, UNSEEN = ("ppgd", "lpa"), ("autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor")
@@ -49,13 +52,18 @@ def paper_table(table: str) -> pd.DataFrame:
     """The table as printed, with what its own numbers imply: speed-ups, and the means of Table D4's
     attacks.
 
-    Table 2 also gets those means, as `..._mean_d4_pct`. Empty for what the paper prints no numbers
-    of.
+    Table 2 also gets those means, as `..._mean_d4_pct`. Empty for what is not one of `TABLES`.
+    Raises RecordError where the file of one is missing, as in an installed package.
     """
-    path = FOLDER / f"{table}.csv"
-    if not path.exists():
+    if table not in TABLES:
         return pd.DataFrame()
-    printed = pd.read_csv(path)
+    path = FOLDER / f"{table}.csv"
+    if not path.is_file():
+        raise files.RecordError(
+            f"there is no {path}, which has the paper's own numbers: run from a checkout of the"
+            " repository, they are not in the installed package"
+        )
+    printed = frames.read_frame(path, {*KEY, "method_label"}, "take it from the repository again")
     if "acc_clean_pct" in printed:
         printed["acc_pct"] = printed.acc_clean_pct
         for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
@@ -107,17 +115,17 @@ def checks(table: str) -> Iterator[Check]:
         return
     full = of_full(printed)
     implied = {
-        name: (printed[of] - full[of], f"difference in {title(of)}", "its numbers give")
+        name: (printed[of] - full[of], f"difference in {spelt(of)}", "its numbers give")
         for name, of in DIFFERENCES.items()
         if name in printed
     }
     implied |= {
-        name: (printed[of], title(of), "its numbers give")
+        name: (printed[of], spelt(of), "its numbers give")
         for name, of in DERIVED.items()
         if name in printed
     }
     for name, (values, measure, source) in implied.items():
-        yield from compared(printed, printed[name], values, measure, source)
+        yield from checked(printed, printed[name], values, measure, source)
     if table in TWINS:
         other, which = TWINS[table]
         rows = printed.query(which) if which else printed
@@ -130,17 +138,20 @@ def checks(table: str) -> Iterator[Check]:
             "time_min",
         ):
             if name in rows and name in there:
-                yield from compared(
-                    rows, rows[name], there[name], title(name), f"Table {other[5:]} gives"
+                yield from checked(
+                    rows, rows[name], there[name], spelt(name), f"Table {other[5:]} gives"
                 )
 
 
-def compared(rows, printed, implied, measure, source) -> Iterator[Check]:
+def checked(
+    rows: pd.DataFrame, printed: pd.Series, implied: pd.Series, measure: str, source: str
+) -> Iterator[Check]:
+    """A check of each number that is printed; the series are indexed like `rows`."""
     for index in rows.index[printed.notna()]:
         yield Check(described(rows.loc[index]), measure, printed[index], implied[index], source)
 
 
-def title(column: str) -> str:
+def spelt(column: str) -> str:
     return NAMES[column.rsplit("_", 1)[0].removesuffix("_mean")]
 
 

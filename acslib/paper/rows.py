@@ -1,26 +1,36 @@
 """From records of runs to the rows of the paper's tables, ours beside the paper's."""
 
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from acslib.paper import config, files, printed, records
-from acslib.paper.columns import DATASETS, LABELS, MODELS, PAPER_OBJECTIVES
-from acslib.paper.config import METHODS
+from acslib.paper.columns import DATASETS, MODELS, paper_objective
+from acslib.paper.methods import METHODS
 from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
 
-PAPER_METHODS = {"craig": "adv_craig", "gradmatch": "adv_gradmatch"}
+
+class Planned(NamedTuple):
+    """A row that a table or figure is to have: what is run for it, and what it says beside."""
+
+    setting_name: str
+    method: str
+    varied: dict
+    columns: dict
 
 
-def groups(table: str, profile: str):
-    """Each (setting, method, varied, extra columns) of a table, in its order."""
-    for group in config.groups(table, profile):
-        for setting_name in group["settings"]:
-            for varied in group["vary"]:
-                for method in group["methods"]:
-                    yield setting_name, method, varied, group["columns"]
+def planned(item: str, profile: str) -> list[Planned]:
+    """The rows of a table or figure, in its order."""
+    return [
+        Planned(setting_name, method, varied, group["columns"])
+        for group in config.groups(item, profile)
+        for setting_name in group["settings"]
+        for varied in group["vary"]
+        for method in group["methods"]
+    ]
 
 
 # ---- from records to rows
@@ -43,38 +53,50 @@ def gather(
     only these.
     """
     seeds = list(seeds)
-    wanted = [group for group in groups(table, profile) if settings is None or group[0] in settings]
+    wanted = [
+        row for row in planned(table, profile) if settings is None or row.setting_name in settings
+    ]
     if partial:
         wanted = [
-            group
-            for group in wanted
-            if all(trained(run, seeds, results) for run in needed(group, profile))
+            row
+            for row in wanted
+            if all(trained(run, seeds, results) for run in needed(row, profile))
         ]
-    rows = [row_of(*needed(group, profile), group[3], seeds, results) for group in wanted]
+    rows = [row_of(*needed(row, profile), row.columns, seeds, results) for row in wanted]
     ours = pd.DataFrame([{"table": table} | row for row in rows])
     return with_paper(ours, table) if rows else ours
 
 
-def needed(group, profile: str) -> tuple[config.Run, config.Run]:
+def needed(row: Planned, profile: str) -> tuple[config.Run, config.Run]:
     """The run of a row, and the full training that it is compared with."""
-    setting_name, method, varied, _ = group
-    run, full = (config.run_name(setting_name, name, varied) for name in (method, "full"))
+    run, full = (
+        config.run_name(row.setting_name, name, row.varied) for name in (row.method, "full")
+    )
     return config.resolve(run, profile), config.resolve(full, profile)
 
 
-def row_of(run: config.Run, reference: config.Run, columns: dict, seeds, results) -> dict:
-    ours, theirs = ([one(which, seed, results) for seed in seeds] for which in (run, reference))
+def row_of(
+    run: config.Run,
+    reference: config.Run,
+    columns: dict,
+    seeds: Sequence[int],
+    results: Path | None,
+) -> dict:
+    """A table's row: means over the seeds of `run`, against the full training `reference`."""
+    ours, theirs = (
+        [record_of(which, seed, results) for seed in seeds] for which in (run, reference)
+    )
     same_data([*ours, *theirs])
     made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
     first, setting, method = ours[0], config.setting_layer(run.setting_name), run.method
     mean, minutes = made.mean(), made["total"] / 60
     row = {
-        "model": MODELS[setting["model"]],
-        "objective": PAPER_OBJECTIVES[run.setting_name.split("-")[1]],
-        "dataset": DATASETS[setting["dataset"]],
-        "method": PAPER_METHODS.get(method, method),
+        "model": MODELS.get(setting["model"], setting["model"]),
+        "objective": paper_objective(setting),
+        "dataset": DATASETS.get(setting["dataset"], setting["dataset"]),
+        "method": METHODS[method].printed,
         **columns,
-        "method_label": LABELS[method],
+        "method_label": METHODS[method].label,
         "setting": run.setting_name,
         "run": run.name,
         "profile": run.profile,
@@ -133,8 +155,9 @@ def same_data(several: list[dict]) -> None:
     for record in several[1:]:
         if record["data"] != several[0]["data"]:
             raise files.RecordError(
-                f"{record['run']}, seed {record['seed']}, is of {record['data']}, but {several[0]['run']}, seed"
-                f" {several[0]['seed']}, of {several[0]['data']}: move one away and train it on the other's data"
+                f"{record['run']}, seed {record['seed']}, is of {record['data']}, but"
+                f" {several[0]['run']}, seed {several[0]['seed']}, of {several[0]['data']}: move"
+                " one away and train it on the other's data"
             )
 
 
@@ -156,7 +179,8 @@ def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str
     }
 
 
-def unless_full(method: str, value):
+def unless_full(method: str, value: float) -> float | None:
+    """The value, None in the row of full training: that is compared with nothing."""
     return None if method == "full" else value
 
 
@@ -170,7 +194,8 @@ def overfitted(made: pd.DataFrame) -> pd.Series:
     return (made["train_robust"] > made["acc"] / 2) & (made["racc"] < made["train_robust"] / 5)
 
 
-def one(run: config.Run, seed: int, results: Path | None) -> dict:
+def record_of(run: config.Run, seed: int, results: Path | None) -> dict:
+    """The record of a finished run. Raises RecordError, with the command that makes it."""
     record = records.finished_record(run, seed, results)
     if record is None:
         raise files.RecordError(
@@ -180,7 +205,8 @@ def one(run: config.Run, seed: int, results: Path | None) -> dict:
     return record
 
 
-def trained(run: config.Run, seeds, results: Path | None) -> bool:
+def trained(run: config.Run, seeds: Sequence[int], results: Path | None) -> bool:
+    """Whether the run is finished with every one of the seeds."""
     return all(records.finished_record(run, seed, results) is not None for seed in seeds)
 
 
@@ -248,10 +274,13 @@ def network(setting) -> str:
         for part, value in (("width", setting.width), ("depths", setting.depths))
         if value
     ]
-    return MODELS[setting.model] + (f" ({', '.join(smaller)})" if smaller else "")
+    return MODELS.get(setting.model, setting.model) + (
+        f" ({', '.join(smaller)})" if smaller else ""
+    )
 
 
 def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
+    """The rows with the paper's numbers for them, as columns `paper_...`."""
     theirs = printed.paper_table(table)
     if theirs.empty:
         return ours
@@ -270,16 +299,16 @@ def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def missing(
-    table: str, profile: str, seeds, results: Path | None = None
+    table: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> list[tuple[config.Run, int]]:
     """The runs that `gather` still needs, full trainings first."""
     wanted = {
         (run.name, seed): run
-        for group in groups(table, profile)
-        for run in reversed(needed(group, profile))
+        for row in planned(table, profile)
+        for run in reversed(needed(row, profile))
         for seed in seeds
     }
-    order = sorted(wanted, key=lambda key: METHODS.index(wanted[key].method))
+    order = sorted(wanted, key=lambda key: list(METHODS).index(wanted[key].method))
     return [
         (wanted[key], key[1])
         for key in order
@@ -310,3 +339,9 @@ def against_adaptive(
     return rows[[*key, "method", measure, "adaptive random", "difference", "chance"]].reset_index(
         drop=True
     )
+
+
+def closer_than_chance(gathered: pd.DataFrame) -> bool:
+    """Whether GradMatch's coresets have a smaller gradient error than random ones, in every row."""
+    rows = gathered[gathered.method == METHODS["gradmatch"].printed]
+    return bool((rows.gradient_error < rows.random_gradient_error).all())

@@ -1,27 +1,52 @@
-"""A setting: one column of Tables C2 and C3, every parameter with its type and limits."""
+"""A setting: one column of Tables C2 and C3, every parameter with its meaning, unit and limits.
+
+A new parameter is one line in `Setting` and its value under `defaults` in params/settings.yaml.
+What it belongs to is said on its line, by `parameter(..., of=...)`.
+"""
 
 import math
+import re
 from fractions import Fraction
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    create_model,
+    model_validator,
+)
 
-from acslib import schedule
+from acslib import schedule as schedules
+
+DECIMAL = r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
+NUMBER = re.compile(rf"([+-]?{DECIMAL})(?: ?/ ?({DECIMAL}))?", re.ASCII)
+LARGEST = 3.4e38  # what float32 holds: nothing can be trained with more
+MOST = 10**9  # of anything that is counted
+
+
+# ---- kinds of values
 
 
 def number(value: Any) -> Any:
-    """Accept 8/255 and 1e-3, which YAML 1.1 hands on as text; refuse booleans, which Python counts
-    as numbers.
+    """Text such as 8/255 and 1e-3 as a number.
+
+    Only what a person reads as that number passes: 030, 1_0, 0x10, 1:30 and 8/255/3 do not.
+    Booleans, which Python counts as numbers, do not either.
     """
     if isinstance(value, bool):
         raise ValueError("is a truth value, a number is needed")
-    if isinstance(value, str):
-        over, _, under = value.partition("/")
-        try:
-            return float(Fraction(over.strip()) / Fraction(under.strip() or 1))
-        except (ValueError, ZeroDivisionError, OverflowError):
-            raise ValueError("is not a number: write it like 0.1, 1e-3 or 8/255") from None
-    return value
+    if not isinstance(value, str):
+        return value
+    parts = NUMBER.fullmatch(value.strip())
+    try:
+        if parts:
+            return float(Fraction(parts[1]) / Fraction(parts[2] or 1))
+    except (ValueError, ZeroDivisionError, OverflowError):
+        pass
+    raise ValueError("is not a number: write it like 0.1, 1e-3 or 8/255")
 
 
 def flag(value: Any) -> Any:
@@ -30,14 +55,45 @@ def flag(value: Any) -> Any:
     return value
 
 
+def distinct(values: tuple) -> tuple:
+    """Of a name given twice, one would be ignored without a word."""
+    for value in values:
+        if values.count(value) > 1:
+            raise ValueError(f"has {value!r} twice: leave one out")
+    return values
+
+
 Real = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
-Positive = Annotated[Real, Field(gt=0)]
-NotNegative = Annotated[Real, Field(ge=0)]
+Positive = Annotated[Real, Field(gt=0, le=LARGEST)]
+NotNegative = Annotated[Real, Field(ge=0, le=LARGEST)]
 Part = Annotated[Real, Field(gt=0, le=1)]
 Share = Annotated[Real, Field(ge=0, le=1)]
-Count = Annotated[int, BeforeValidator(number), Field(ge=1)]
-CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0)]
+BelowOne = Annotated[Real, Field(ge=0, lt=1)]
+Factor = Annotated[Real, Field(gt=0, le=1000)]
+Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=MOST)]
+CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0, le=MOST)]
+Epochs = Annotated[int, BeforeValidator(number), Field(ge=1, le=100_000)]
+Steps = Annotated[int, BeforeValidator(number), Field(ge=0, le=100_000)]
+Channels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
+Blocks = Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)]
+Pixels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
 Flag = Annotated[bool, BeforeValidator(flag)]
+Name = Annotated[str, Field(strict=True)]
+Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
+
+# ---- what a parameter belongs to
+
+Owner = Literal["training", "coreset", "evaluation"]
+
+
+def parameter(description: str, of: Owner = "training", **since: Any) -> Any:
+    """A parameter of `Setting`, with what it means, in which unit, and what it belongs to.
+
+    of: "coreset" where full training knows nothing of it, "evaluation" where training does not.
+    neutral: for a parameter that came later, the value at which runs are what they were before; a
+    record made before stays valid at that value.
+    """
+    return Field(description=description, json_schema_extra={"of": of, **since})
 
 
 class Setting(BaseModel):
@@ -47,58 +103,162 @@ class Setting(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    table: Literal["C2", "C3"]
-    model: Literal["resnet18", "resnet34", "resnet50", "wideresnet28_10"]
-    width: Count | None
-    depths: tuple[Count, ...] | None
-    stem: Literal["cifar", "half", "imagenet"]
-    dataset: Literal["digits", "cifar10", "svhn", "imagenet12", "imagenet100"]
-    image_size: Count | None
-    train_limit: Count | None
-    test_limit: Count | None
-    classes: tuple[str, ...] | None
-    sample: Flag
-    validation_fraction: Annotated[Real, Field(ge=0, lt=1)]
-    objective: Literal["vanilla", "adversarial", "trades", "fast_lpa"]
-    norm: Literal["linf", "l2", "lpips"]
-    epsilon: NotNegative
-    step: NotNegative | None
-    steps: CountOrNone
-    selection_steps: CountOrNone
-    beta: NotNegative
-    trades_form: Literal["ce", "kl"]
-    attack_mode: Literal["train", "eval"]
-    only_correct: Flag
-    lr: Positive
-    lr_drops: tuple[Count, ...]
-    lr_factor: Part
-    lr_warmup: CountOrNone
-    gradient_clip: Positive | None
-    momentum: Annotated[Real, Field(ge=0, lt=1)]
-    weight_decay: NotNegative
-    batch_size: Annotated[Count, Field(ge=2)]
-    epochs: Count
-    coreset_fraction: Part
-    warm_start: Share
-    period: Count
-    schedule: Literal["three_phase", "literal", "no_skip"]
-    granularity: Literal["batch", "class", "sample"]
-    selection_batch_size: Count
-    gradient_layer: Literal["full", "bias"]
-    half_half: Flag
-    epoch_factor: Positive
-    period_factor: Positive
-    precision: Literal["float32", "bfloat16", "auto"]
-    memory_format: Literal["contiguous", "channels_last"]
-    evaluation_epsilon: NotNegative
-    evaluation_step: NotNegative | None
-    evaluation_steps: Count
-    evaluation_restarts: Count
-    autoattack: tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...]
-    autoattack_n: CountOrNone
-    threats_n: CountOrNone
-    threats_effort: Part
-    monitor: CountOrNone
+    # what is trained, on what
+    table: Literal["C2", "C3"] | None = parameter(
+        "The paper's table that prints this setting; null for a setting of one's own."
+    )
+    model: Literal["resnet18", "resnet34", "resnet50", "wideresnet28_10"] = parameter(
+        "The network's architecture."
+    )
+    width: Channels | None = parameter(
+        "Channels of the first stage; null is the architecture's own."
+    )
+    depths: tuple[Blocks, ...] | None = parameter(
+        "Blocks in each stage; null is the architecture's own."
+    )
+    stem: Literal["cifar", "half", "imagenet"] = parameter(
+        "The first layers: cifar keeps the images' side, half halves it, imagenet divides it by 4."
+    )
+    dataset: Literal["digits", "cifar10", "svhn", "imagenet12", "imagenet100"] = parameter(
+        "The data set."
+    )
+    image_size: Pixels | None = parameter(
+        "Side of the images in pixels, for image folders; null is the data set's own."
+    )
+    train_limit: Count | None = parameter("At most so many training images; null is all.")
+    test_limit: Count | None = parameter("At most so many test images; null is all.")
+    classes: Names | None = parameter(
+        "WordNet ids of the classes, for image folders; null is all that there are.", neutral=None
+    )
+    sample: Flag = parameter(
+        "Take a part of the data set, or a stand-in, where the whole is not at hand. Only permits"
+        " data, which a checkpoint names itself.",
+        of="evaluation",
+        neutral=False,
+    )
+    validation_fraction: BelowOne = parameter("Share of the training images that is held out.")
+
+    # the objective and its attack
+    objective: Literal["vanilla", "adversarial", "trades", "fast_lpa"] = parameter(
+        "The training objective: eq. (2), (3), (4), or (3) with Fast-LPA."
+    )
+    norm: Literal["linf", "l2", "lpips"] = parameter("The distance that bounds the attack.")
+    epsilon: NotNegative = parameter(
+        "The attack's bound in training, for pixels in [0, 1]; for lpips in units of LPIPS."
+    )
+    step: NotNegative | None = parameter(
+        "The attack's step in training, in units of epsilon; null for lpips, which has its own."
+    )
+    steps: Steps = parameter("The attack's steps in training.")
+    selection_steps: Steps = parameter(
+        "The attack's steps when gradients are computed to select by.", of="coreset"
+    )
+    beta: NotNegative = parameter("1 / lambda of eq. (4); the paper prints none, TRADES has 6.")
+    trades_form: Literal["ce", "kl"] = parameter(
+        "TRADES' second term: ce is eq. (4), kl the divergence of TRADES' own code."
+    )
+    trades_start: Literal["uniform", "normal"] = parameter(
+        "Where TRADES' attack begins: uniform in the ball, or TRADES' own code's 0.001 N(0, 1).",
+        neutral="uniform",
+    )
+    attack_mode: Literal["train", "eval"] = parameter(
+        "BatchNorm's mode while the attack runs in training."
+    )
+    only_correct: Flag = parameter(
+        "Fast-LPA attacks only images that the network gets right, as the authors' code does.",
+        neutral=False,
+    )
+
+    # optimisation
+    lr: Positive = parameter("The initial learning rate.")
+    lr_drops: tuple[Count, ...] = parameter("Epochs at which the rate is multiplied.")
+    lr_factor: Part = parameter("What the rate is multiplied by.")
+    lr_warmup: Steps = parameter("Epochs of rising rate at the start; 0 for none.", neutral=0)
+    gradient_clip: Positive | None = parameter(
+        "Largest entry of a weight's gradient; null for no limit.", neutral=None
+    )
+    momentum: BelowOne = parameter("SGD's momentum.")
+    weight_decay: NotNegative = parameter("SGD's weight decay.")
+    batch_size: Annotated[Count, Field(ge=2)] = parameter("Images in a training batch.")
+    epochs: Epochs = parameter("Epochs, E; skipped ones count.")
+
+    # coresets
+    coreset_fraction: Part = parameter(
+        "Share of the training images in a coreset, k.", of="coreset"
+    )
+    warm_start: Share = parameter("The warm start's kappa, as a share of the epochs.", of="coreset")
+    period: Count = parameter("Epochs between selections, T.", of="coreset")
+    schedule: Literal["three_phase", "literal", "no_skip"] = parameter(
+        "How Algorithm 1's warm start is read, see acslib/schedule.py.", of="coreset"
+    )
+    granularity: Literal["batch", "class", "sample"] = parameter(
+        "What is selected: batches, samples class by class, or samples.", of="coreset"
+    )
+    selection_batch_size: Count = parameter("Images in a batch that is selected.", of="coreset")
+    selection_groups: Literal["fixed", "each"] = parameter(
+        "Batches to select from: fixed for the run, or drawn anew at each selection, which"
+        " Algorithm 1's line 8 may be read as.",
+        of="coreset",
+        neutral="fixed",
+    )
+    gradient_layer: Literal["full", "bias"] = parameter(
+        "Gradients to select by: of the whole last layer, or of its bias alone.", of="coreset"
+    )
+    ridge: NotNegative = parameter(
+        "Algorithm 3's lambda, in units of a squared gradient; the paper prints none.",
+        of="coreset",
+        neutral=0.0,
+    )
+    tolerance: NotNegative = parameter(
+        "Algorithm 3's epsilon, as a share of the total gradient; the paper prints none.",
+        of="coreset",
+        neutral=1e-6,
+    )
+    weights: Flag = parameter(
+        "Train with the coreset's weights; false gives every sample the same.",
+        of="coreset",
+        neutral=True,
+    )
+    half_half: Flag = parameter(
+        "Train on clean images beside the coreset's adversarial ones, Table 5.", of="coreset"
+    )
+    epoch_factor: Factor = parameter("Multiplies every epoch-related number; Table 3 has 0.5.")
+    period_factor: Factor = parameter("Multiplies the period after that, Table 6.", of="coreset")
+
+    # how it is computed
+    precision: Literal["float32", "bfloat16", "auto"] = parameter(
+        "Numbers that networks compute in; auto is the device's fastest."
+    )
+    memory_format: Literal["contiguous", "channels_last"] = parameter("Images' layout in memory.")
+
+    # what is measured
+    evaluation_epsilon: NotNegative = parameter(
+        "The attack's bound in evaluation, as epsilon.", of="evaluation"
+    )
+    evaluation_step: NotNegative | None = parameter(
+        "PGD's step in evaluation, in units of epsilon; null for lpips.", of="evaluation"
+    )
+    evaluation_steps: Annotated[Steps, Field(ge=1)] = parameter(
+        "PGD's steps in evaluation.", of="evaluation"
+    )
+    evaluation_restarts: Annotated[Steps, Field(ge=1)] = parameter(
+        "PGD's random restarts in evaluation.", of="evaluation"
+    )
+    autoattack: Annotated[
+        tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...], AfterValidator(distinct)
+    ] = parameter("AutoAttack's parts.", of="evaluation")
+    autoattack_n: CountOrNone | None = parameter(
+        "Test images that AutoAttack runs on, the first so many; 0 for none, null for all.",
+        of="evaluation",
+    )
+    threats_n: CountOrNone | None = parameter(
+        "Test images that each attack of Table C1 runs on, the first so many; null for all.",
+        of="evaluation",
+    )
+    threats_effort: Part = parameter(
+        "Multiplies the iterations of Table C1's attacks.", of="evaluation"
+    )
+    monitor: CountOrNone = parameter("Images whose accuracy is logged every epoch; 0 for none.")
 
     @model_validator(mode="after")
     def consistent(self):
@@ -107,9 +267,10 @@ class Setting(BaseModel):
                 raise ValueError(
                     f"{name} is missing: an attack under {self.norm} needs one, like 2/255"
                 )
-        if not self.autoattack and (self.autoattack_n or self.norm == "lpips"):
+        if not self.autoattack and (self.autoattack_n != 0 or self.norm == "lpips"):
             raise ValueError(
-                "autoattack is empty: name its attacks, like [apgd-ce, apgd-t], or set autoattack_n to 0"
+                "autoattack is empty: name its attacks, like [apgd-ce, apgd-t], or set"
+                " autoattack_n to 0"
             )
         for name in ("epsilon", "evaluation_epsilon"):
             if self.norm == "linf" and getattr(self, name) > 1:
@@ -118,23 +279,32 @@ class Setting(BaseModel):
                 )
         if (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(
-                f"objective {self.objective} does not go with norm {self.norm}: lpips is for fast_lpa"
+                f"objective {self.objective} does not go with norm {self.norm}: lpips is for"
+                " fast_lpa"
             )
         if self.memory_format == "channels_last" and self.width is not None and self.width < 8:
             # the gradient of a 1x1 convolution with stride 2 writes outside its memory there, torch
             # 2.13 on AVX2
             raise ValueError(
-                f"width is {self.width} in memory_format channels_last, in which torch may crash below 8"
-                " channels: take contiguous, or 8 or more"
+                f"width is {self.width} in memory_format channels_last, in which torch may crash"
+                " below 8 channels: take contiguous, or 8 or more"
             )
         if self.only_correct and self.objective != "fast_lpa":
             raise ValueError(
                 f"only_correct is true with objective {self.objective}: it is for fast_lpa"
             )
+        if self.trades_start != "uniform" and self.objective != "trades":
+            raise ValueError(
+                f"trades_start is {self.trades_start} with objective {self.objective}: it is for"
+                " trades"
+            )
         return self
 
     def scaled(self) -> "Setting":
-        """Apply `epoch_factor` and `period_factor` to every epoch-related number, once."""
+        """Apply `epoch_factor` and `period_factor` to every epoch-related number, once.
+
+        What this gives may be out of range; whoever resolves a run checks it again.
+        """
         factor = self.epoch_factor
         changes = {
             "epochs": max(1, math.floor(self.epochs * factor + 0.5)),
@@ -146,9 +316,56 @@ class Setting(BaseModel):
         }
         return self.model_copy(update=changes)
 
-    def plan(self, method: str) -> schedule.Plan:
+    def plan(self, method: str) -> schedules.Plan:
         if method == "full":
-            return schedule.full(self.epochs)
-        return schedule.plan(
+            return schedules.full(self.epochs)
+        return schedules.plan(
             self.epochs, self.coreset_fraction, self.warm_start, self.period, self.schedule
         )
+
+
+# ---- questions about parameters
+
+
+def _mark(name: str) -> dict[str, Any]:
+    extra = Setting.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict), f"{name} is not made by `parameter`"
+    return extra
+
+
+def owner(name: str) -> Owner:
+    """What a parameter belongs to."""
+    return _mark(name)["of"]
+
+
+def is_neutral(name: str, value: Any) -> bool:
+    """Whether a run with this value (as JSON has it) is what it was before there was the parameter.
+
+    False for the parameters that were always there.
+    """
+    mark = _mark(name)
+    return "neutral" in mark and value == mark["neutral"]
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a parameter may be."""
+    return get_args(Setting.model_fields[name].annotation)
+
+
+if TYPE_CHECKING:
+    Layer = BaseModel
+else:
+    Layer = create_model(
+        "Layer",
+        __doc__="Some of a setting's parameters, each as in `Setting`: `given()` has them.",
+        __config__=ConfigDict(extra="forbid", frozen=True),
+        **{
+            name: (Annotated[field.annotation, *field.metadata, Field()], None)
+            for name, field in Setting.model_fields.items()
+        },
+    )
+
+
+def given(layer: BaseModel | None) -> dict[str, Any]:
+    """The parameters that a layer names."""
+    return {} if layer is None else layer.model_dump(exclude_unset=True)

@@ -3,14 +3,36 @@
 from pathlib import Path
 
 import pandas as pd
+from pandas.io.formats.style import Styler
 
-from acslib.paper import config, files, printed
+from acslib.paper import config, files, frames, printed
 from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, every_attack
 
-DIGESTS = {
-    "commit": str,
-    "weights": str,
-}  # columns of CSVs that may be all digits by chance and are no numbers
+# the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
+TABLE = {
+    *("table", "model", "objective", "dataset", "method", "method_label", "setting", "run"),
+    *("profile", "data", "network", "seeds", "acc_pct", "time_s"),
+    *("speedup_median_x", "speedup_ceiling_x"),
+}
+POINTS = {"profile", "data", "network", "seeds", "seed", "run", "method", "racc_pct"}
+ERRORS = {"relative_robust_error_pct", "speedup_median_x", "coreset_fraction"}
+NEEDED = {
+    "table2": TABLE | {"racc_unseen_mean_pct", "racc_unseen_std_pct", "paper_racc_unseen_mean_pct"},
+    "table4": TABLE | {"epochs", "racc_pct", "train_robust_pct", "overfitted_seeds"},
+    "table5": TABLE | {"mode", "acc_std_pct", "racc_pct", "racc_std_pct"},
+    "table6": TABLE | {"selection_freq_epochs", "racc_pct", "racc_std_pct"},
+    "tableD4": TABLE | {"paper_acc_pct"},
+    "fig1": {
+        *("profile", "about", "weights", "epoch", "phase", "selects", "coreset_fraction"),
+        *("seconds_select", "seconds_attack", "seconds_update"),
+        *("seconds_full_epoch", "seconds_total", "seconds_full"),
+    },
+    "fig2": {"profile", "about", "weights", "method", "draw", "relative_error"},
+    "fig3": POINTS | {"curve", "epsilon_255", "training_epsilon_255", "steps", "test_images"},
+    "fig4": POINTS | ERRORS | {"series", "warm_start"},
+    "fig5": POINTS | ERRORS | {"version", "relative_clean_error_pct"},
+    "theorem1": {"profile", "norm", "part", "method", "iterations", "left", "bound"},
+}
 
 
 # ---- from rows to what people read
@@ -47,8 +69,9 @@ def title(table: str, gathered: pd.DataFrame) -> str:
     seeds = " or ".join(map(str, sorted(gathered.seeds.unique())))
     number = "one seed" if seeds == "1" else f"mean ± standard deviation of {seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
+    parts = first.get("autoattack", "not recorded")
     attacked = "".join(
-        f" {what} (AutoAttack: {first.autoattack}) on the first {count:g} test images."
+        f" {what} (AutoAttack: {parts}) on the first {count:g} test images."
         for what, count in counts.items()
         if pd.notna(count)
     )
@@ -72,36 +95,40 @@ def write_table(table: str, gathered: pd.DataFrame, results: Path | None = None)
     """Write results/<profile>/<table>.csv and .tex, atomically; gives the CSV's path."""
     folder = (results or files.RESULTS) / gathered.profile.iloc[0]
     files.write_atomically(folder / f"{table}.tex", latex(table, gathered).encode())
-    path = folder / f"{table}.csv"
-    files.write_atomically(path, gathered.to_csv(index=False).encode())
-    return path
+    return frames.write_frame(folder / f"{table}.csv", gathered)
 
 
 def read_table(name: str, profile: str, results: Path | None = None) -> pd.DataFrame:
+    """The CSV of a table or figure. Raises RecordError if it is missing or damaged."""
     path = (results or files.RESULTS) / profile / f"{name}.csv"
-    if not path.exists():
-        raise files.RecordError(f"there is no {path}: make {name} PROFILE={profile} makes it")
-    try:
-        table = pd.read_csv(path, dtype=DIGESTS)
-    except ValueError as error:
-        raise files.RecordError(
-            f"{path} is damaged ({error}): delete it and make {name} again"
-        ) from None
-    needed = {"profile", "table", "setting", "method"} if name in LAYOUTS else {"profile"}
-    if missing := needed - set(table):
-        raise files.RecordError(
-            f"{path} has no {', '.join(sorted(missing))}: delete it and make {name} again"
-        )
-    return table
+    remedy = f"make {name} PROFILE={profile} makes it"
+    if path.exists():
+        remedy = f"delete it and make {name} PROFILE={profile} again"
+    return frames.read_frame(path, NEEDED.get(name, TABLE | {"racc_pct"}), remedy)
 
 
 def latex(table: str, gathered: pd.DataFrame) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
     caption = " ".join([title(table, gathered), *notes(table)])
-    body = shown(gathered).to_latex(index=False, escape=False, caption=caption, label=table)
-    for character, command in {"%": r"\%", "_": r"\_", "±": r"$\pm$", "·": r"$\cdot$"}.items():
-        body = body.replace(character, command)
-    return body
+    body = escaped(shown(gathered)).hide(axis="index")
+    return body.to_latex(hrules=True, caption=latex_text(caption), label=table)
+
+
+def escaped(frame: pd.DataFrame) -> Styler:
+    """A frame in whose cells and headings nothing is a command of LaTeX."""
+    styler = frame.style.format(as_mathematics, escape="latex")
+    return styler.format_index(as_mathematics, escape="latex", axis="columns")
+
+
+def latex_text(text: str) -> str:
+    """A text of one line in which nothing is a command of LaTeX."""
+    cell = escaped(pd.DataFrame([text])).hide(axis="index").hide(axis="columns")
+    return cell.to_latex().splitlines()[1].removesuffix(r" \\")
+
+
+def as_mathematics(text: str) -> str:
+    """The two signs of our tables that LaTeX has in mathematics only."""
+    return text.replace("±", r"$\pm$").replace("·", r"$\cdot$")
 
 
 def text(table: str, profile: str, results: Path | None = None) -> str:

@@ -18,7 +18,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from acslib.paper.settings import Count, Part, Positive
 from acslib.selectors.coreset import Coreset
 
 Select = Callable[[Tensor], Coreset]
+Norm = Literal["linf", "l2"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,7 @@ class AdversarialLogistic:
 
     images: Tensor
     labels: Tensor
-    norm: Literal["linf", "l2"]
+    norm: Norm
     epsilon: float
     mu: float = 0.0
     radius: float = 10.0
@@ -123,15 +124,16 @@ class AdversarialLogistic:
         theta = self._join(torch.from_numpy(found.x))
         if theta.norm() > self.radius:
             raise ValueError(
-                f"theta* has norm {theta.norm():.3g}, the ball only {self.radius}: give a larger radius"
+                f"theta* has norm {theta.norm():.3g}, the ball only {self.radius}:"
+                " give a larger radius"
             )
         return theta
 
     def _join(self, parts: Tensor) -> Tensor:
         return torch.sub(*parts.chunk(2)) if self.norm == "linf" else parts
 
-    def _mean_loss(self, parts: np.ndarray) -> tuple[float, np.ndarray]:
-        parts = torch.from_numpy(parts).requires_grad_()
+    def _mean_loss(self, point: np.ndarray) -> tuple[float, np.ndarray]:
+        parts = torch.from_numpy(point).requires_grad_()
         theta = self._join(parts)
         dual = parts.sum() if self.norm == "linf" else theta.norm()
         margins = self.labels * (self.images @ theta) - self.epsilon * dual
@@ -159,7 +161,7 @@ class AdversarialLogistic:
         return self.radius + float(self.optimum.norm())
 
 
-def digits(norm: str, **constants) -> AdversarialLogistic:
+def digits(norm: Norm, **constants) -> AdversarialLogistic:
     """Scikit-learn's 357 threes and eights, centred, scaled to norms of at most 1; d = 54, pixels
     that change.
 
@@ -211,7 +213,7 @@ CONSISTENT = "mean, rate with μ"
 
 
 @dataclass(frozen=True, eq=False)
-class Path:
+class Descent:
     """What coreset gradient descent did at t = 0 .. T-1, under a reading; every field is (T,)
     float64.
 
@@ -240,7 +242,7 @@ def descend(
     select: Select,
     iterations: int,
     reading: Reading = READINGS[CONSISTENT],
-) -> Path:
+) -> Descent:
     """Coreset gradient descent, eq. (9), from 0, with a coreset of the exact gradients (n, d) at
     every iteration.
     """
@@ -257,7 +259,7 @@ def descend(
         gap = scale * (problem.losses(theta).sum() - best)
         rows.append(torch.stack([gap, missing.norm(), step.norm(), weights.sum()]))
         theta = problem.project(theta - rate * step)
-    return Path(*torch.stack(rows, 1))
+    return Descent(*torch.stack(rows, 1))
 
 
 def right_side(
@@ -282,7 +284,7 @@ def right_side(
 
 
 def sides(
-    problem: AdversarialLogistic, path: Path, reading: Reading = READINGS[CONSISTENT]
+    problem: AdversarialLogistic, path: Descent, reading: Reading = READINGS[CONSISTENT]
 ) -> dict[str, float]:
     """Both sides of Theorem 1 for all of `path`, in the units of L / n, so that readings can stand
     side by side.
@@ -304,26 +306,52 @@ def sides(
     }
 
 
-METHODS = ("full", "craig", "gradmatch", "random", "adaptive_random")
+def everyone(n: int, budget: int, generator: torch.Generator) -> Select:
+    """All n samples with weight 1: the full gradient."""
+    coreset = selectors.random(n, n, generator)
+    return lambda gradients: coreset
+
+
+def drawn_once(n: int, budget: int, generator: torch.Generator) -> Select:
+    """One random coreset, kept."""
+    coreset = selectors.random(n, budget, generator)
+    return lambda gradients: coreset
+
+
+def drawn_anew(n: int, budget: int, generator: torch.Generator) -> Select:
+    """Another random coreset at every iteration."""
+    return lambda gradients: selectors.random(n, budget, generator)
+
+
+def by_craig(n: int, budget: int, generator: torch.Generator) -> Select:
+    """CRAIG's coreset of the gradients at hand."""
+    return lambda gradients: selectors.craig(gradients, budget)
+
+
+def by_gradmatch(n: int, budget: int, generator: torch.Generator) -> Select:
+    """GradMatch's coreset of the gradients at hand."""
+    return lambda gradients: selectors.gradmatch(gradients, budget)
+
+
+SELECTORS = {
+    "full": everyone,
+    "craig": by_craig,
+    "gradmatch": by_gradmatch,
+    "random": drawn_once,
+    "adaptive_random": drawn_anew,
+}
 
 
 def selector(method: str, n: int, fraction: float, seed: int = 0) -> Select:
     """What `descend` calls at every iteration: (n, d) gradients to a coreset of at most
     ceil(fraction n) samples.
 
-    "full" is everyone with weight 1; "random" is drawn once, "adaptive_random" at every iteration.
-    Raises ValueError for another method.
+    Raises ValueError for a method that is not one of `SELECTORS`.
     """
-    budget = math.ceil(fraction * n)
+    if method not in SELECTORS:
+        raise ValueError(f"there is no method {method!r}: choose one of {', '.join(SELECTORS)}")
     generator = torch.Generator().manual_seed(seed)
-    if method in ("full", "random"):
-        fixed = selectors.random(n, n if method == "full" else budget, generator)
-        return lambda gradients: fixed
-    if method == "adaptive_random":
-        return lambda gradients: selectors.random(n, budget, generator)
-    if method in ("craig", "gradmatch"):
-        return lambda gradients: getattr(selectors, method)(gradients, budget)
-    raise ValueError(f"there is no method {method!r}: choose one of {', '.join(METHODS)}")
+    return SELECTORS[method](n, math.ceil(fraction * n), generator)
 
 
 def trades_split(
@@ -350,20 +378,20 @@ def trades_split(
     return gradient(False, False), gradient(False, True), gradient(True, False)
 
 
-class Settings(BaseModel):
+class Numbers(BaseModel):
     """The numbers of `params/theorem1.yaml` in one profile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    epsilon: dict[Literal["linf", "l2"], Positive]
-    radius: dict[Literal["linf", "l2"], Positive]
+    epsilon: dict[Norm, Positive]
+    radius: dict[Norm, Positive]
     strongly_convex_radius: Positive
     mu: Positive
     fraction: Part
     fractions: tuple[Part, ...]
     iterations: tuple[Count, ...]
 
-    def problem(self, norm: str, part: int) -> AdversarialLogistic:
+    def problem(self, norm: Norm, part: int) -> AdversarialLogistic:
         """The convex problem of Theorem 1 (1), or the strongly convex one of (2)."""
         mu, radius = (
             (0.0, self.radius[norm]) if part == 1 else (self.mu, self.strongly_convex_radius)
@@ -371,18 +399,6 @@ class Settings(BaseModel):
         return digits(norm, epsilon=self.epsilon[norm], mu=mu, radius=radius)
 
 
-def settings(profile: str) -> Settings:
+def numbers(profile: str) -> Numbers:
     """`params/theorem1.yaml` for a profile, or for the one that it extends. Raises ParamsError."""
-    content, name = config.read_yaml("theorem1"), profile
-    config.profile(name)
-    while name not in content["profiles"]:
-        extended = config.read_yaml(f"profiles/{name}").get("extends")
-        if extended is None:
-            raise config.ParamsError(
-                f"params/theorem1.yaml has no profile {profile!r}: add it under profiles there"
-            )
-        name = extended
-    try:
-        return Settings(**content["common"], **content["profiles"][name])
-    except ValidationError as error:
-        raise config.ParamsError(f"params/theorem1.yaml, profile {name}: {error}") from None
+    return Numbers(**config.theorem1(profile))

@@ -1,28 +1,116 @@
-"""Adv. GradMatch: orthogonal matching pursuit on last-layer gradients (Algorithm 3)."""
+"""Adv. GradMatch: orthogonal matching pursuit on last-layer gradients (Algorithm 3).
+
+`plain_gradmatch` is the algorithm as the paper prints it. `gradmatch` makes the same picks, fast.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
+from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.linalg.blas import dgemm
+from scipy.optimize import nnls
 from torch import Tensor
 
 from acslib.gradients import GRAM_ELEMENTS, LastLayerGradients, as_gradients, check_gram
 from acslib.selectors.coreset import (
+    LARGEST,
+    SMALLEST,
+    TIE,
     Coreset,
     Gradients,
-    _check_budget,
-    _check_finite,
-    _check_not_negative,
-    _coreset,
-    _to_numpy,
+    Indices,
+    Matrix,
+    Vector,
+    check_budget,
+    check_not_negative,
+    compiled,
+    coreset_of,
+    one_thread,
+    power_of_two,
+    to_numpy,
+    well_scaled,
 )
 
+# --- Algorithm 3 as it is printed
+
+
+def plain_gradmatch(
+    gradients: Gradients,
+    budget: int,
+    *,
+    target: Tensor | None = None,
+    ridge: float = 0.0,
+    tolerance: float = 1e-6,
+    nonnegative: bool = True,
+) -> Coreset:
+    """Algorithm 3 with its symbols, least squares from scratch at every step: for a few hundred.
+
+    Gamma is |b - sum_j gamma_j g_j|^2 + lambda |gamma|^2, with the square that makes line 7 least
+    squares, and b is the sum of all gradients. With `nonnegative` line 7 is non-negative least
+    squares, and samples whose weight becomes 0 leave S. The square root of Gamma over |b| is what
+    `tolerance` bounds and `Coreset.trace` holds.
+    """
+    g = to_numpy(as_gradients(gradients).dense(dtype=torch.float64))
+    n = len(g)
+    b = g.sum(0) if target is None else to_numpy(target.double())
+    solve = nnls if nonnegative else _least_squares
+    S: list[int] = []  # line 1
+    gamma, trace, reason = np.zeros(n), [math.inf], "budget"
+    r = g @ b  # line 3, up to the factor -2
+    error, floor = float(np.linalg.norm(b)), 1e-11 * np.abs(r).max(initial=0.0)
+    while len(S) < budget:  # line 4
+        if error <= tolerance * np.linalg.norm(b):
+            reason = "tolerance"
+            break
+        scores = r.copy() if nonnegative else np.abs(r)
+        scores[S] = -np.inf
+        j = int(scores.argmax())  # line 5; numpy takes the first of equals
+        if scores[j] <= floor:
+            reason = "optimum"
+            break
+        S.append(j)  # line 6
+        A = np.vstack([g[S].T, math.sqrt(ridge) * np.eye(len(S))])
+        gamma[:] = 0.0
+        gamma[S] = solve(A, np.append(b, np.zeros(len(S))))[0]  # line 7
+        S = [i for i in S if gamma[i] > 0] if nonnegative else S
+        r = g @ (b - gamma @ g) - ridge * gamma  # line 8
+        error = math.hypot(
+            float(np.linalg.norm(b - gamma @ g)), math.sqrt(ridge) * float(np.linalg.norm(gamma))
+        )
+        trace.append(error / float(np.linalg.norm(b)))
+        if trace[-1] >= trace[-2]:  # only rounding is left
+            reason = "optimum"
+            break
+    return coreset_of(np.array(S, dtype=np.int64), gamma[S], reason, np.array(trace[1:]))
+
+
+def _least_squares(A: Matrix, b: Vector) -> tuple[NDArray[Any], ...]:
+    return np.linalg.lstsq(A, b, rcond=None)[:2]
+
+
+# --- the same, fast
+
 KEPT_ROWS = 2  # Gram rows that the pursuit keeps at hand, in budgets
+# an atom with less than this share of its squared norm outside the span of the others depends on
+# them
+RANK = 1e-12
+AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
+# candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
+# more
+BREADTH = 4
+FLOOR = 10 * TIE  # alignments below this share of |g| |target| cannot be told from rounding
+HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
+ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
+# an atom with less than this share of its squared norm outside the span is made orthogonal twice
+CANCELLED = 1e-4
+# updates leave this much, of the largest correlation, on the support; with more, it is factorised
+# anew
+DRIFT = 1e-12
 
 
 def gradmatch(
@@ -34,102 +122,139 @@ def gradmatch(
     tolerance: float = 1e-6,
     nonnegative: bool = True,
 ) -> Coreset:
-    """Weights on at most `budget` samples whose gradients add up to everyone's (Algorithm 3, eq.
-    12).
+    """Weights on at most `budget` samples whose gradients add up to everyone's (Algorithm 3).
 
-    Orthogonal matching pursuit picks, at each step, the sample best aligned with what is still
-    missing, then refits all weights. `nonnegative` keeps them >= 0: samples that would turn
+    Orthogonal matching pursuit on eq. (12): each step picks the sample best aligned with what is
+    still missing, then refits all weights. `nonnegative` keeps them >= 0: samples that would turn
     negative leave again, and the weights are the exact non-negative least squares on the samples
     chosen. The search ends at the budget, at a relative error (`Coreset.trace`) <= tolerance
-    (Algorithm 3's epsilon over |target|), or where no sample lowers the error by more than the
-    rounding of inner products.
+    (Algorithm 3's epsilon over |target|), or at the optimum, where no further sample lowers the
+    error. The last two happen before the budget where it exceeds the gradients' rank: see
+    `rank_limit`. Gradients that are nearly parallel (to 1e-5: far from zero, close together) end
+    with the reason "rounding", since inner products no longer tell which sample is the next best.
 
-    target: (d,), by default the sum of all gradients. ridge: lambda >= 0, in the units of a squared
-    gradient; the objective is |missing|^2 + lambda |weights|^2. Raises ValueError for a budget
-    outside 0..n, non-finite gradients or a target of another length.
+    target: (d,) what the weighted gradients shall add up to, by default the sum of all gradients. A
+    validation set's is its own `gradients.total()`, at the same network, times n over its size: the
+    variant for imbalanced or noisy training sets of Killamsetty et al. (2021a).
+    ridge: lambda >= 0, in the units of a squared gradient; the objective is |missing|^2 + lambda
+    |weights|^2. It spreads the weights, at the cost of error: without it a few samples may
+    carry most of the sum. A tenth of the mean squared gradient is a beginning.
+
+    Raises ValueError for a budget outside 0..n, for non-finite gradients, and for a target of
+    another length or too large or small beside them.
     """
-    gradients = as_gradients(gradients).to(torch.float64)
-    budget = _check_budget(budget, len(gradients))
-    ridge, tolerance = (
-        _check_not_negative("ridge", ridge),
-        _check_not_negative("tolerance", tolerance),
-    )
-    diagonal = _check_finite(gradients)
-    target = gradients.total() if target is None else target
-    correlations = _to_numpy(gradients.correlations(target))
-    norm2 = float(target.double().square().sum())
-    if not math.isfinite(norm2):
-        raise ValueError(f"the target's squared norm is {norm2}; give a finite target")
-    options = {"ridge": ridge, "tolerance": tolerance, "nonnegative": nonnegative}
-    found = MatchingPursuit(
-        _gram_of(gradients, budget), correlations, diagonal, norm2, budget, **options
-    ).run()
-    return _coreset(found.atoms, found.weights, found.reason, np.array(found.trace))
+    gradients = as_gradients(gradients)
+    budget = check_budget(budget, len(gradients))
+    ridge = check_not_negative("ridge", ridge)
+    tolerance = check_not_negative("tolerance", tolerance)
+    with one_thread():
+        scaled, norms2, scale = well_scaled(gradients)
+        scaled = scaled.to(torch.float64)
+        if target is None:
+            goal, goal_scale = scaled.total(), scale
+        else:
+            goal, goal_scale = _scaled_target(gradients, target, norms2, scale)
+        correlations: Vector = to_numpy(scaled.correlations(goal))
+        found = MatchingPursuit(
+            _gram_of(scaled, budget),
+            correlations,
+            norms2,
+            float(goal.square().sum()),
+            budget,
+            ridge=ridge / scale / scale,
+            tolerance=tolerance,
+            nonnegative=nonnegative,
+        ).run()
+    weights = found.weights * (goal_scale / scale)
+    return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))
+
+
+def _scaled_target(
+    gradients: LastLayerGradients, target: Tensor, norms2: Vector, scale: float
+) -> tuple[Tensor, float]:
+    """A target of its own, and the power of two that it is divided by where it is very large or
+    small.
+
+    gradients: as they were given. norms2, scale: what became of them.
+    """
+    if target.shape != gradients.shape[1:]:
+        raise ValueError(
+            f"the target has shape {tuple(target.shape)}; give one of shape ({gradients.shape[1]},)"
+        )
+    target = target.detach().to(gradients.device, torch.float64)
+    largest = float(target.abs().max()) if len(target) else 0.0
+    if not math.isfinite(largest):
+        raise ValueError(f"the target's squared norm is {largest * largest}; give a finite target")
+    nonzero = np.zeros(len(gradients), bool)
+    for errors, _ in gradients.terms:
+        nonzero |= to_numpy(errors.any(1))
+    lost = int((nonzero & (norms2 < 1e-290)).sum())
+    if lost:
+        raise ValueError(
+            f"{lost} of {len(gradients)} gradients are below 1e-145 of the largest, and count as"
+            " zero beside it: leave them out, or give them without the others"
+        )
+    if largest == 0.0 or (scale == 1.0 and SMALLEST < largest < LARGEST):
+        return target, 1.0
+    power = power_of_two(largest)
+    return target / power, power
+
+
+def rank_limit(classes: int, width: int) -> int:
+    """The most samples that `gradmatch` can weight: (classes - 1) * (width + 1).
+
+    It is the rank of last-layer gradients with `width` features, 0 for the bias part alone; errors
+    sum to zero over the classes. With that many samples the error is zero, so that a larger budget
+    ends early, with the reason "tolerance" or "optimum".
+    """
+    return (classes - 1) * (width + 1)
 
 
 def gram_rows_held(n: int, budget: int) -> int:
-    """How many of n Gram rows `gradmatch` keeps at hand: all of them where that is cheaper and they
-    fit.
+    """How many of n Gram rows `gradmatch` keeps: all where that is cheaper and they fit.
 
     Its solver holds two more for each sample chosen.
     """
     return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
 
 
-def _gram_of(gradients: LastLayerGradients, budget: int) -> np.ndarray | _GramOnDemand:
+def _gram_of(gradients: LastLayerGradients, budget: int) -> Matrix | _GramOnDemand:
     """The whole matrix, unless so few rows are wanted that fetching them is cheaper."""
     held = gram_rows_held(len(gradients), budget)
     check_gram(held, len(gradients))
-    return _to_numpy(gradients.gram()) if held == len(gradients) else _GramOnDemand(gradients, held)
+    return to_numpy(gradients.gram()) if held == len(gradients) else _GramOnDemand(gradients, held)
 
 
 class _GramOnDemand:
-    """A Gram matrix that computes what is indexed: rows (b,), or a block by `np.ix_` of the same
-    rows and columns.
+    """A Gram matrix that computes what is indexed: rows (b,), or a block (b, b) by `np.ix_`.
 
     Picks foreseen wrongly are often foreseen again, so rows are kept, until they are more than
     `held`.
     """
 
-    def __init__(self, gradients: LastLayerGradients, held: int):
-        self.gradients, self.held, self.fetched = gradients, held, {}
+    def __init__(self, gradients: LastLayerGradients, held: int) -> None:
+        self.gradients = gradients
+        self.held = held
+        self.fetched: dict[int, Vector] = {}
 
-    def __getitem__(self, wanted) -> np.ndarray:
+    def __getitem__(self, wanted: Indices | tuple[Indices, ...]) -> Matrix:
         if isinstance(wanted, tuple):
-            return _to_numpy(
-                self.gradients[torch.from_numpy(wanted[1][0]).to(self.gradients.device)].gram()
-            )
+            rows = torch.from_numpy(wanted[1][0]).to(self.gradients.device)
+            return to_numpy(self.gradients[rows].gram())
         if len(self.fetched) > self.held:
             self.fetched.clear()
         missing = [sample for sample in wanted.tolist() if sample not in self.fetched]
         if missing:
             found = self.gradients.gram_rows(torch.tensor(missing, device=self.gradients.device))
-            self.fetched.update(zip(missing, _to_numpy(found), strict=True))
+            self.fetched.update(zip(missing, to_numpy(found), strict=True))
         return np.stack([self.fetched[sample] for sample in wanted.tolist()])
 
 
-# candidates closer than this, relative to the largest first score, tie: the lower index wins
-TIE = 1e-12
-DUPLICATE = 1e-13  # squared distances below this share of |g_i|^2 + |g_j|^2 are rounding
-# an atom with less than this share of its squared norm outside the span of the others depends on
-# them
-RANK = 1e-12
-AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
-# candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
-# more
-BREADTH = 4
-ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
-# an atom with less than this share of its squared norm outside the span is made orthogonal twice
-CANCELLED = 1e-4
-# updates leave this much, of the largest correlation, on the support; with more, it is factorised
-# anew
-DRIFT = 1e-12
-
-
-@njit(cache=True)
-def pursuit_steps(gram, residual, pick, budget, ridge, nonnegative):
-    """The first steps of orthogonal matching pursuit among few atoms, from `pick` on; weights may
-    turn negative.
+@compiled
+def pursuit_steps(
+    gram: Matrix, residual: Vector, pick: int, budget: int, ridge: float, nonnegative: bool
+) -> Indices:
+    """The first steps of the pursuit among few atoms, from `pick` on; weights may turn negative.
 
     gram: (n, n) inner products and residual: (n,) correlations, both of what is outside the present
     support; they change in place. Up to `budget` indices.
@@ -155,9 +280,16 @@ def pursuit_steps(gram, residual, pick, budget, ridge, nonnegative):
     return steps
 
 
+@compiled
+def subtract_outer(values: Matrix, left: Vector, right: Vector) -> None:
+    """`values -= outer(left, right)` in place, without a second matrix."""
+    for i in range(len(left)):
+        for j in range(len(right)):
+            values[i, j] -= left[i] * right[j]
+
+
 class MatchingPursuit:
-    """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), with non-negative weights on
-    request.
+    """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), weights >= 0 on request.
 
     Minimises `|target - sum_j w_j g_j|^2 + ridge |w|^2` over the weights of the chosen atoms after
     every pick. With the sign constraint this is the active-set method of Lawson and Hanson stopped
@@ -170,24 +302,29 @@ class MatchingPursuit:
     the way: see `_orthogonalised` and `_settle`.
 
     gram: (n, n) float64 `<g_i, g_j>`, as an array or as what is indexed like one by rows (b,) and
-    by `np.ix_` of the same rows and columns. correlations: (n,) `<g_i, target>`. diagonal: (n,)
-    `|g_i|^2`. norm2: `|target|^2`. After `run()`: `atoms` in the order in which they entered,
-    `weights`, `trace` (the relative error, square root of the objective over |target|, after each
-    pick) and `reason`.
+        by `np.ix_` of the same rows and columns.
+    correlations: (n,) `<g_i, target>`. diagonal: (n,) `|g_i|^2`. norm2: `|target|^2`.
+
+    After `run()`: `atoms` in the order in which they entered, their `weights`, `reason`, and
+    `trace`, the relative error after each pick (the square root of the objective over |target|).
     """
+
+    atoms: Indices
+    weights: Vector
+    reason: str
 
     def __init__(
         self,
-        gram,
-        correlations,
-        diagonal,
-        norm2,
-        budget,
+        gram: Matrix | _GramOnDemand,
+        correlations: Vector,
+        diagonal: Vector,
+        norm2: float,
+        budget: int,
         *,
-        ridge=0.0,
-        tolerance=0.0,
-        nonnegative=True,
-    ):
+        ridge: float = 0.0,
+        tolerance: float = 0.0,
+        nonnegative: bool = True,
+    ) -> None:
         n = len(correlations)
         self.gram, self.correlations, self.diagonal, self.norm2 = (
             gram,
@@ -195,42 +332,34 @@ class MatchingPursuit:
             diagonal,
             norm2,
         )
-        self.budget, self.ridge, self.tolerance, self.nonnegative = (
-            budget,
-            ridge,
-            tolerance,
-            nonnegative,
-        )
-        self.largest = np.abs(correlations).max(initial=0.0)
+        self.budget, self.ridge, self.tolerance = budget, ridge, tolerance
+        self.nonnegative = nonnegative
+        self.largest = float(np.abs(correlations).max(initial=0.0))
         self.slack = TIE * self.largest
-        self.floor = (
-            10 * TIE * np.sqrt(norm2 * diagonal)
-        )  # an atom less aligned than this with what is left is spent
+        # an atom less aligned than this with what is left is spent
+        self.floor = FLOOR * np.sqrt(norm2 * diagonal)
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
-        self.residual, self.error2, self.trace = correlations.copy(), norm2, []
-        # the support, in no particular order: atoms, when they entered, weights, Gram rows, `root`,
-        # for which root.T @ root = inverse of the support's Gram matrix, and `orthogonal` = root @
-        # Gram rows
+        self.residual, self.error2 = correlations.copy(), norm2
+        self.settled = False  # whether `residual` is that of the weights themselves
+        self.trace: list[float] = []
+        # The support, in no particular order: atoms, when they entered, and weights.
         self.size, self.clock = 0, 0
-        self.support, self.entered, self.w = (
-            np.empty(budget, np.int64),
-            np.empty(budget, np.int64),
-            np.zeros(budget),
-        )
-        self.kept, self.root, self.orthogonal = (
-            np.empty((budget, n)),
-            np.zeros((budget, budget)),
-            np.empty((budget, n)),
-        )
-        # the atoms foreseen and their places, when that was, their Gram rows as fetched and made
-        # orthogonal to the support, of size `start` then, and what of the support makes up the
-        # difference
-        self.foreseen, self.foreseen_at, self.start = {}, -AHEAD, 0
-        self.fetched, self.deflated, self.solved = (
-            np.empty((0, n)),
-            np.empty((0, n)),
-            np.empty((0, 0)),
-        )
+        self.support = np.empty(budget, np.int64)
+        self.entered = np.empty(budget, np.int64)
+        self.w = np.zeros(budget)
+        # Its Gram rows, `root`, for which root.T @ root = inverse of the support's Gram matrix, and
+        # `orthogonal` = root @ Gram rows.
+        self.kept = np.empty((budget, n))
+        self.root = np.zeros((budget, budget))
+        self.orthogonal = np.empty((budget, n))
+        # The atoms foreseen and their places, when that was, and the support's size then.
+        self.foreseen: dict[int, int] = {}
+        self.foreseen_at, self.start = -AHEAD, 0
+        # Their Gram rows, as fetched and made orthogonal to the support, and what of the support
+        # makes up the difference.
+        self.fetched = np.empty((0, n))
+        self.deflated = np.empty((0, n))
+        self.solved = np.empty((0, 0))
 
     def run(self) -> MatchingPursuit:
         while (reason := self._stop()) is None:
@@ -240,9 +369,7 @@ class MatchingPursuit:
         self.reason = reason
         t = self.size
         w, support, root = self.w[:t], self.support[:t], self.root[:t, :t]
-        for _ in range(
-            2
-        ):  # the weights have been through many updates; refinement makes them exact
+        for _ in range(2):  # the weights have been through many updates; this makes them exact
             missing = self.correlations[support] - self.kept[:t, support] @ w - self.ridge * w
             w += root.T @ (root @ missing)
         order = np.argsort(self.entered[:t])
@@ -260,44 +387,42 @@ class MatchingPursuit:
         scores = self._scores()
         best = scores.max()
         if best == -np.inf:
-            return "optimum"
+            return "rounding" if self._hidden() else "optimum"
         self.pick = int(np.argmax(scores >= best - self.slack))
         return None
 
-    def _scores(self) -> np.ndarray:
+    def _scores(self) -> Vector:
         scores = self.residual if self.nonnegative else np.abs(self.residual)
         return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
 
+    def _hidden(self) -> bool:
+        """Whether a sample might lower the error, but is too little aligned for us to tell."""
+        scores = self.residual if self.nonnegative else np.abs(self.residual)
+        open_ = ~(self.chosen | self.blocked) & (self.floor > 0)
+        return bool((scores[open_] > HIDDEN * self.floor[open_]).any())
+
     def _foresee(self) -> None:
-        """The next picks as the best candidates alone give them, with Gram rows orthogonal to the
-        support.
-        """
-        self._settle()
+        """The next picks, as the best candidates alone give them, and their Gram rows."""
+        if not self.settled:
+            self._settle()
         t, scores = self.size, self._scores()
         ahead = min(AHEAD, 2 * (self.clock - self.foreseen_at) + 4, self.budget - t)
         width = min(BREADTH * ahead, len(scores))
         best = np.argpartition(scores, -width)[-width:]
         best = np.union1d(best[scores[best] > -np.inf], self.pick)
         overlap = self.orthogonal[:t, best]
-        gram, first = (
-            self.gram[np.ix_(best, best)] - overlap.T @ overlap,
-            np.searchsorted(best, self.pick),
-        )
+        gram = self.gram[np.ix_(best, best)] - overlap.T @ overlap
+        first = int(np.searchsorted(best, self.pick))
         steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
         atoms = best[steps]
-        self.foreseen, self.start = (
-            {atom: position for position, atom in enumerate(atoms.tolist())},
-            t,
-        )
-        self.foreseen_at = self.clock
+        self.foreseen = {atom: position for position, atom in enumerate(atoms.tolist())}
+        self.foreseen_at, self.start = self.clock, t
         self.fetched, overlap = self.gram[atoms], overlap[:, steps].T
         self.deflated, self.solved = self.fetched.copy(), overlap @ self.root[:t, :t]
         _subtract_product(self.deflated, overlap, self.orthogonal[:t])
 
     def _add(self, atom: int) -> None:
-        """One pick: a step of the progressive Cholesky factorisation, then new weights for all
-        atoms.
-        """
+        """One pick: a step of the progressive Cholesky factorisation, then new weights for all."""
         t, position = self.size, self.foreseen[atom]
         earlier = self.orthogonal[self.start : t]
         overlap = earlier[:, atom]
@@ -319,6 +444,7 @@ class MatchingPursuit:
         orthogonal = self.orthogonal[t]
         orthogonal[:] = row / scale
         self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
+        self.settled = False
         self.size, self.clock = t + 1, self.clock + 1
         step = self.residual[atom] / scale
         trial = self.w[: t + 1] + step * direction
@@ -330,10 +456,8 @@ class MatchingPursuit:
             self.error2 -= gain
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
 
-    def _orthogonalised(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Gram-Schmidt once more, from the Gram rows themselves: a candidate's coefficients, and
-        its row.
-        """
+    def _orthogonalised(self, coefficients: Vector) -> tuple[Vector, Vector]:
+        """Gram-Schmidt once more, from the Gram rows: a candidate's coefficients, and its row."""
         t, support = self.size, self.support[: self.size]
         root, kept = self.root[:t, :t], self.kept[: t + 1]
         left = (coefficients @ kept)[support] + self.ridge * coefficients[:t]
@@ -341,13 +465,12 @@ class MatchingPursuit:
         return coefficients, coefficients @ kept
 
     def _settle(self) -> None:
-        """The residual from the weights themselves; a new factorisation where updates have lost the
-        optimum.
-        """
+        """The residual from the weights themselves, and anew what updates have made too inexact."""
         t, support = self.size, self.support[: self.size]
         kept, w = self.kept[:t], self.w[:t]
         self.residual = self.correlations - w @ kept
         missing = self.residual[support] - self.ridge * w
+        self.settled = True
         if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
             gram = kept[:, support] + self.ridge * np.eye(t)
             self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
@@ -356,11 +479,10 @@ class MatchingPursuit:
             if self.nonnegative:
                 np.maximum(w, 0.0, out=w)
             self.residual = self.correlations - w @ kept
+            self.settled = False
 
-    def _drop(self, trial: np.ndarray, atom: int) -> None:
-        """Walk from the feasible weights towards the trial ones; atoms that reach zero on the way
-        leave.
-        """
+    def _drop(self, trial: Vector, atom: int) -> None:
+        """Walk from the feasible weights towards the trial ones; atoms that reach zero leave."""
         feasible = self.w[: self.size].copy()
         while trial.min() <= 0:
             share = np.where(
@@ -375,25 +497,21 @@ class MatchingPursuit:
         t = self.size
         self.w[:t], self.foreseen = trial, {}
         self._settle()
-        before, self.error2 = (
-            self.error2,
-            self.norm2 - self.w[:t] @ self.correlations[self.support[:t]],
-        )
+        before = self.error2
+        self.error2 = float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
         if self.error2 < before - ROUNDING * self.norm2:
             self.blocked[:] = False
         else:
             self.blocked[atom] = True  # else two atoms could push each other out for ever
 
     def _remove(self, position: int) -> None:
-        """Reflect `root` so that one row alone involves the leaving atom, and leave that row and
-        atom out.
-        """
+        """Reflect `root` so that one row alone involves the leaving atom; that row goes with it."""
         last = self.size - 1
         root, orthogonal = self.root[: self.size, : self.size], self.orthogonal[: self.size]
         normal = root[:, position].copy()
         normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
         double = normal[:, None] * (2 / (normal @ normal))
-        root -= double * (normal @ root)
+        subtract_outer(root, double[:, 0], normal @ root)
         _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
         root[:, position] = root[:, last]
         root[last], root[:, last] = 0.0, 0.0
@@ -403,13 +521,13 @@ class MatchingPursuit:
         self.size = last
 
 
-def _subtract_product(values: np.ndarray, left: np.ndarray, right: np.ndarray) -> None:
+def _subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:
     """`values -= left @ right` in place; `values` must be a float64 array in C order."""
     if left.size:
         dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
 
 
-def _without(values: np.ndarray, position: int) -> np.ndarray:
+def _without(values: Vector, position: int) -> Vector:
     """One entry fewer: the last takes its place."""
     values[position] = values[-1]
     return values[:-1]

@@ -1,0 +1,95 @@
+"""Any attack, called safely: ours, a plain function, or another library's bound to its network."""
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acslib.attacks.common import Base
+from acslib.passes import frozen
+
+ROUNDING = 1e-6  # how far outside [0, 1] an attack's normalising and back may put a pixel
+
+
+def call(attack: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """What `attack` makes of `images`, checked: finite, in [0, 1], like `images` in shape and type.
+
+    An attack is called as `attack(model, images, labels)`, or as `attack(images, labels)` if it has
+    a network of its own (`bound_to`). Whatever the gradient mode around, gradients with respect to
+    images can be taken inside, by `loss.backward()` too; the attack works on copies, and modes,
+    buffers, gradients and `requires_grad` of the network are as before when it ends. Raises
+    TypeError for what cannot be called so, ValueError for what came back.
+    """
+    if not callable(attack):
+        raise TypeError(
+            f"the attack is a {type(attack).__name__}: give one that is called as attack(model,"
+            " images, labels)"
+        )
+    own = bound_to(attack)
+    with torch.inference_mode(False), torch.enable_grad():
+        given = images.detach().clone(), labels.detach().clone()
+        with as_found(model if own is None else own):
+            found = attack(model, *given) if own is None else attack(*given)
+    return _checked(found, images, attack)
+
+
+def bound_to(attack: Callable[..., Any]) -> nn.Module | None:
+    """The network that an attack was built on, as torchattacks' are; None for one that is told."""
+    network = getattr(attack, "model", None)
+    if not isinstance(network, nn.Module) or isinstance(attack, Base):
+        return None
+    try:
+        inspect.signature(attack).bind("images", "labels")
+    except TypeError:
+        return None
+    return network
+
+
+@contextlib.contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Within it no weight asks for a gradient; afterwards modes, buffers and gradients are as
+    before.
+    """
+    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    for parameter, _ in gradients:
+        parameter.grad = None
+    try:
+        with frozen(model):
+            yield
+    finally:
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        with torch.no_grad():
+            for buffer, before in buffers:
+                if not torch.equal(buffer, before):  # writing would spoil a graph that needs it
+                    buffer.copy_(before)
+
+
+def _checked(found: Any, images: Tensor, attack: Callable[..., Any]) -> Tensor:
+    name = getattr(attack, "__name__", type(attack).__name__)
+    if not isinstance(found, Tensor):
+        raise ValueError(
+            f"the attack {name} returned a {type(found).__name__}: it must return adversarial"
+            " images, a tensor"
+        )
+    for what in ("shape", "dtype", "device"):
+        got, wanted = getattr(found, what), getattr(images, what)
+        if got != wanted:
+            got, wanted = (tuple(x) if what == "shape" else x for x in (got, wanted))
+            raise ValueError(
+                f"the attack {name} returned images of {what} {got}: it must keep that of the"
+                f" images, {wanted}"
+            )
+    adversarial: Tensor = found.detach()
+    if adversarial.numel():
+        low, high = (float(bound) for bound in torch.aminmax(adversarial))
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise ValueError(
+                f"the attack {name} returned images that span [{low:g}, {high:g}]: adversarial"
+                " images must lie in [0, 1] and be finite"
+            )
+    return adversarial.clamp(0, 1)

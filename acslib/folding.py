@@ -1,0 +1,312 @@
+"""BatchNorm folded into the convolution before it: in evaluation mode the same logits, sooner.
+
+A pair is folded only where that is certain. torch.fx follows a symbolic image through the network:
+the BatchNorm must be all that ever sees the convolution's output. The folded network is followed
+too, and must take the same steps. A network that torch.fx cannot follow keeps its BatchNorm: one
+whose control flow depends on the images, for instance.
+"""
+
+import copy
+import inspect
+from collections import Counter
+from collections.abc import MutableMapping
+from types import NoneType
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+Memory = MutableMapping[nn.Module, Tensor]
+Pairs = list[tuple[str, str]]
+Steps = list[tuple[fx.Graph, dict[str, Tensor]]]
+
+
+@torch.no_grad()
+def folded(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
+    """A frozen copy for attacks: evaluation mode, BatchNorm folded into the convolutions.
+
+    The copy's logits are those of `model.eval()` up to rounding, by `forward` and by `features`. It
+    does not follow later changes of `model`. It computes in `dtype`: the networks of
+    `acslib.models` have their weights in it (the head stays as it is), every other network
+    keeps its weights and computes under autocast where `dtype` is below float32.
+    """
+    # torch copies only leaves; weight_norm and the older spectral_norm keep what they computed last
+    computed: dict[int, Any] = {
+        id(value): value.detach().clone()
+        for module in model.modules()
+        for value in vars(module).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    }
+    instead = _replacements(model, foldable(model), _of_weights(model, dtype), {})
+    copied = copy.deepcopy(model, memo=computed | instead)
+    return _computing_in(dtype, copied.eval().requires_grad_(False))
+
+
+@torch.no_grad()
+def twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """What `folded` gives, for a moment: it shares memory with `model` and with the next twin.
+
+    So it takes a fraction of the time of a copy, and is good until `model` changes. A network
+    without a pair to fold is returned itself: freeze it.
+    """
+    pairs = foldable(model)
+    if not pairs:
+        return model if _is_full(dtype) else Autocast(model, dtype)
+    instead = _replacements(model, pairs, _of_weights(model, dtype), _memory)
+    return _computing_in(dtype, _shared(model, instead))
+
+
+_memory: Memory = WeakKeyDictionary()  # by convolution, of its twin
+
+
+class Autocast(nn.Module):
+    """A network, and everything that it computes under autocast to `dtype`."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype):
+        super().__init__()
+        self.net, self.dtype = net, dtype
+        self.train(net.training)
+
+    @property
+    def head(self) -> Any:
+        return self.net.head
+
+    def features(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, self.dtype):
+            return cast(Tensor, cast(Any, self.net).features(images))
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, self.dtype):
+            return cast(Tensor, self.net(images))
+
+
+def _is_full(dtype: torch.dtype) -> bool:
+    return dtype in (torch.float32, torch.float64)
+
+
+def _of_weights(model: nn.Module, dtype: torch.dtype) -> torch.dtype | None:
+    """`dtype` for a network that converts what goes in and out of its parts, else None."""
+    return dtype if hasattr(model, "parts_in_any_dtype") else None
+
+
+def _computing_in(dtype: torch.dtype, twin: nn.Module) -> nn.Module:
+    if _of_weights(twin, dtype) is None:
+        return twin if _is_full(dtype) else Autocast(twin, dtype)
+    for part in cast(Any, twin).parts_in_any_dtype:
+        twin.get_submodule(part).to(dtype)
+    return twin
+
+
+def _replacements(
+    model: nn.Module, pairs: Pairs, dtype: torch.dtype | None, memory: Memory
+) -> dict[int, nn.Module]:
+    """By id of a module of `model`: the one convolution for a pair's two, and nothing after it.
+
+    `dtype` None is each convolution's own.
+    """
+    instead: dict[int, nn.Module] = {}
+    for conv_name, norm_name in pairs:
+        conv, norm = cast(Any, model.get_submodule(conv_name)), model.get_submodule(norm_name)
+        instead[id(conv)] = _one(conv, norm, dtype or conv.weight.dtype, memory)
+        instead[id(norm)] = nn.Identity()
+    return instead
+
+
+def _one(conv: Any, norm: Any, dtype: torch.dtype, memory: Memory) -> nn.Module:
+    """The one convolution that both are in evaluation mode, with every option of `conv`."""
+    weight, bias = fuse_conv_bn_weights(
+        conv.weight,
+        conv.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.eps,
+        norm.weight,
+        norm.bias,
+    )
+    kept = memory.get(conv)
+    if kept is None or _layout(kept) != (dtype, *_layout(weight)[1:]):
+        kept = memory[conv] = torch.empty_like(weight, dtype=dtype, requires_grad=False)
+    one = _shell(conv)
+    one._parameters = {
+        "weight": nn.Parameter(kept.copy_(weight), requires_grad=False),
+        "bias": nn.Parameter(bias.to(dtype), requires_grad=False),
+    }
+    return one
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
+
+
+def _shell(module: nn.Module) -> nn.Module:
+    """A module with the same attributes, its dictionaries its own, in evaluation mode."""
+    shell = type(module).__new__(type(module))
+    attributes = vars(shell)
+    for name, value in vars(module).items():
+        attributes[name] = value.copy() if isinstance(value, dict) else value
+    # a compiled forward pass is the original's
+    attributes.update(training=False, _compiled_call_impl=None)
+    return shell
+
+
+def _shared(model: nn.Module, instead: dict[int, nn.Module]) -> nn.Module:
+    """A network of other modules with the weights of `model`, which here ask for no gradient.
+
+    `instead` has, by id, what stands in the place of some of them.
+    """
+    made: dict[int, Any] = dict(instead)
+
+    def weight(parameter: nn.Parameter | None) -> nn.Parameter | None:
+        if parameter is not None and id(parameter) not in made:
+            made[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+        return None if parameter is None else made[id(parameter)]
+
+    def module(of: nn.Module | None) -> nn.Module | None:
+        if of is not None and id(of) not in made:
+            made[id(of)] = shell = _shell(of)
+            # past Module's own, slow, assignment
+            vars(shell)["_parameters"] = {n: weight(value) for n, value in of._parameters.items()}
+            vars(shell)["_modules"] = {n: module(child) for n, child in of._modules.items()}
+        return None if of is None else made[id(of)]
+
+    return cast(nn.Module, module(model))
+
+
+# Which pairs can be folded. ----------------------------------------------------------------------
+
+_known: WeakKeyDictionary[nn.Module, tuple[object, Pairs]] = WeakKeyDictionary()
+
+
+def foldable(model: nn.Module) -> Pairs:
+    """The names of the convolutions and of the BatchNorm that each of them goes through.
+
+    Found once, and again when a module or one of its settings has become another.
+    """
+    now = _settings(model)
+    if model not in _known or _known[model][0] != now:
+        _known[model] = now, _find(model)
+    return [(conv, norm) for conv, norm in _known[model][1] if _plain(model, conv, norm)]
+
+
+def _settings(model: nn.Module) -> object:
+    """All that can decide which way a pass in evaluation mode takes, the images apart."""
+    return [
+        (name, type(module), [item for item in vars(module).items() if _is_setting(*item)])
+        for name, module in model.named_modules()
+    ]
+
+
+def _is_setting(name: str, value: object) -> bool:
+    return type(value) in (bool, int, float, str, NoneType) and name != "training"
+
+
+def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
+    """Both are torch's own, without hooks, and the statistics are the running ones."""
+    conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
+    return (
+        type(conv) is nn.Conv2d
+        and type(norm) in (nn.BatchNorm2d, nn.SyncBatchNorm)
+        and norm.running_mean is not None
+        and norm.running_var is not None
+        and conv.weight.dtype == norm.running_mean.dtype
+        and not any(
+            hooks
+            for module in (conv, norm)
+            for hooks in (module._forward_hooks, module._forward_pre_hooks)
+        )
+    )
+
+
+def _find(model: nn.Module) -> Pairs:
+    try:
+        steps = _follow(_shared(model, {}))
+        pairs = [pair for pair in _edges(steps) if _plain(model, *pair)]
+        instead = _replacements(model, pairs, None, {})
+        if pairs and not _same(steps, _follow(_shared(model, instead))):
+            return []
+    except Exception:  # whatever a network's own code says to an image that has no values
+        return []
+    return pairs
+
+
+def _follow(model: nn.Module) -> Steps:
+    """The steps of `forward`, and of `features` where there is one; each with its constants."""
+    names = ["forward"]
+    if inspect.ismethod(getattr(model, "features", None)):
+        names.append("features")
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) > 1:
+        raise ValueError("a network on several devices")
+    followed = []
+    with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
+        for name in names:
+            graph = _Tracer(name, *devices).trace(model, _defaults(getattr(model, name)))
+            constants = {
+                str(node.target): value
+                for node in graph.nodes
+                if node.op == "get_attr"
+                and isinstance(value := vars(model).get(str(node.target)), Tensor)
+            }
+            followed.append((graph, constants))
+    return followed
+
+
+def _defaults(method: Any) -> dict[str, Any]:
+    parameters = inspect.signature(method).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+class _Image(fx.Proxy):
+    """A symbolic tensor that knows where it is, as all in a network are on one device."""
+
+    device = property(lambda self: self.tracer.where)
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, method: str, device: torch.device):
+        super().__init__()
+        self.traced_func_name, self.where = method, device
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Image(node, self)
+
+
+def _edges(steps: Steps) -> Pairs:
+    """Pairs of modules, each used once in a pass, the second on nothing but the first's output."""
+    edges: dict[tuple[str, str], None] = {}
+    no_first, no_second = set(), set()
+    for graph, _ in steps:
+        calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
+        here = [_edge(node) for node in graph.nodes]
+        once = [pair for pair in here if pair and calls[pair[0]] == calls[pair[1]] == 1]
+        edges |= dict.fromkeys(once)
+        no_first |= calls.keys() - {first for first, _ in once}
+        no_second |= calls.keys() - {second for _, second in once}
+        for node in graph.nodes:
+            if node.op == "get_attr":  # a weight that is used without its module
+                owner = str(node.target).rpartition(".")[0]
+                no_first.add(owner)
+                no_second.add(owner)
+    return [pair for pair in edges if pair[0] not in no_first and pair[1] not in no_second]
+
+
+def _edge(node: fx.Node) -> tuple[str, str] | None:
+    """The two modules, if `node` is a module's step on another's output, and the only one on it."""
+    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
+        return None
+    first = node.args[0]
+    if not isinstance(first, fx.Node) or first.op != "call_module" or list(first.users) != [node]:
+        return None
+    return str(first.target), str(node.target)
+
+
+def _same(steps: Steps, others: Steps) -> bool:
+    """The same steps, whatever the modules are that take them."""
+    return all(
+        str(graph) == str(other)
+        and constants.keys() == different.keys()
+        and all(torch.equal(value, different[name]) for name, value in constants.items())
+        for (graph, constants), (other, different) in zip(steps, others, strict=True)
+    )

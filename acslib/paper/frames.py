@@ -1,0 +1,62 @@
+"""CSVs of results: written whole or not at all, and checked when they are read back."""
+
+import csv
+import io
+from collections.abc import Collection
+from pathlib import Path
+
+import pandas as pd
+
+from acslib.paper import files
+
+# columns that may be all digits by chance and are no numbers
+DIGESTS = {"commit": str, "weights": str}
+# how the names of columns with numbers end
+UNITS = ("_pct", "_min", "_s", "_x", "_255", "_epochs", "_n", "_images")
+
+
+def write_frame(path: Path, table: pd.DataFrame) -> Path:
+    """Write a CSV atomically; gives its path."""
+    files.write_atomically(path, table.to_csv(index=False).encode())
+    return path
+
+
+def read_frame(path: Path, needed: Collection[str], way_out: str) -> pd.DataFrame:
+    """A CSV with at least the columns `needed`.
+
+    Raises RecordError, with the file's name and `way_out`, for one that is missing, cut off, no
+    table, or without those columns, and for words where its columns have numbers.
+    """
+    if not path.is_file():
+        raise files.RecordError(f"there is no {path}: {way_out}")
+    try:
+        text = path.read_text(encoding="utf-8")
+        check_shape(text)
+        table = pd.read_csv(io.StringIO(text), dtype=DIGESTS)
+        check_columns(table, needed)
+    except (ValueError, csv.Error, OSError) as error:
+        raise files.RecordError(f"{path} is damaged ({error}): {way_out}") from None
+    return table
+
+
+def check_shape(text: str) -> None:
+    """ValueError unless every line has as many cells as the first, and the last one ends."""
+    header, *rows = list(csv.reader(io.StringIO(text), strict=True)) or [[]]
+    if twice := sorted({name for name in header if header.count(name) > 1}):
+        raise ValueError(f"the column {twice[0]!r} is there twice")
+    if not rows:
+        raise ValueError("it has no rows")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(header):
+            raise ValueError(f"row {number} has {len(row)} cells, the first {len(header)}")
+    if not text.endswith("\n"):
+        raise ValueError("its last line is cut off")
+
+
+def check_columns(table: pd.DataFrame, needed: Collection[str]) -> None:
+    """ValueError for a column that is not there, and for words in a column of numbers."""
+    if missing := sorted(set(needed) - set(table)):
+        raise ValueError(f"it has no column {', '.join(missing)}")
+    for name in table:
+        if name.endswith(UNITS) and not pd.api.types.is_numeric_dtype(table[name]):
+            raise ValueError(f"its column {name} holds words, numbers are needed")

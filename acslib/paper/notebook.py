@@ -1,0 +1,222 @@
+"""What notebooks share: parameters checked, runs trained with bars, tables and pictures shown."""
+
+import ast
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
+from tqdm.auto import tqdm
+
+from acslib.paper import config, log, printed, records, rows, style, tables
+from acslib.paper.config import Run
+from acslib.paper.settings import number
+
+
+class Refused(config.ParamsError):
+    """A notebook's parameter is unknown, missing or wrong: shown as one sentence, no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"parameters: {self}"]
+
+
+class Stopped(KeyboardInterrupt):
+    """Training was interrupted: shown as one sentence, no traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
+# ---- the first cell
+
+
+def begin(names: dict[str, Any], *known: str) -> None:
+    """Check a notebook's parameters, and give every figure its look.
+
+    `names` is the notebook's `globals()` in the cell after the parameters, `known` what they are
+    called. papermill only warns about a parameter that the notebook does not have, and in a kernel
+    that has run the notebook before, a renamed one would leave the old value in force: so what the
+    cell of parameters, and papermill's below it, assign must be `known`, each time. Numbers that
+    papermill hands on as text, like 1e-3, become numbers. Raises Refused.
+    """
+    try:
+        given = assigned(names.get("In", []))
+        if given:
+            config.refuse_unknown("notebook parameter", given, known)
+        for name in known:
+            if name not in names or (given and name not in given):
+                raise config.ParamsError(
+                    f"the cell of parameters does not set {name!r}: add it there"
+                )
+            if is_number(given.get(name)):
+                names[name] = as_number(name, names[name])
+        if "profile" in known:
+            config.profile(names["profile"])
+        if "seeds" in known:
+            config.seeds(names["seeds"])
+    except config.ParamsError as error:
+        raise Refused(str(error)) from None
+    style.use()
+
+
+def assigned(history: Sequence[str]) -> dict[str, Any]:
+    """What the cell of parameters assigned, and papermill's below it: names, and the notebook's own
+    values.
+
+    `history` is IPython's `In`, whose last entry is the cell that is running. Empty where no cell
+    that only assigns plain values stands right before it: outside IPython, or where a cell is run
+    again by itself.
+    """
+    found: dict[str, Any] = {}
+    for source in reversed(history[:-1]):
+        found |= plain_assignments(source)
+        if not source.startswith("# Parameters"):  # as papermill's own cell does
+            break
+    return found
+
+
+def plain_assignments(source: str) -> dict[str, Any]:
+    """Names and values of a cell that assigns plain values and does nothing else; else empty."""
+    try:
+        statements = ast.parse(source).body
+        found = {}
+        for statement in statements:
+            if not isinstance(statement, ast.Assign):
+                return {}
+            for target in statement.targets:
+                found[ast.unparse(target)] = ast.literal_eval(statement.value)
+        return found
+    except (SyntaxError, ValueError):
+        return {}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a parameter's own value is a number, and no truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def as_number(name: str, value: Any) -> Any:
+    """A parameter that is to be a number, which papermill may have handed on as text."""
+    try:
+        found = number(value)
+    except ValueError as error:
+        raise config.ParamsError(f"{name} is {value!r}, it {error}") from None
+    if not is_number(found):
+        raise config.ParamsError(f"{name} is {value!r}: give a number")
+    return int(found) if isinstance(value, str) and found == int(found) else found
+
+
+# ---- training
+
+
+def train(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
+    """The record of a run, trained if it is not finished, with a bar of its epochs and another of
+    its evaluation.
+
+    An interrupted run goes on from its last epoch. `leave`: whether the bars and a line an epoch
+    stay.
+    """
+    done = records.finished_record(run, seed)
+    if done is not None:
+        if leave:
+            print(f"{run.name}, seed {seed}, is trained already: its record is only read")
+        return done
+    from acslib.paper import measures, runs  # they load torch: notebooks that draw do without
+
+    name = f"{run.name}, seed {seed}"
+    epochs = tqdm(total=len(run.plan), desc=f"{name}: epochs", leave=leave)
+    attacks = tqdm(total=len(measures.parts(run)), desc="evaluation", leave=leave)
+
+    def progress(row: dict[str, Any]) -> None:
+        epochs.update(row["epoch"] + 1 - epochs.n)
+        if leave:
+            epochs.write(log.epoch_line(row))
+
+    def announce(line: str) -> None:
+        if leave:
+            epochs.write(line)
+
+    def evaluating(part: str) -> None:
+        epochs.update(len(run.plan) - epochs.n)  # the checkpoint may have been the last epoch's
+        attacks.set_description(f"evaluation: {part}")
+        attacks.update(measures.parts(run).index(part) - attacks.n)
+
+    with epochs, attacks:
+        try:
+            record = runs.execute(
+                run, seed, progress=progress, announce=announce, evaluating=evaluating
+            )
+        except KeyboardInterrupt:
+            raise Stopped(stopped(run, seed, epochs.n)) from None
+        attacks.set_description("evaluation")
+        attacks.update(attacks.total - attacks.n)
+    return record
+
+
+def stopped(run: Run, seed: int, epochs: int) -> str:
+    """What is kept of an interrupted run, and how to go on."""
+    return (
+        f"stopped: {run.name}, seed {seed}, keeps {epochs} of {len(run.plan)} epochs and what was"
+        " finished before it. Run this cell again to go on."
+    )
+
+
+def train_missing(item: str, profile: str, seeds: list[int]) -> None:
+    """Train the runs that a table or figure still needs, with a bar of runs and one of the epochs
+    inside.
+    """
+    missing = rows.missing(item, profile, seeds)
+    total = len(config.table_runs(item, profile)) * len(seeds)
+    print(f"{total - len(missing)} of {total} runs are trained, their records are only read")
+    for run, seed in tqdm(missing, desc="runs", disable=not missing):
+        train(run, seed, leave=False)
+
+
+# ---- what is shown
+
+
+def changes(item: str, profile: str) -> str:
+    """What a profile changes about an item's settings, a line each."""
+    settings = dict.fromkeys(row.setting_name for row in rows.planned(item, profile))
+    lines = [config.profile(profile).about]
+    for name in settings:
+        layer = config.profile_layer(profile, name)
+        lines.append(f"{name}: " + ", ".join(f"{key}={value}" for key, value in layer.items()))
+    return "\n".join(lines)
+
+
+def show_table(table: pd.DataFrame) -> Styler:
+    """A table for people, below its title and what to know of its printed numbers."""
+    name = table.table.iloc[0]
+    print(tables.title(name, table), *tables.notes(name), sep="\n")
+    shown = tables.shown(table)
+    return shown.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
+
+
+def show_figure(figure: Figure, name: str, profile: str) -> None:
+    """Write a picture to figures/<profile>, and show it."""
+    path = style.save_figure(figure, name, profile)
+    plt.show()
+    print(f"{path} (and .png)")
+
+
+def against_adaptive(
+    table: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
+) -> pd.DataFrame:
+    """`rows.against_adaptive`, with how many of its differences are more than chance."""
+    against = rows.against_adaptive(table, measure, n)
+    clear = int((against.difference.abs() > 2 * against.chance).sum())
+    print(f"{clear} of {len(against)} differences are more than two standard errors from 0")
+    return against.round(2)
+
+
+def finish_table(item: str, profile: str, table: pd.DataFrame) -> None:
+    """Write a table's CSV and LaTeX, and check what must hold of each of the paper's tables."""
+    path = tables.write_table(item, table)
+    print(f"{path} (and .tex)")
+    assert len(table) == len(rows.planned(item, profile))
+    assert table.paper_acc_pct.notna().equals(table.method.isin(printed.paper_table(item).method))
+    if "racc_pct" in table:
+        assert (table.racc_pct <= table.acc_pct).all()

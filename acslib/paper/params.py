@@ -1,0 +1,285 @@
+"""What the YAML files of `params/` hold, each as a model, and their mistakes as sentences."""
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from acslib.paper.methods import METHODS
+from acslib.paper.settings import Count, Layer, Name, Names, Part, Positive, Setting, choices, given
+
+IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and has its name from
+SHOWN = 200  # characters of a value in a sentence
+
+
+class ParamsError(ValueError):
+    """A parameter is unknown, missing, mistyped or out of range."""
+
+
+def _nothing_is_empty(value: Any) -> Any:
+    """`common:` with nothing under it."""
+    return {} if value is None else value
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Values = Annotated[Layer, BeforeValidator(_nothing_is_empty)]
+
+
+class Settings(Model):
+    """params/settings.yaml: Tables C2 and C3."""
+
+    defaults: Values = Field(description="What the paper does not print, for every setting.")
+    settings: dict[Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")], Values] = Field(
+        description="One column each, by name."
+    )
+
+
+class ItemLimits(Model):
+    """What a profile runs of a table or figure."""
+
+    settings: Names | None = Field(default=None, description="Only these settings; by default all.")
+    vary: Values = Field(default=Layer(), description="What is changed in all of its runs.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def lists(cls, content: Any) -> Any:
+        return _listed(content, "settings")
+
+
+class Profile(Model):
+    """params/profiles/<name>.yaml: numbers laid over the paper's.
+
+    Later sections win: `common`, then by data set, model, objective and norm as the paper has
+    them, then by setting. Whoever extends a profile wins over all of it.
+    """
+
+    about: Name = Field(default="", description="One sentence for tables and notebooks.")
+    extends: Name | None = Field(default=None, description="The profile that this one changes.")
+    common: Values = Field(default=Layer(), description="For every setting.")
+    by_dataset: dict[Name, Values] = Field(default={}, description="By the setting's own data set.")
+    by_model: dict[Name, Values] = Field(default={}, description="By the setting's own network.")
+    by_objective: dict[Name, Values] = Field(
+        default={}, description="By the setting's own objective."
+    )
+    by_norm: dict[Name, Values] = Field(default={}, description="By the setting's own norm.")
+    settings: dict[Name, Values] = Field(default={}, description="By the setting's name.")
+    items: dict[Name, Annotated[ItemLimits, BeforeValidator(_nothing_is_empty)]] = Field(
+        default={}, description="What is run of a table or figure."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def sections(cls, content: Any) -> Any:
+        """A section with nothing under it is as good as none."""
+        if isinstance(content, dict):
+            content = {name: value for name, value in content.items() if value is not None}
+        return content
+
+    @model_validator(mode="after")
+    def known(self):
+        for name in IDENTITY:
+            layers = getattr(self, f"by_{name}")
+            refuse_unknown(f"by_{name}", layers, choices(name))
+            self.keeps_what_a_setting_is("common", self.common, ())
+            for key, layer in layers.items():
+                self.keeps_what_a_setting_is(f"by_{name}, {key}", layer, (name,))
+        return self
+
+    def keeps_what_a_setting_is(self, where: str, layer: BaseModel, may: Iterable[str]) -> None:
+        """A setting whose data set nobody has thought of must not be run on another one."""
+        for name in given(layer):
+            if name in IDENTITY and name not in may:
+                raise ValueError(
+                    f"{where}: {name} says what a setting is, and would change settings that"
+                    f" nobody named: put it under by_{name} or settings"
+                )
+
+    def layer(self, own: Mapping[str, Any], setting_name: str) -> dict[str, Any]:
+        """What this profile lays over a setting, which by itself is `own`."""
+        merged = given(self.common)
+        for name in IDENTITY:
+            merged |= given(getattr(self, f"by_{name}").get(own[name]))
+        return merged | given(self.settings.get(setting_name))
+
+
+class Group(Model):
+    """Runs of a table or figure: all of its settings by all of its methods by all that varies."""
+
+    settings: Names = Field(min_length=1, description="The settings' names.")
+    methods: Names = Field(min_length=1, description="The methods' names.")
+    vary: tuple[Values, ...] = Field(
+        default=(Layer(),), min_length=1, description="Changes, one a run."
+    )
+    columns: dict[Name, str | int | float] = Field(
+        default={}, description="Columns of the CSV's rows."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def lists(cls, content: Any) -> Any:
+        content = _listed(_listed(content, "settings"), "methods")
+        if isinstance(content, dict) and not isinstance(content.get("vary", []), list):
+            content = content | {"vary": [content["vary"]]}
+        return content
+
+    @model_validator(mode="after")
+    def known(self):
+        refuse_unknown("methods", self.methods, METHODS)
+        changes = [given(layer) for layer in self.vary]
+        for change in changes:
+            if changes.count(change) > 1:
+                raise ValueError(f"vary has {change} twice: leave one out")
+        return self
+
+
+class Item(Model):
+    """params/<table or figure>.yaml."""
+
+    title: Name = Field(description="As the paper has it, shortened.")
+    runs: tuple[Group, ...] = Field(min_length=1, description="What is trained for it.")
+
+
+class Attack(Model):
+    """One attack of Table C1."""
+
+    bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
+    iterations: Count | None = Field(default=None, description="Steps; null for AutoAttack.")
+
+
+class Suite(Model):
+    """The attacks of Table C1 for one data set."""
+
+    side: Count = Field(description="Side in pixels of the images that l2 bounds are for.")
+    attacks: dict[
+        Literal["autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor", "ppgd", "lpa"],
+        Attack,
+    ] = Field(description="In the paper's order.")
+
+
+class Attacks(Model):
+    """params/attacks.yaml: Table C1."""
+
+    cifar10: Suite
+    imagenet12: Suite
+
+
+Balls = dict[Literal["linf", "l2"], Positive]
+
+
+class Theorem1Common(Model):
+    """What params/theorem1.yaml has for every profile."""
+
+    epsilon: Balls = Field(description="The attack's bound; images have norms of at most 1.")
+    radius: Balls = Field(description="Of the ball that theta is kept in, part (1).")
+    strongly_convex_radius: Positive = Field(description="The same, part (2).")
+    mu: Positive = Field(description="Strong convexity, part (2).")
+    fraction: Part = Field(description="Size of the coresets where iterations vary.")
+
+
+class Theorem1Profile(Model):
+    """What it has for one."""
+
+    fractions: tuple[Part, ...] = Field(min_length=1, description="Sizes of coresets.")
+    iterations: tuple[Count, ...] = Field(min_length=1, description="Numbers of steps.")
+
+
+class Theorem1(Model):
+    """params/theorem1.yaml."""
+
+    title: Name = Field(description="As the paper has it, shortened.")
+    common: Theorem1Common
+    profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
+
+
+FILES: dict[str, type[Model]] = {"settings": Settings, "attacks": Attacks, "theorem1": Theorem1}
+
+
+def _listed(content: Any, name: str) -> Any:
+    """Refuse a word where a list of words is needed, of which Python would make letters."""
+    if isinstance(content, dict) and not isinstance(content.get(name, []), list | tuple):
+        raise ValueError(f"{name} holds {shown(content[name])}, a list of {name} is needed")
+    return content
+
+
+# ---- mistakes as sentences
+
+Kind = TypeVar("Kind", bound=BaseModel)
+
+
+def checked(where: str, model: type[Kind], content: Any) -> Kind:
+    """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        said = dict.fromkeys(explain(where, model, mistake) for mistake in error.errors())
+        raise ParamsError("; ".join(said)) from None
+
+
+def explain(where: str, model: type[BaseModel], mistake: Any) -> str:
+    """One pydantic error as a sentence with the place, the value, the limit and the way out."""
+    kind, path, value = mistake["type"], mistake["loc"], shown(mistake["input"])
+    missing = kind in ("extra_forbidden", "missing") or path[-1:] == ("[key]",)
+    holder, depth = _holder(model, path[:-1] if missing else path)
+    place, rest = ", ".join([where, *map(str, path[:depth])]), path[depth:]
+    name = str(rest[0]) if rest else ""
+    if kind == "extra_forbidden":
+        said = f"{name} is not a parameter" if holder is Setting else f"{name!r} is not known"
+        return f"{place}: {said}{nearest(name, holder.model_fields)}"
+    if kind == "missing":
+        file = " to params/settings.yaml" if holder is Setting else ""
+        return f"{place}: {name} is missing: add it{file}"
+    if name == "[key]":
+        known = re.findall("'([^']*)'", mistake["msg"]) if kind == "literal_error" else []
+        return f"{place}: {value} is not known{nearest(mistake['input'], known) if known else ''}"
+    if kind in ("model_type", "dict_type", "mapping_type"):
+        return f"{place}{': ' * bool(name)}{name} holds {value}, names with values are needed"
+    message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = re.sub(r"[0-9]{12,}", lambda digits: f"{float(digits[0]):g}", message)
+    if kind == "int_parsing_size":
+        message = "is too large"
+    return f"{place}: {name} is {value}, it {message}" if name else f"{place}: {message}"
+
+
+def _holder(model: type[BaseModel], path: tuple) -> tuple[type[BaseModel], int]:
+    """The innermost model that a path leads into, and how many of its parts lead there."""
+    depth = 0
+    for position, part in enumerate(path, 1):
+        field = model.model_fields.get(part) if isinstance(part, str) else None
+        if field is not None:
+            inner = _model_in(field.annotation)
+            if inner is None:
+                break
+            model = inner
+        depth = position  # where there is no such field, it is a key or an index on the way
+    return model, depth
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in a type such as dict[str, Model]."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, get_args(annotation))), None)
+
+
+def shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
+def nearest(name: object, known: Collection[str]) -> str:
+    """A hint for a mistyped name."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    if close:
+        return f": did you mean {close[0]!r}?"
+    return f": choose one of {', '.join(known)}" if known else ": there is none"
+
+
+def refuse_unknown(where: str, given: Iterable[object], known: Collection[str]) -> None:
+    for name in given:
+        if name not in known:
+            raise ParamsError(f"{where}: {shown(name)} is not known{nearest(name, known)}")

@@ -1,0 +1,243 @@
+"""The rules by which Make trains runs and makes tables and figures, whole and with prerequisites.
+
+    python -m acslib.paper rules --profile demo --seeds "0 1 2" --output results/.make/demo.mk
+
+There are three kinds of rules. A run's record is made by training. A table's CSV is made by its
+notebook in `notebooks/experiments/` from these records. A figure is made by its notebook in
+`notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib.paper`
+that it imports, directly or through others: whoever changes how figures look trains and gathers
+nothing. Needs neither torch nor pandas, as Make waits for it.
+"""
+
+import ast
+import json
+import os
+import shlex
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+from acslib.paper import config, files, records
+
+ROOT = Path(__file__).parents[2]
+STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
+UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
+
+
+def rules(profile: str, seeds: Sequence[int]) -> str:
+    """Everything that Make has to know of a profile. Raises ParamsError."""
+    needed = {item: runs(item, profile) for item in config.tables()}
+    every = {run.name: run for of_item in needed.values() for run in of_item}
+    networks = {lpips_network(run): None for run in every.values() if run.setting.norm == "lpips"}
+    parts = [
+        f"records: {fit(record(run, seed) for run in every.values() for seed in seeds)}",
+        *map(lpips_rule, networks),
+        *(record_rule(run, seed) for run in every.values() for seed in seeds),
+        *(item_rules(item, profile, seeds, needed[item]) for item in needed),
+        item_rules("theorem1", profile, seeds, []),
+        f"{fit(sources())}:",  # a source that has gone is no error: what was made with it is old
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write(path: Path, profile: str, seeds: Sequence[int]) -> None:
+    """All of the rules or none: two makes in one folder may write them at the same time."""
+    files.write_atomically(path, rules(profile, seeds).encode())
+
+
+# ---- runs
+
+
+def runs(item: str, profile: str) -> list[config.Run]:
+    """The runs that a table or figure is gathered from."""
+    return [config.resolve(name, profile) for name in config.table_runs(item, profile)]
+
+
+def record(run: config.Run, seed: int) -> Path:
+    return records.run_folder(run, seed, results()) / "record.json"
+
+
+def record_rule(run: config.Run, seed: int) -> str:
+    """How a run is trained. One that other parameters made is asked for again, each time, so that
+    the user is told, until the right one is there.
+    """
+    path = record(run, seed)
+    network = [lpips_network(run)] if run.setting.norm == "lpips" else []
+    recipe = f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
+    stale: list[str] = []
+    try:
+        records.finished_record(run, seed, results())
+    except files.RecordError:
+        stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
+    return rule(path, stale, recipe, order_only=[*network, STAMP])
+
+
+def lpips_network(run: config.Run) -> Path:
+    """Stands for the network that LPIPS looks through, which is in the cache."""
+    return results() / ".make" / f"lpips-{run.setting.dataset}"
+
+
+def lpips_rule(stands_for_it: Path) -> str:
+    dataset = stands_for_it.name.removeprefix("lpips-")
+    return rule(stands_for_it, [], f"$(call LPIPS,{dataset})", "@touch $@")
+
+
+# ---- tables and figures
+
+
+def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]) -> str:
+    """A table's or figure's own name, its CSV and its picture; of what it has a notebook for."""
+    table = results() / profile / f"{item}.csv"
+    picture = results().parent / "figures" / profile / f"{item}.pdf"
+    experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
+    drawing = first_file(f"notebooks/figures/{item}.ipynb")
+    made = {}
+    if experiment:
+        made[table] = table_rule(table, experiment, profile, seeds, needed)
+    if drawing:
+        made[picture] = notebook_rule(picture, drawing, list(made), profile, seeds)
+    show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
+    return "\n\n".join([*made.values(), rule(Path(item), made, show, order_only=[])])
+
+
+def table_rule(
+    table: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
+) -> str:
+    """A table's CSV, made again too when other seeds are asked for than last time. An empty file
+    has those in its name.
+    """
+    marks = results() / ".make" / f"{profile}-{table.stem}.seeds-"
+    mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
+    trained = [record(run, seed) for run in needed for seed in seeds]
+    with_what: list[Path | str] = [*parameters(table.stem, profile), *trained]
+    with_what.append(unless(f"$(wildcard {mark})"))
+    made = notebook_rule(table, notebook, with_what, profile, seeds)
+    return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
+
+
+def notebook_rule(
+    target: Path,
+    notebook: Path,
+    with_what: Iterable[Path | str],
+    profile: str,
+    seeds: Sequence[int],
+) -> str:
+    """A notebook that papermill runs, with those of our parameters that it has."""
+    copy = Path("build", profile, notebook.relative_to("notebooks"))
+    ours = {"profile": profile, "seeds": " ".join(map(str, seeds))}
+    parameters = code(notebook, "parameters")
+    given = [f" -r {name} {quoted(ours[name])}" for name in ours if f"{name} = " in parameters]
+    return rule(
+        target,
+        [notebook, *modules(code(notebook)), *with_what],
+        f"@mkdir -p {copy.parent}",
+        f"$(NOTEBOOK) $< {copy}{''.join(given)}",
+    )
+
+
+def first_file(*paths: str) -> Path | None:
+    return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
+
+
+# ---- prerequisites
+
+
+def parameters(item: str, profile: str) -> list[Path]:
+    """The YAML files that a table or figure is made with."""
+    names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
+    return [in_checkout(config.FOLDER / f"{name}.yaml") for name in names]
+
+
+def layers(profile: str) -> list[str]:
+    """A profile and those that it extends."""
+    base = config.read_yaml(f"profiles/{profile}").get("extends")
+    return [profile, *(layers(base) if base else [])]
+
+
+def code(notebook: Path, tag: str | None = None) -> str:
+    """The code of a notebook, or of its cells with a tag, without IPython's own commands."""
+    lines = []
+    for cell in json.loads((ROOT / notebook).read_text())["cells"]:
+        if cell["cell_type"] == "code" and (not tag or tag in cell["metadata"].get("tags", [])):
+            lines += "".join(cell["source"]).splitlines()
+    return "\n".join(line for line in lines if not line.startswith(("%", "!")))
+
+
+def modules(source: str) -> list[Path]:
+    """The files of `acslib.paper` that a source imports, directly or through one another."""
+    found, waiting = {Path("acslib/paper/__init__.py")}, [source]
+    while waiting:
+        new = imported(waiting.pop()) - found
+        found |= new
+        waiting += [(ROOT / path).read_text() for path in new]
+    return sorted(found)
+
+
+@cache
+def imported(source: str) -> frozenset[Path]:
+    """The files of `acslib.paper` that a source itself imports."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            package = node.module or ""
+            names |= {package} | {f"{package}.{alias.name}" for alias in node.names}
+    paths = [Path(*name.split(".")).with_suffix(".py") for name in names if name]
+    ours = Path("acslib", "paper")
+    return frozenset(path for path in paths if path.parent == ours and (ROOT / path).is_file())
+
+
+def sources() -> list[Path]:
+    """Every file that a notebook or its modules may be a prerequisite of."""
+    found = [*(ROOT / "acslib/paper").glob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
+    return [in_checkout(path) for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
+
+
+def results() -> Path:
+    """The folder of results as Make names it."""
+    return Path(os.environ.get("ACS_RESULTS") or "results")
+
+
+def in_checkout(path: Path) -> Path:
+    """A path as Make names it, which runs in the checkout."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+# ---- Make's language
+
+
+def rule(
+    target: Path,
+    prerequisites: Iterable[Path | str],
+    *recipe: str,
+    order_only: Iterable[Path | str] = (STAMP,),
+) -> str:
+    """A rule; of what stands in `order_only` only the existence matters, not the age."""
+    first = f"{fit([target])}: {fit(prerequisites)}".rstrip()
+    behind = fit(order_only)
+    return "\n\t".join([f"{first} | {behind}" if behind else first, *recipe])
+
+
+def unless(condition: str) -> str:
+    """A prerequisite that has the target made again as long as a condition is empty."""
+    return f"$(if {condition},,always)"
+
+
+def fit(names: Iterable[Path | str]) -> str:
+    """Names side by side; what is no Path is Make's own language. Raises ParamsError for a file
+    that Make or the shell would misread.
+    """
+    names = list(names)
+    for name in names:
+        if isinstance(name, Path) and (unfit := UNFIT.intersection(str(name))):
+            raise config.ParamsError(
+                f"Make cannot name {str(name)!r}: take a folder or value without"
+                f" {' '.join(sorted(unfit))!r}"
+            )
+    return " ".join(map(str, names))
+
+
+def quoted(word: str) -> str:
+    """A word of a recipe, for Make and then the shell."""
+    return shlex.quote(word).replace("$", "$$")

@@ -1,0 +1,91 @@
+"""One training over several processes: who does what, and how it is put together again.
+
+`torch.distributed` must have been initialised, as `torchrun` makes it possible; without it there is
+one process, and everything here is nothing. Each process attacks and trains on its share of every
+batch. Gradients are summed, not averaged, since each share is divided by the whole batch's size.
+So k processes train what one does, but for rounding, the attacks' random starts and BatchNorm's
+statistics, which each process takes of its own share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from acslib.gradients import LastLayerGradients
+
+Value = TypeVar("Value")
+
+
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Which of them this is, from 0."""
+    return dist.get_rank() if processes() > 1 else 0
+
+
+def share(values: Tensor) -> Tensor:
+    """This process's part of a batch; parts differ by one at most."""
+    return values if processes() == 1 else values.tensor_split(processes())[rank()]
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Each parameter's gradient becomes the sum over all processes, in one message."""
+    if processes() == 1:
+        return
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in trained:
+        if parameter.grad is None:  # this share was empty
+            parameter.grad = torch.zeros_like(parameter)
+    gradients = [parameter.grad for parameter in trained if parameter.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    dist.all_reduce(flat)
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
+
+
+def summed(number: float, device: torch.device) -> float:
+    """The sum of a number over all processes."""
+    if processes() == 1:
+        return number
+    total = torch.tensor(number, dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return float(total)
+
+
+def average_statistics(model: nn.Module) -> None:
+    """Buffers that each process fills by itself, BatchNorm's, become their mean over processes."""
+    if processes() == 1:
+        return
+    for buffer in model.buffers():
+        if buffer.is_floating_point():
+            dist.all_reduce(buffer)
+            buffer.div_(processes())
+
+
+def gathered(part: LastLayerGradients) -> LastLayerGradients:
+    """The gradients that all processes computed, in the processes' order, in each of them."""
+    if processes() == 1:
+        return part
+    parts: list[LastLayerGradients | None] = [None] * processes()
+    dist.all_gather_object(parts, part.to("cpu"))
+    whole = [other.to(part.device) for other in parts if other is not None]
+    return LastLayerGradients.concatenated(whole)
+
+
+def from_first(value: Value) -> Value:
+    """What the first process has, in all of them."""
+    if processes() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box)
+    return box[0]

@@ -1,0 +1,342 @@
+"""What a user may hand over: refused in one sentence before anything is trained, or right."""
+
+import dataclasses
+import functools
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, log_softmax
+
+from acslib import gradients, models
+from acslib.attacks import PGD
+from acslib.gradients import LastLayerGradients
+from acslib.objectives import (
+    AdversarialTraining,
+    Objective,
+    Trades,
+    Vanilla,
+    gradients_by_autograd,
+    gradients_of,
+)
+from acslib.schedule import full, plan
+from acslib.selectors import (
+    BatchWise,
+    BiasOnly,
+    Coreset,
+    PerClass,
+    Unweighted,
+    craig,
+    easiest,
+    el2n,
+    entropy,
+    gradmatch,
+    hardest,
+    random,
+)
+from acslib.training import State, Training, fit
+
+ATTACK = PGD("linf", 0.1, 0.05, 2)
+
+
+class Plain(nn.Module):
+    """The least that is a model."""
+
+    def __init__(self, bias=True, classes=10):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.ReLU())
+        self.head = nn.Linear(12, classes, bias=bias)
+
+    def features(self, images):
+        return self.body(images)
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return dataclasses.replace(digits, train=digits.train[slice(0, 100)])
+
+
+def train(model, data, objective=None, **options):
+    """`fit` with these, stopping where an epoch has been trained: nothing may have been before."""
+    optimiser = torch.optim.SGD(model.parameters(), 0.1) if list(model.parameters()) else None
+    seen = []
+    options = {"plan": plan(2, 0.5, 0.5, 1), "selector": gradmatch, "monitor": 0} | options
+    training = Training(objective or Vanilla(), generator=torch.Generator(), **options)
+    try:
+        return fit(State(model, optimiser), data, training, seen.append)
+    except ValueError:
+        assert not seen
+        raise
+
+
+class Unused(Plain):
+    def forward(self, images):
+        return self.features(images)[:, :10]
+
+
+class Convolved(Plain):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Conv2d(12, 10, 1)
+
+
+class Reshaped(Plain):
+    def features(self, images):
+        return self.body(images)[:, :6]
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), "no features and no head: .*adapt"),
+        (nn.DataParallel(Plain()), "wrapped in DataParallel: give model.module"),
+        (Unused(), r"output is not head\(features\(images\)\)"),
+        (Convolved(), "head is Conv2d: it must be the last layer, nn.Linear"),
+        (Reshaped(), r"features have shape \(4, 6\), the head takes \(4, 12\)"),
+        (Plain(classes=7), r"labels span 0..9, the model has 7 classes: they must lie in 0..6"),
+    ],
+)
+def test_models(few, model, message):
+    with pytest.raises(ValueError, match=message):
+        train(model, few)
+
+
+class Scalar(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        return cross_entropy(model(images), labels)
+
+
+class Integer(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        return (model(images).argmax(1) == labels).long()
+
+
+class Shrunk(Vanilla):
+    def perturb(self, model, images, labels):
+        return images[:, :, 1:]
+
+
+class Bright(Vanilla):
+    def perturb(self, model, images, labels):
+        return images + 1
+
+
+class NotAnImage(Vanilla):
+    def perturb(self, model, images, labels):
+        return None
+
+
+class Together(Objective):
+    """A loss of the batch, whatever its shape says."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        losses = cross_entropy(model(images), labels, reduction="none")
+        return losses / losses.sum()
+
+
+class Elsewhere(Vanilla):
+    def gradients(self, model, images, labels, adversarial=None):
+        return super().gradients(model, images, labels.roll(1), adversarial)
+
+
+@pytest.mark.parametrize(
+    ("objective", "message"),
+    [
+        (Scalar(), r"loss has shape \(\): return one number for each of the 4 samples"),
+        (Integer(), "loss is torch.int64: return a floating-point tensor"),
+        (Shrunk(), r"perturb gave \(4, 1, 7, 8\): return images of shape \(4, 1, 8, 8\)"),
+        (Bright(), r"images span \[1, 2\]"),
+        (NotAnImage(), "perturb gave .*NoneType"),
+        (Together(), "depends on other samples' logits"),
+        (Elsewhere(), r"gradients are not those of its loss \(relative error"),
+        (Objective(), "Objective has no loss"),
+    ],
+)
+def test_objectives(few, objective, message):
+    with pytest.raises((ValueError, NotImplementedError), match=message):
+        train(Plain(), few, objective)
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        (None, "selects coresets and there is no selector"),
+        ("gradmatch", "the selector is 'gradmatch': give a callable"),
+        (
+            lambda g, k: torch.arange(k),
+            "selector returned a Tensor; it must return a selectors.Coreset",
+        ),
+        (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned a tuple"),
+        (lambda g, k: None, "selector returned a NoneType"),
+    ],
+)
+def test_selectors(few, selector, message):
+    with pytest.raises(ValueError, match=message):
+        train(Plain(), few, selector=selector)
+
+
+def test_a_plan_without_selections_needs_no_selector(few):
+    assert train(Plain(), few, plan=full(1), selector=None).epoch == 1
+
+
+def test_a_coreset_known_beforehand_is_a_selector(few):
+    """It cannot be tried on a few samples, and is not."""
+    chosen = Coreset(torch.tensor([50, 70, 99]), torch.ones(3))
+    state = train(Plain(), few, selector=lambda gradients, budget: chosen)
+    assert torch.equal(state.coreset.indices, chosen.indices)
+
+
+@pytest.mark.parametrize("wrapped", [lambda s: s, Unweighted, BiasOnly])
+@pytest.mark.parametrize("selector", [gradmatch, craig, functools.partial(gradmatch, ridge=1.0)])
+def test_a_selection_that_cannot_fit_in_memory(few, monkeypatch, selector, wrapped):
+    """100 samples: 10,000 inner products; ten groups or classes of ten need a hundred."""
+    monkeypatch.setattr(gradients, "GRAM_ELEMENTS", 500)
+    monkeypatch.setattr(sys.modules["acslib.selectors.gradmatch"], "GRAM_ELEMENTS", 500)
+    with pytest.raises(ValueError, match="inner products take .* select per class or batch-wise"):
+        train(Plain(), few, selector=wrapped(selector))
+    train(Plain(), few, selector=wrapped(BatchWise(selector, 10)))
+    train(Plain(), few, selector=wrapped(PerClass(selector)))
+
+
+@pytest.mark.parametrize("selector", [el2n, entropy, hardest, easiest])
+def test_scores_select_in_training(few, selector):
+    """Each finds what it needs in the gradients of our objectives; autograd's lack predictions."""
+    for objective in (AdversarialTraining(ATTACK), Trades(ATTACK)):
+        assert len(train(Plain(), few, objective, selector=selector).coreset) == 50
+    if "predictions" in selector.needs:
+        with pytest.raises(ValueError, match="needs the samples' predictions"):
+            train(Plain(), few, Smoothed(ATTACK), selector=selector)
+
+
+def test_nothing_is_moved_by_the_trial(few):
+    model = models.build("resnet18", channels=1, width=4, depths=(1, 1)).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="no selector"):
+        train(model, few, AdversarialTraining(ATTACK), selector=None, attack_mode="train")
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+    assert all(module.training for module in model.modules())
+    assert all(p.requires_grad and p.grad is None for p in model.parameters())
+
+
+# ---- objectives of one's own get exact gradients
+
+
+class Smoothed(AdversarialTraining):
+    """Label smoothing: its loss is not the one whose closed form it inherits."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
+        return cross_entropy(model(adversarial), labels, reduction="none", label_smoothing=0.1)
+
+
+class Mart(AdversarialTraining):
+    """Misclassification-aware training (Wang et al., ICLR 2020), with two passes of the model."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        adversarial = self.perturb(model, images, labels) if adversarial is None else adversarial
+        clean, moved = model(images).softmax(1), model(adversarial).softmax(1)
+        right = labels[:, None]
+        wrong = moved.scatter(1, right, 0).amax(1)
+        boosted = -moved.gather(1, right).squeeze(1).log() - (1 - wrong).log()
+        apart = (clean * (clean.log() - moved.log())).sum(1)
+        return boosted + 5 * apart * (1 - clean.gather(1, right).squeeze(1))
+
+
+class Joined(AdversarialTraining):
+    """The same two passes as one, as many codes write it; and a third, to have three."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        clean, moved = model(torch.cat([images, adversarial])).chunk(2)
+        grey = model(images.mean((2, 3), keepdim=True).expand_as(images))
+        apart = kl_div(log_softmax(moved, 1), clean.softmax(1), reduction="none").sum(1)
+        faint = binary_cross_entropy(grey.softmax(1), clean.softmax(1), reduction="none").sum(1)
+        return cross_entropy(clean, labels, reduction="none") + apart + faint
+
+
+class Duck:
+    """No base class, no `gradients`."""
+
+    def perturb(self, model, images, labels):
+        return ATTACK(model, images, labels)
+
+    def loss(self, model, images, labels, adversarial=None):
+        return cross_entropy(model(adversarial), labels, reduction="none") ** 2
+
+
+def sample_by_sample(model, objective, images, labels, adversarial):
+    """The oracle: a backward pass through the whole network for each sample."""
+    parameters = list(model.head.parameters())
+    rows = []
+    for i in range(len(labels)):
+        one = slice(i, i + 1)
+        loss = objective.loss(model, images[one], labels[one], adversarial[one]).sum()
+        found = torch.autograd.grad(loss, parameters)
+        rows.append(torch.cat([f if f.ndim == 2 else f[:, None] for f in found], 1).flatten())
+    return torch.stack(rows)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(
+    "objective",
+    [Smoothed(ATTACK), Mart(ATTACK), Joined(ATTACK), Duck(), Vanilla(), Trades(ATTACK, 3.0)],
+    ids=lambda objective: type(objective).__name__,
+)
+def test_gradients_are_those_of_the_loss(batch, objective, bias):
+    model = Plain(bias).double()
+    images, labels = batch[0][:8].double(), batch[1][:8]
+    adversarial = (images + 0.1 * torch.randn_like(images)).clamp(0, 1)
+    expected = sample_by_sample(model, objective, images, labels, adversarial)
+    assert expected.shape == (8, 10 * (12 + bias))
+    found = gradients_by_autograd(objective, model, images, labels, adversarial)
+    torch.testing.assert_close(found.dense(), expected, rtol=1e-9, atol=1e-12)
+    losses = objective.loss(model, images, labels, adversarial).detach()
+    torch.testing.assert_close(found.losses, losses)
+    if isinstance(objective, Objective):
+        own = objective.gradients(model, images, labels, adversarial)
+        torch.testing.assert_close(own.dense(), expected, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(own.losses, losses)
+        assert torch.equal(own.labels, labels)
+    gram = found.gram()
+    torch.testing.assert_close(gram, expected @ expected.T, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(found.total(), expected.sum(0), rtol=1e-9, atol=1e-12)
+    vector = torch.randn(expected.shape[1], dtype=torch.float64)
+    torch.testing.assert_close(found.correlations(vector), expected @ vector)
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize("objective", [Smoothed(ATTACK), Mart(ATTACK), Duck()])
+def test_own_objectives_train_and_select(few, objective):
+    state = train(Plain(bias=False), few, objective)
+    assert state.history[-1]["selection"]["relative_error"] < 0.2
+
+
+def test_a_selector_sees_labels_losses_and_the_epoch(few):
+    seen = []
+
+    def selector(gradients, budget):
+        seen.append(gradients)
+        return random(len(gradients), budget, torch.Generator())
+
+    train(Plain(), few, selector=selector, plan=plan(3, 0.5, 0.0, 1))
+    assert [g.epoch for g in seen[1:]] == [0, 1, 2]
+    assert all(torch.equal(g.labels, few.train.labels) for g in seen[1:])
+    model = Plain()
+    first = gradients_of(Vanilla(), model, few.train.float_images(), few.train.labels)
+    torch.testing.assert_close(seen[1].losses, first.losses)
+
+
+def test_terms_of_several_batches_are_joined():
+    torch.manual_seed(0)
+    factors = [torch.randn(6, 3), torch.randn(6, 4), torch.randn(6, 3), torch.randn(6, 4)]
+    more = ((torch.randn(6, 3), torch.randn(6, 4)),)
+    whole = LastLayerGradients(*factors, more=more, labels=torch.arange(6), losses=torch.rand(6))
+    parts = LastLayerGradients.concatenated([whole[slice(0, 4)], whole[slice(4, 6)]])
+    assert torch.equal(parts.dense(), whole.dense())
+    assert torch.equal(parts.labels, whole.labels)
+    assert torch.equal(parts.losses, whole.losses)
+    assert parts.bias_only().shape == (6, 3)

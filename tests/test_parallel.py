@@ -1,0 +1,83 @@
+"""Two processes train what one does: exactly, in float64 and without chance."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+SCRIPT = """
+import dataclasses, sys
+import torch
+import torch.distributed as dist
+from torch import nn
+from acslib import data, parallel, schedule, selectors
+from acslib.attacks import PGD
+from acslib.objectives import AdversarialTraining, Trades
+from acslib.training import State, Training, fit
+
+if len(sys.argv) > 3:
+    dist.init_process_group("gloo")
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh())
+        self.head = nn.Linear(12, 10)
+    def features(self, images):
+        return self.body(images.double())
+    def forward(self, images):
+        return self.head(self.features(images))
+
+model = Plain().double()
+digits = data.load("digits", train_limit=203)
+digits = dataclasses.replace(digits, padding=0)
+attack = PGD("linf", 0.1, 0.05, 2, random_start=False)
+objective = Trades(attack) if sys.argv[1] == "trades" else AdversarialTraining(attack)
+how = Training(objective, schedule.plan(6, 0.5, 0.5, 2), torch.Generator(), batch_size=32,
+               selector=selectors.gradmatch, half_half=sys.argv[1] == "half", monitor=0)
+optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+state = fit(State(model, optimiser), digits, how)
+if parallel.rank() == 0:
+    rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in state.history]
+    torch.save([[p.detach() for p in model.parameters()], rows], sys.argv[2])
+print("process", parallel.rank(), "of", parallel.processes(), "done")
+"""
+ROOT = Path(__file__).parents[1]
+TORCHRUN = [
+    *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2"),
+    *("--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
+]
+
+
+def run(command):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["GLOO_SOCKET_IFNAME"] = "lo"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["linf", "trades", "half"])
+def test_two_processes_train_what_one_does(tmp_path, kind):
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT)
+    alone, together = tmp_path / "alone.pt", tmp_path / "together.pt"
+    run([sys.executable, str(script), kind, str(alone)])
+    said = run([*TORCHRUN, str(script), kind, str(together), "gloo"])
+    assert "process 0 of 2 done" in said
+    assert "process 1 of 2 done" in said
+    (ours, rows), (theirs, others) = torch.load(alone), torch.load(together)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for row, other in zip(rows, others, strict=True):
+        assert row.keys() == other.keys()
+        assert row.get("train_robust_accuracy") == other.get("train_robust_accuracy")
+        assert row.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-10)
+        if row["selection"]:
+            error = other["selection"]["relative_error"]
+            assert row["selection"]["relative_error"] == pytest.approx(error, rel=1e-8)

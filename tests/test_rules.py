@@ -1,0 +1,121 @@
+"""The rules that Make includes: what is made from what."""
+
+import json
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from acslib.paper import config, records, rules
+
+RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
+
+
+def notebook(path: Path, *cells: str, parameters: str = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tagged = {"cell_type": "code", "metadata": {"tags": ["parameters"]}, "source": parameters}
+    plain = [{"cell_type": "code", "metadata": {}, "source": source} for source in cells]
+    path.write_text(json.dumps({"cells": [tagged, *plain]}))
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A checkout with a table's two notebooks and four modules, beside our own parameters."""
+    modules = {
+        "__init__": "",
+        "rows": "from acslib import data\ndef f():\n    from acslib.paper import kept",
+        "kept": "import acslib.paper.rows as in_a_circle",
+        "figures": "from acslib.paper.rows import gather",
+        "unused": "",
+    }
+    for name, source in modules.items():
+        path = tmp_path / "acslib" / "paper" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    notebook(
+        tmp_path / "notebooks/experiments/table4.ipynb",
+        "%matplotlib inline\nfrom acslib.paper import rows",
+        parameters='profile = "demo"\nseeds = "0"',
+    )
+    notebook(
+        tmp_path / "notebooks/figures/table4.ipynb",
+        "from acslib.paper import figures",
+        parameters='profile = "demo"',
+    )
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
+    monkeypatch.setenv("ACS_RESULTS", "results")
+    return tmp_path
+
+
+def parsed(seeds=(0,)) -> dict[str, tuple[list[str], str]]:
+    """{target: (prerequisites, recipe)} of the rules that have a recipe."""
+    found = RULE.findall(rules.rules("smoke", seeds))
+    with_recipe = [(target, before.split(), recipe) for target, before, recipe in found if recipe]
+    assert max(Counter(target for target, _, _ in with_recipe).values()) == 1
+    return {target: (before, recipe) for target, before, recipe in with_recipe}
+
+
+def test_a_table_depends_on_what_it_is_gathered_with(checkout):
+    before, recipe = parsed()["results/smoke/table4.csv"]
+    modules = [name for name in before if name.startswith("acslib")]
+    assert before[0] == "notebooks/experiments/table4.ipynb"
+    assert modules == [f"acslib/paper/{name}.py" for name in ("__init__", "kept", "rows")]
+    parameters = {Path(name).name for name in before if name.endswith(".yaml")}
+    assert parameters >= {"settings.yaml", "attacks.yaml", "table4.yaml", "smoke.yaml"}
+    assert "table1.yaml" not in parameters
+    runs = [name for name in before if name.endswith("record.json")]
+    assert len(runs) == len(config.table_runs("table4", "smoke"))
+    assert "-r profile smoke -r seeds 0" in recipe
+
+
+def test_a_figure_depends_on_its_table_and_on_how_it_looks(checkout):
+    before, recipe = parsed()["figures/smoke/table4.pdf"]
+    assert before[0] == "notebooks/figures/table4.ipynb"
+    assert {"results/smoke/table4.csv", "acslib/paper/figures.py"} < set(before)
+    assert "acslib/paper/unused.py" not in before
+    assert not [name for name in before if name.endswith((".json", ".yaml"))]
+    assert recipe.rstrip().endswith("-r profile smoke"), "its notebook knows no seeds"
+
+
+def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):
+    made = {name: rule for name, rule in parsed((0, 7)).items() if name.endswith("record.json")}
+    names = {name for item in config.tables() for name in config.table_runs(item, "smoke")}
+    assert len(made) == 2 * len(names)
+    for name in names:
+        before, recipe = made[f"results/smoke/runs/{name}/seed7/record.json"]
+        assert before[0] == "|", "only what must be there first"
+        assert "--seeds 7 --profile smoke" in recipe
+        perceptual = config.resolve(name, "smoke").setting.norm == "lpips"
+        assert any("/lpips-" in path for path in before) == perceptual
+
+
+def test_what_lpips_looks_through_is_made_once(checkout):
+    networks = [name for name in parsed((0, 1)) if "/lpips-" in name]
+    assert networks == ["results/.make/lpips-digits"]
+
+
+def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, tmp_path):
+    name = "resnet18-linf-cifar10.full"
+    path = tmp_path / "mine" / "smoke" / "runs" / name / "seed0" / "record.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
+    fingerprint = records.fingerprint(config.resolve(name, "smoke"))
+    wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
+    assert wanted in rules.rules("smoke", [0])
+    path.unlink()
+    assert wanted not in rules.rules("smoke", [0])
+
+
+@pytest.mark.parametrize("name", ["a b", "it's", "$(shell x)", "a;b", "a:b", "a\nb", "50%", "*"])
+def test_what_make_would_misread_is_refused(name):
+    with pytest.raises(config.ParamsError, match="Make cannot name"):
+        rules.fit([Path("results") / name])
+
+
+def test_a_file_of_rules_is_written_whole(checkout):
+    path = checkout / "results" / ".make" / "smoke.mk"
+    rules.write(path, "smoke", [0])
+    assert path.read_text() == rules.rules("smoke", [0])
+    assert list(path.parent.iterdir()) == [path]

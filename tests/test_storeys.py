@@ -1,0 +1,99 @@
+"""Two storeys: the method knows nothing of the experiments, and whoever imports it loads no more
+than it needs.
+"""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAPER = ROOT / "acslib" / "paper"
+METHOD = [path for path in (ROOT / "acslib").rglob("*.py") if PAPER not in path.parents]
+HEAVY = ("pandas", "matplotlib", "pydantic", "yaml", "sklearn")
+
+
+def names_paper(tree: ast.AST) -> bool:
+    """Whether a source imports `acslib.paper`, however it is spelt: as a name, from its package, or
+    as a text that `importlib` is given.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value]
+        else:
+            continue
+        if any(f"{name}.".startswith(("acslib.paper.", ".paper.", "..paper.")) for name in names):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("path", METHOD, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_method_does_not_import_the_experiments(path):
+    assert not names_paper(ast.parse(path.read_text()))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import acslib.paper",
+        "import os, acslib.paper.rows as rows",
+        "from acslib import paper",
+        "from acslib.paper import rows",
+        "from acslib.paper.rows import gather",
+        "from . import paper",
+        "from .paper import rows",
+        "from ..paper.rows import gather",
+        "def late():\n    from acslib.paper import rows",
+        "importlib.import_module('acslib.paper')",
+        "__import__('acslib.paper.rows')",
+        "import_module('.paper', 'acslib')",
+    ],
+)
+def test_every_spelling_of_an_import_is_found(source):
+    assert names_paper(ast.parse(source))
+
+
+def loaded(code: str) -> set[str]:
+    """The packages that a fresh Python has loaded after this code."""
+    code += "; import sys; print('loaded', *{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_the_method_loads_nothing_of_the_experiments():
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in METHOD]
+    modules = [name.removesuffix(".__init__") for name in names if name != "acslib._torchvision"]
+    found = loaded(f"import {', '.join(modules)}")
+    assert "torch" in found
+    # numba reads a configuration of its own with yaml, where that is installed
+    assert not found.intersection(HEAVY) - ({"yaml"} if "numba" in found else set())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list", "table1", "--profile", "demo"],
+        ["rules", "--profile", "demo"],
+        ["train", "nothing.craig"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_only_asks_does_not_load_torch(arguments):
+    """It answers at once; `train` where it refuses."""
+    code = f"from acslib.paper.__main__ import main; main({arguments})"
+    found = loaded(code)
+    assert not found & {"torch", "pandas", "matplotlib", "numba"}
+
+
+def test_acslib_itself_loads_no_torch():
+    """Its names are looked up when they are asked for."""
+    assert "torch" not in loaded("import acslib")
+    assert "torch" in loaded("import acslib; acslib.training.fit")

@@ -1,0 +1,45 @@
+# What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
+# of it before it is checked here, without a shell.
+
+NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
+given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
+$(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
+
+PROFILE ?= demo
+SEEDS ?= 0
+SEED ?= 0
+DATA ?= digits
+TORCH ?= 2.6.0
+
+empty :=
+comma := ,
+space := $(empty) $(empty)
+digits := 0 1 2 3 4 5 6 7 8 9
+letters := a b c d e f g h i j k l m n o p q r s t u v w x y z A B C D E F G H I J K L M N O P Q R S T U V W X Y Z
+plain := $(letters) $(digits) . _ + @ , / -
+unfit := ' " ` \ ; & | < > ( ) * ? [ ] { } \# % : = ~ ! $$
+datasets := digits cifar10 svhn imagenet12 imagenet100
+
+# $(call left,CHARACTERS,TEXT): the text without these characters
+left = $(if $1,$(call left,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
+refuse = $(error $1 is "$($1)": give $2)
+# $(call check,NAME,WHAT IT MUST BE,CHARACTERS,ANOTHER): stops unless NAME has a value of these characters
+check = $(if $(or $(if $(strip $($1)),,empty),$(call left,$3,$(if $4,$(subst $4,,$($1)),$($1)))),$(call refuse,$1,$2))
+count = $(call check,$1,a whole number from 1 on,$(digits))$(if $(filter 0%,$($1)),$(call refuse,$1,a whole number from 1 on))
+# $(call folder,NAME): stops if NAME is a folder that Make or the shell would read as something else
+folder = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(unfit),$(findstring $c,$($1))))),\
+	$(call refuse,$1,a folder without spaces and without any of $(unfit)))
+
+$(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
+$(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
+$(call check,SEED,one whole number from 0 on,$(digits))
+$(call check,DATA,one of $(datasets),$(letters) $(digits))
+$(if $(filter $(DATA),$(datasets)),,$(call refuse,DATA,$(subst $(comma) imagenet100, or imagenet100,$(subst $(space),$(comma) ,$(datasets)))))
+$(call check,TORCH,a version$(comma) like 2.6.0,$(digits) .)
+$(if $(RUN),$(call check,RUN,a run as `make run` lists it,$(plain) [ ]))
+$(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,$(plain) = : %,$(space)))
+$(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
+$(if $(JOBS),$(call count,JOBS))
+$(if $(THREADS),$(call count,THREADS))
+$(call folder,ACS_RESULTS)
+$(call folder,ACS_PARAMS)
