@@ -186,11 +186,13 @@ def my_craig(distances, budget):
 
 # %%
 craig = my_craig if checks.check_4_4(my_craig) else checks.greedy
-course.show(selectors.craig)
+course.show(selectors.plain_craig)
 
 # %% [markdown]
-# The library does the same on the factors of Lesson 3. It keeps the gains of all samples and
-# corrects only those that a pick has changed, which is much faster and picks the same.
+# That is the library's `plain_craig`, with the paper's symbols. It also stops at a tolerance, and
+# it begins with a *phantom*, a sample as far from everyone as any two are apart. The library's
+# `craig` makes the same picks, much faster: it keeps the gains of all samples and corrects only
+# those that a pick has changed.
 #
 # ## Watch it
 #
@@ -290,7 +292,7 @@ course.curves([100 * s for s in shares], percent, "coreset, %", "gradient error,
 course.predicted(prediction, percent["craig"][2], "CRAIG's error with 10 %", " %")
 
 # %% [markdown]
-# Random subsets of a tenth are no better than an empty coreset: their error is about 100 %.
+# A random tenth of the images is no better than an empty coreset: its error is above 100 %.
 # CRAIG's is several times smaller at every size. Which images are they? Here are those with the
 # largest weights.
 

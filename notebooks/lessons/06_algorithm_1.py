@@ -259,9 +259,7 @@ prediction = None  # your guess, in percent
 
 
 # %%
-def gradmatch(gradients, budget):
-    """GradMatch among groups of 8 images."""
-    return selectors.batch_wise(selectors.gradmatch, gradients, 8, budget)
+gradmatch = selectors.BatchWise(selectors.gradmatch, 8)
 
 
 def run(k=0.3, kappa=0.5, period=4, selector=gradmatch):
@@ -277,7 +275,7 @@ objective, epochs = AdversarialTraining(attack), course.size(16, 4)
 everything = course.robust(course.train(objective, epochs).model)
 shares = course.size([0.1, 0.3, 0.5], [0.3])
 chosen = [run(k)[0] for k in shares] + [everything]
-drawn = [run(k, selector=selectors.adaptive_random)[0] for k in shares] + [everything]
+drawn = [run(k, selector=selectors.AdaptiveRandom())[0] for k in shares] + [everything]
 lines = {"gradmatch": chosen, "adaptive_random": drawn}
 course.curves([*shares, 1.0], lines, "k, the share of the images", "right under attack, %")
 course.predicted(prediction, chosen[shares.index(0.3)], "Right with k = 0.3", " %")

@@ -192,13 +192,7 @@ prediction = None  # your guess, in points
 
 
 # %%
-def gradmatch(gradients, budget):
-    return selectors.batch_wise(selectors.gradmatch, gradients, 8, budget)
-
-
-def drawn(seed):
-    generator = torch.Generator().manual_seed(seed)
-    return lambda gradients, budget: selectors.random(gradients, budget, generator)
+gradmatch = selectors.BatchWise(selectors.gradmatch, 8)
 
 
 def outcome(selector, seed):
@@ -215,8 +209,8 @@ seeds = range(course.size(8, 2))
 arms = {"gradmatch": [], "adaptive_random": [], "null": []}
 for seed in seeds:
     arms["gradmatch"].append(outcome(gradmatch, seed))
-    arms["adaptive_random"].append(outcome(drawn(seed), seed))
-    arms["null"].append(outcome(drawn(1000 + seed), seed))
+    arms["adaptive_random"].append(outcome(selectors.AdaptiveRandom(seed), seed))
+    arms["null"].append(outcome(selectors.AdaptiveRandom(1000 + seed), seed))
 base = np.array(arms["adaptive_random"])
 differences = {name: np.array(arms[name]) - base for name in ("gradmatch", "null")}
 print("adaptive random:", base.round(1).tolist())

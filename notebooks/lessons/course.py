@@ -23,20 +23,16 @@ from acslib.attacks import PGD
 from acslib.data import Dataset
 from acslib.evaluation import robust_accuracy
 from acslib.objectives import AdversarialTraining
-from acslib.paper.style import COLOURS, MARKERS, style
+from acslib.paper import style
+from acslib.paper.methods import METHODS
 from acslib.schedule import full
 from acslib.training import State, Training, fit
 
 SMALL = os.environ.get("ACS_LESSONS") == "small"
 EPSILON = 0.1  # of the attacks in most lessons: a tenth of the way from black to white
-BLUE, ORANGE, GREEN, GREY = (
-    COLOURS[name] for name in ("gradmatch", "craig", "adaptive_random", "random")
-)
-LOOKS = {
-    name: {"color": COLOURS[name], "marker": MARKERS[name]}
-    for name in ("full", "craig", "gradmatch", "random", "adaptive_random")
-}
-style()
+LOOKS = {name: style.line(METHODS[name]) for name in METHODS}
+BLUE, ORANGE, GREY = (METHODS[name].colour for name in ("gradmatch", "craig", "random"))
+style.use()
 plt.rcParams["figure.figsize"] = (5, 3.2)
 
 
