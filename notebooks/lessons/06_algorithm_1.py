@@ -301,10 +301,10 @@ plt.show()
 
 # %% [markdown]
 # All six runs cost the same number of images. One setting stands in both panels: κ = 0.5 with T =
-# 4. The two runs differ in nothing but the attack's random starts, and yet they differ. A
-#    difference between two bars has to be larger than that to mean anything. The paper finds the
-#    method "not very sensitive to the number of warm-start epochs, although a longer warm-start
-#    is generally beneficial" (section 4.4).
+# 4. The two runs differ in nothing but the attack's random starts. So the gap between these two
+# bars is chance, and so may be every gap that is not much larger. (Run the cell again and see how
+# far they part.) The paper finds the method "not very sensitive to the number of warm-start
+# epochs, although a longer warm-start is generally beneficial" (section 4.4).
 #
 # ## What it costs
 #
