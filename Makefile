@@ -4,7 +4,7 @@
 ## PROFILE   demo (digits, minutes), mini (real images, small networks), full (the paper's, for GPUs); default demo
 ## SEEDS     which seeds, as "0 1 2"; default 0
 ## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
-## THREADS   threads for each run; default cores / JOBS
+## THREADS   threads for each run; default 1, as results depend on their number
 ## LAUNCH    what to put before each run and notebook, as "srun --gres=gpu:1"; default nothing
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
 ## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
@@ -17,7 +17,9 @@ include tools/variables.mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE)),1,$(CORES)))
-THREADS := $(or $(THREADS),$(shell echo $$(($(CORES) / $(JOBS) > 0 ? $(CORES) / $(JOBS) : 1))))
+THREADS := $(or $(THREADS),$(ACS_THREADS),1)
+override ACS_THREADS := $(THREADS)
+export ACS_THREADS
 PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 override ACS_DEVICE := $(or $(DEVICE),$(ACS_DEVICE))
@@ -62,7 +64,7 @@ publish: $(STAMP) ## copy what there is of a profile to results/published/PROFIL
 
 ifneq (,$(filter $(ITEMS) all paper records %.json %.csv %.pdf,$(MAKECMDGOALS)))
 $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after the set-up: run make setup first)))
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
 include $(RULES)
 endif
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from acslib.attacks.calling import bound_to, call
-from acslib.attacks.common import right
+from acslib.attacks.common import Base, ordinary, right
+from acslib.attacks.pgd import PGD
+from acslib.attacks.restarts import Found, finish, search
 from acslib.passes import frozen
 from acslib.protocols import check_images, checked_labels, classes_of
 
@@ -32,7 +34,7 @@ def clean_accuracy(
     check_images(images)
     labels = checked_labels(labels, len(images), classes_of(model))
     with frozen(model, "eval"):
-        logits = torch.cat([model(part) for part in torch.split(images, batch_size)])
+        logits = _logits(model, images, batch_size)
     checked_labels(labels, len(images), logits.shape[1])
     if not logits.isfinite().all():
         raise ValueError(
@@ -54,26 +56,100 @@ def robust_accuracy(
     """The fraction of `images` that stays rightly labelled under `attack`, and the mask (n,).
 
     A sample counts as robust only if it is right when clean and no iterate of any restart fools the
-    network attacked: attacks that know how to stop early (PGD) are told to. Logits that are not
-    finite are never right. With epsilon 0 this is the clean accuracy. `attack` is any that
-    `attacks.call` can call, another library's too. `attacked` is a faster twin of `model` (see
-    `models.folded`) for the attack to work on, and to stop early by; `model` judges what the attack
-    gives, and where what fools the twin does not fool it the attack is run again on `model` itself.
+    network attacked: PGD is searched so (`attacks.restarts`), and other attacks that know how to
+    stop early are told to. Logits that are not finite are never right. With epsilon 0 this is the
+    clean accuracy. `attack` is any that `attacks.call` can call, another library's too.
+
+    `attacked` is a faster twin of `model` (see `models.folded`) for the attack to work on, and to
+    stop early by. `model` judges what the attack gives. Where what fools the twin does not fool it
+    the attack is run again on `model` itself, and who withstands PGD on the twin is attacked on
+    `model` too, by a tenth of the steps (5 at least) from the strongest iterate, and as many from a
+    fresh start.
     """
     if bound_to(attack) is not None:  # it attacks its own network, whatever the twin
         attacked = _checked_bound(attack, model)
-    elif dataclasses.is_dataclass(attack) and hasattr(attack, "early_stop"):
-        attack = dataclasses.replace(attack, early_stop=True)  # type: ignore[type-var]
     attacked = model if attacked is None else attacked
     _, mask = clean_accuracy(model, images, labels, batch_size)
     labels = checked_labels(labels, len(images))
-    for rows in torch.split(mask.nonzero().squeeze(1), batch_size) if mask.any() else ():
-        with frozen(model, "eval"):
-            mask[rows], disputed = _standing(model, images[rows], labels[rows], attack, attacked)
-            rows = rows[disputed]
-            if len(rows):
-                mask[rows], _ = _standing(model, images[rows], labels[rows], attack, model)
+    if not mask.any():
+        return 0.0, mask
+    with (
+        torch.inference_mode(False),
+        torch.no_grad(),
+        frozen(model, "eval"),
+        frozen(attacked, "eval"),
+    ):
+        images, labels, mask = (ordinary(part.detach()) for part in (images, labels, mask))
+        rows = mask.nonzero().squeeze(1)
+        if isinstance(attack, PGD) and _searchable(attack, images):
+            mask[rows] = _robust_to_pgd(
+                model, images[rows], labels[rows], attack, batch_size, attacked
+            )
+        else:
+            for part in torch.split(rows, batch_size):
+                mask[part] = _robust(model, images[part], labels[part], attack, attacked)
     return float(mask.float().mean()), mask
+
+
+def _searchable(attack: PGD, images: Tensor) -> bool:
+    return attack.epsilon > 0 and attack.mode != "train" and images.dtype in Base.types
+
+
+def _robust_to_pgd(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: PGD,
+    batch_size: int,
+    attacked: nn.Module,
+) -> Tensor:
+    """Which images, all right when clean, stand, (n,)."""
+    whole = attack.climb(attack.steps, batch_size)
+    short = attack.climb(min(attack.steps, max(5, attack.steps // 10)), batch_size)
+    found = search(whole, attack.restarts, attacked, images, labels)
+    fooled, mask = found.margins > 0, right(_logits(model, found.images, batch_size), labels)
+    if attacked is model:
+        return mask & ~fooled
+    rows = mask & fooled  # the twin alone: again, on the network itself
+    if rows.any():
+        again = search(whole, attack.restarts, model, images[rows], labels[rows])
+        mask[rows] = _standing(model, again, labels[rows], batch_size)
+    rows = mask & ~fooled
+    if rows.any():
+        again = finish(short, model, images[rows], labels[rows], found.images[rows])
+        mask[rows] = _standing(model, again, labels[rows], batch_size)
+    return mask
+
+
+def _standing(model: nn.Module, found: Found, labels: Tensor, batch_size: int) -> Tensor:
+    """Which images `model` labels rightly at every iterate of a search, (n,)."""
+    return (found.margins <= 0) & right(_logits(model, found.images, batch_size), labels)
+
+
+def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    return torch.cat([model(part) for part in torch.split(images, batch_size)])
+
+
+def _robust(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: Callable[..., Any],
+    attacked: nn.Module,
+) -> Tensor:
+    """Which images `model` still labels rightly, (n,); `attack` is run again on `model` for those
+    that fool its twin only.
+    """
+    if dataclasses.is_dataclass(attack) and hasattr(attack, "early_stop"):
+        attack = dataclasses.replace(attack, early_stop=True)  # type: ignore[type-var]
+    adversarial = call(attack, attacked, images, labels)
+    mask = right(model(adversarial), labels)
+    if attacked is not model:
+        rows = mask & ~right(attacked(adversarial), labels)
+        if rows.any():
+            again = call(attack, model, images[rows], labels[rows])
+            mask[rows] = right(model(again), labels[rows])
+    return mask
 
 
 def _checked_bound(attack: Callable[..., Any], model: nn.Module) -> nn.Module:
@@ -84,21 +160,3 @@ def _checked_bound(attack: Callable[..., Any], model: nn.Module) -> nn.Module:
             " model, images, labels: attack(images, labels)"
         )
     return model
-
-
-@torch.no_grad()
-def _standing(
-    model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    attack: Callable[..., Any],
-    attacked: nn.Module,
-) -> tuple[Tensor, Tensor]:
-    """Which samples `model` still labels rightly, and which of those `attacked` believes to be
-    fooled.
-    """
-    adversarial = call(attack, attacked, images, labels)
-    standing = right(model(adversarial), labels)
-    if attacked is model:
-        return standing, torch.zeros_like(standing)
-    return standing, standing & ~right(attacked(adversarial), labels)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, one_hot
 
-from acslib import protocols
+from acslib import attacks, protocols
+from acslib.attacks.common import Base
 from acslib.gradients import LastLayerGradients
 from acslib.passes import frozen, penultimate
 from acslib.protocols import check_images, check_labels
@@ -92,7 +93,7 @@ class AdversarialTraining(Vanilla):
     attack: protocols.Attack
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return self.attack(model, images, labels)
+        return attacked(self.attack, model, images, labels)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Trades(Objective):
         check_labels(model, labels)  # the attack sees the clean prediction instead
         with torch.no_grad(), frozen(model):
             target = model(images).softmax(1)
-        return self.attack(model, images, target)
+        return attacked(self.attack, model, images, target)
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor | None = None
@@ -143,8 +144,7 @@ class Trades(Objective):
         features, clean = penultimate(model, images)
         p = clean.softmax(1)
         if adversarial is None:  # as `perturb` does, with the prediction at hand
-            with torch.enable_grad():
-                adversarial = self.attack(model, images, p)
+            adversarial = attacked(self.attack, model, images, p)
         moved_features, moved = penultimate(model, adversarial)
         q = moved.softmax(1)
         surprise = -log_softmax(moved, 1)
@@ -162,6 +162,13 @@ class Trades(Objective):
             losses=self._combined(clean, moved, labels),
             predictions=q,
         )
+
+
+def attacked(attack: protocols.Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """What an attack makes of the images; one that is not ours is called with care."""
+    if isinstance(attack, Base):
+        return attack(model, images, labels)
+    return attacks.call(attack, model, images, labels)
 
 
 def gradients_of(

@@ -1,15 +1,18 @@
 """One training over several processes: who does what, and how it is put together again.
 
-`torch.distributed` must have been initialised, as `torchrun` makes it possible; without it there is
-one process, and everything here is nothing. Each process attacks and trains on its share of every
-batch. Gradients are summed, not averaged, since each share is divided by the whole batch's size.
-So k processes train what one does, but for rounding, the attacks' random starts and BatchNorm's
-statistics, which each process takes of its own share.
+`torch.distributed` must have been initialised, as `together` does under `torchrun`; without it
+there is one process, and everything here is nothing. Each process attacks and trains on its share
+of every batch. Gradients are summed, not averaged, since each share is divided by the whole batch's
+size. So k processes train what one does, but for rounding, the attacks' random starts and
+BatchNorm's statistics, which each process takes of its own share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -19,6 +22,30 @@ from torch import Tensor, nn
 from acslib.gradients import LastLayerGradients
 
 Value = TypeVar("Value")
+
+
+# the first process evaluates while the others wait; torchrun ends them all when one dies
+LONGEST_WAIT = timedelta(days=7)
+
+
+@contextlib.contextmanager
+def together(device: str) -> Iterator[str]:
+    """Within it the processes that torchrun has started train as one; gives this one's device.
+
+    Nothing happens where there is one process, or where `torch.distributed` is initialised already.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield device
+        return
+    cuda = torch.device(device).type == "cuda"
+    if cuda:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
+    try:
+        yield device
+    finally:
+        dist.destroy_process_group()
 
 
 def processes() -> int:

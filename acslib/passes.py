@@ -51,7 +51,7 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
             if mode is not None:
                 model.train(mode == "train")
             for module in tracking:
-                module.track_running_stats = not module.training
+                module.track_running_stats = False  # in training mode, which an attack may set
             yield model
         finally:
             for module in tracking:

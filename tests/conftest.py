@@ -11,6 +11,8 @@ from acslib.objectives import Vanilla
 from acslib.schedule import full
 from acslib.training import State, Training, fit
 
+os.environ["ACS_THREADS"] = "1"  # whatever else is set where the tests run
+
 SHARED = Path(os.environ.get("ACS_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
 

@@ -416,9 +416,9 @@ def test_whole_labels_of_any_type_are_converted(dtype, undefended, batch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda y: y[:, None], r"shape \(4, 1\) and there are 4 images"),
-        (lambda y: y[:3], r"shape \(3,\) and there are 4 images"),
-        (lambda y: y.float(), "labels are torch.float32: give class indices"),
+        (lambda y: y[:, None], r"shape \(4, 1\)"),
+        (lambda y: y[:3], "4 images and 3 labels"),
+        (lambda y: y.float(), "labels are torch.float32: give"),
         (lambda y: y > 0, "labels are torch.bool"),
         (lambda y: y - 1, "span -1..-1"),
         (lambda y: y + 3, "span 3..3, the model has 3 classes"),

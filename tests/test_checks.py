@@ -340,3 +340,37 @@ def test_terms_of_several_batches_are_joined():
     assert torch.equal(parts.labels, whole.labels)
     assert torch.equal(parts.losses, whole.losses)
     assert parts.bias_only().shape == (6, 3)
+
+
+# ---- attacks of others
+
+
+class Foreign:
+    """As torchattacks' classes: built on a network, called as attack(images, labels)."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, images, labels):
+        images = images.clone().requires_grad_()
+        loss = cross_entropy(self.model(images), labels)
+        gradient = torch.autograd.grad(loss, images)[0]
+        return (images + 0.1 * gradient.sign()).clamp(0, 1).detach()
+
+
+def backward(model, images, labels):
+    """A plain function that calls `backward`."""
+    images = images.clone().requires_grad_()
+    cross_entropy(model(images), labels).backward()
+    return (images + 0.1 * images.grad.sign()).clamp(0, 1)
+
+
+@pytest.mark.parametrize("bound", [True, False])
+def test_others_attacks_train_and_select(few, bound):
+    """In the steps, in the gradients of a selection and in what is monitored."""
+    model = Plain()
+    attack = Foreign(model) if bound else backward
+    state = train(model, few, AdversarialTraining(attack), monitor=20)
+    row = state.history[-1]
+    assert row["selection"]["relative_error"] < 0.2
+    assert "train_robust_accuracy" in row

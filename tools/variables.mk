@@ -45,6 +45,7 @@ $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
 $(if $(JOBS),$(call count,JOBS))
 $(if $(THREADS),$(call count,THREADS))
+$(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
 $(call several,ACS_PARAMS,folders)
 $(call several,ACS_PLUGINS,files)

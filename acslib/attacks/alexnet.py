@@ -214,7 +214,11 @@ def _from_folder() -> dict[str, Tensor]:
     folder = Path(os.environ["ACS_DATA"])
     if (folder / "alexnet_features.npz").exists():
         try:
-            with np.load(folder / "alexnet_features.npz", allow_pickle=False) as arrays:
+            # opened here, as numpy leaves a damaged file open
+            with (
+                open(folder / "alexnet_features.npz", "rb") as file,
+                np.load(file, allow_pickle=False) as arrays,
+            ):
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays}
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(

@@ -50,11 +50,8 @@ def bound_to(attack: Callable[..., Any]) -> nn.Module | None:
 
 @contextlib.contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
-    """Within it no weight asks for a gradient; afterwards modes, buffers and gradients are as
-    before.
-    """
+    """As `passes.frozen`, and the weights' gradients are put aside meanwhile."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
@@ -63,10 +60,6 @@ def as_found(model: nn.Module) -> Iterator[None]:
     finally:
         for parameter, gradient in gradients:
             parameter.grad = gradient
-        with torch.no_grad():
-            for buffer, before in buffers:
-                if not torch.equal(buffer, before):  # writing would spoil a graph that needs it
-                    buffer.copy_(before)
 
 
 def _checked(found: Any, images: Tensor, attack: Callable[..., Any]) -> Tensor:

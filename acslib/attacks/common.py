@@ -52,13 +52,13 @@ class Base(ABC):
                 " images.float()"
             )
         labels = self._checked_labels(model, labels, len(images))
-        return _ordinary(images), _ordinary(labels)
+        return ordinary(images), ordinary(labels)
 
     def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
         return checked_labels(labels, n, classes_of(model))
 
 
-def _ordinary(values: Tensor) -> Tensor:
+def ordinary(values: Tensor) -> Tensor:
     """What inference mode made cannot take part in a gradient; a copy can."""
     return values.clone() if values.is_inference() else values
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from acslib.attacks.common import Base, norms, per_sample, right, usable
+from acslib.attacks.restarts import Climb, cross_entropies, input_gradient, search
 from acslib.protocols import classes_of
 
 
@@ -91,8 +91,10 @@ class PGD(_GradientAttack):
             )
 
     def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
-        if self.early_stop:  # which needs to know the class
-            return Base._checked_labels(self, model, labels, n)
+        if self.early_stop and labels.is_floating_point():
+            raise ValueError(
+                f"early_stop needs to know the class, labels are {labels.dtype}: give class indices"
+            )
         return super()._checked_labels(model, labels, n)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -122,31 +124,14 @@ class PGD(_GradientAttack):
         return x
 
     def _stopping_early(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        result = images.clone()
-        active = right(model(images), labels).nonzero().squeeze(1)
-        for _ in range(self.restarts):
-            if len(active) == 0:
-                break
-            active = self._climb_until_fooled(model, images, labels, active, result)
+        result, rows = images.clone(), right(model(images), labels)
+        climb = self.climb(self.steps, max(1, len(images)))
+        result[rows] = search(climb, self.restarts, model, images[rows], labels[rows]).images
         return result
 
-    def _climb_until_fooled(
-        self, model: nn.Module, images: Tensor, labels: Tensor, active: Tensor, result: Tensor
-    ) -> Tensor:
-        """One restart on `images[active]`: writes the iterates that fool into `result`, returns who
-        is left.
-        """
-        x = self._begin(images[active])
-        for _ in range(self.steps):
-            gradient, logits = input_gradient(model, x, labels[active])
-            standing = right(logits, labels[active])
-            result[active] = x
-            active, x, gradient = active[standing], x[standing], gradient[standing]
-            if len(active) == 0:
-                return active
-            x = self._ascend(x, gradient, images[active])
-        result[active] = x
-        return active[right(model(x), labels[active])]
+    def climb(self, steps: int, batch_size: int) -> Climb:
+        """One restart, for `restarts.search`."""
+        return Climb(self._begin, self._ascend, steps, batch_size)
 
     def _begin(self, images: Tensor) -> Tensor:
         if not self.random_start:
@@ -224,23 +209,7 @@ def _in_float32(model: nn.Module, images: Tensor) -> tuple[nn.Module, Tensor]:
     return _Rounding(model, images.dtype), images.float()
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of the summed cross-entropy with respect to the images alone, and the logits."""
-    x = images.detach().requires_grad_(True)
-    with torch.enable_grad():
-        logits = model(x)
-        loss = _cross_entropies(logits, labels).sum()
-    return torch.autograd.grad(loss, x)[0], logits.detach()
-
-
 @torch.no_grad()
 def losses(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of each sample, (n,)."""
-    return _cross_entropies(model(images), labels)
-
-
-def _cross_entropies(logits: Tensor, labels: Tensor) -> Tensor:
-    """(n,), at least in float32."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    targets = labels.to(logits.dtype) if labels.is_floating_point() else labels
-    return cross_entropy(logits, targets, reduction="none")
+    return cross_entropies(model(images), labels)

@@ -86,9 +86,11 @@ def check_origin(path: Path, note: dict[str, Any], expected: Origin) -> None:
 # ---- checkpoints
 
 
-def save_checkpoint(path: Path, state: State, of: Origin, data: str) -> None:
+def save_checkpoint(
+    path: Path, state: State, of: Origin, data: str, warm_start: dict[str, Any] | None = None
+) -> None:
     """Model, optimiser, coreset, epoch and history in one file, so that they always belong
-    together.
+    together. `warm_start` is what the record will say of it.
     """
     tensors = {f"model.{key}": value for key, value in state.model.state_dict().items()}
     for index, entry in state.optimiser.state_dict()["state"].items():
@@ -108,6 +110,8 @@ def save_checkpoint(path: Path, state: State, of: Origin, data: str) -> None:
         "fingerprint": mark(of, data),
         "epoch": state.epoch,
         "history": state.history,
+        "warm_start": warm_start,
+        **records.asked()._asdict(),
     }
     write_tensors(path, tensors, note)
 
@@ -117,10 +121,12 @@ def mark(of: Origin, data: str) -> str:
     return f"{of.fingerprint}-seed{of.seed}-{data}"
 
 
-def load_checkpoint(path: Path, state: State, of: Origin, data: str) -> bool:
-    """Continue from `path` if it is there. RecordError if it is damaged or of another run."""
+def load_checkpoint(path: Path, state: State, of: Origin, data: str) -> dict[str, Any] | None:
+    """Continue from `path` and give its note, if it is there. RecordError if it is damaged, of
+    another run, or made on other threads or processes than are asked for.
+    """
     if not path.exists():
-        return False
+        return None
     try:
         tensors, note = read_tensors(path)
     except DAMAGE as error:
@@ -130,11 +136,13 @@ def load_checkpoint(path: Path, state: State, of: Origin, data: str) -> bool:
             f"{path} belongs to a run with other parameters, other data or another version: move"
             f" {path.parent} away, or set ACS_RESULTS to another folder"
         )
+    made = records.Workers(note.get("threads", 1), note.get("processes", 1))
+    records.check_workers(path, made, f"move {path.parent} away and the run starts afresh")
     try:
         _restore(state, tensors, note)
     except DAMAGE as error:
         raise _damaged(path, error, "delete it and the run starts afresh") from None
-    return True
+    return note
 
 
 def _damaged(path: Path, error: Exception, way_out: str) -> RecordError:

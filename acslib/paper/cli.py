@@ -77,7 +77,12 @@ def acs() -> None:
 @click.argument("name", metavar="RUN")
 @profile_option
 @seeds_option
-def run_command(name: str, profile: str, seeds: list[int]) -> None:
+@click.option(
+    "--warm-only",
+    is_flag=True,
+    help="Only the first epochs that other runs begin with, too, for them to find.",
+)
+def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> None:
     """Train and evaluate one run, or go on with it.
 
     \b
@@ -87,9 +92,12 @@ def run_command(name: str, profile: str, seeds: list[int]) -> None:
     """
     runs = [(config.resolve(name, profile), seed) for seed in seeds]
     from acslib.paper.log import epoch_line
-    from acslib.paper.runs import execute
+    from acslib.paper.runs import execute, warm_up
 
     for run, seed in runs:
+        if warm_only:
+            warm_up(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            continue
         plan = run.plan
         say(
             f"{run.name}, profile {run.profile}, seed {seed}: {len(plan)} epochs, speed-up at most"
@@ -114,7 +122,8 @@ acs.add_command(train)
 
 
 def say(line: str) -> None:
-    print(line, flush=True)
+    if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
+        print(line, flush=True)
 
 
 def what_is_kept(run: config.Run, seed: int) -> str:

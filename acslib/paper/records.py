@@ -12,11 +12,12 @@ import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,7 +25,7 @@ from acslib.paper import files, plugins
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
-from acslib.paper.params import shown
+from acslib.paper.params import ParamsError, shown
 from acslib.paper.settings import REGISTRIES, is_neutral, owner
 
 FORMAT = 1
@@ -45,26 +46,77 @@ def clear_leftovers(run: Run, results: Path | None = None) -> None:
             (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def fingerprint(run: Run) -> str:
-    """A short digest of every parameter that determines the run, but not of its name or profile."""
-    return _digest(run, lambda key: True) + _made_with(run)
+# ---- what determines a record
+
+
+class Workers(NamedTuple):
+    """On how many threads and processes a run computes: its numbers depend on both."""
+
+    threads: int = 1
+    processes: int = 1
+
+
+def asked() -> Workers:
+    """As many threads as ACS_THREADS or else OMP_NUM_THREADS says, as many processes as torchrun
+    has started or else ACS_PROCESSES says; one where nobody says anything.
+    """
+    return Workers(
+        _number("ACS_THREADS") or _number("OMP_NUM_THREADS") or 1,
+        _number("WORLD_SIZE") or _number("ACS_PROCESSES") or 1,
+    )
+
+
+def _number(variable: str) -> int | None:
+    text = os.environ.get(variable, "").strip()
+    if not text:
+        return None
+    first = text.split(",")[0].strip()  # OpenMP allows one number for each level of nesting
+    if not re.fullmatch("[1-9][0-9]{0,4}", first, re.ASCII):
+        raise ParamsError(f"{variable} is {shown(text)}: give a whole number from 1 to 99999")
+    return int(first)
+
+
+def workers_of(record: dict[str, Any]) -> Workers:
+    """A record's; version 0.1.0 has the threads under `provenance`, and never several processes."""
+    before = record["provenance"].get("threads", 1)
+    return Workers(record.get("threads", before), record.get("processes", 1))
+
+
+def fingerprint(run: Run, workers: Workers | None = None) -> str:
+    """A short digest of all that determines the record: every parameter, but not the run's name or
+    profile; threads and processes where there are several (those that are asked for by default).
+    """
+    workers = asked() if workers is None else workers
+    several = [] if workers == Workers() else [list(workers)]
+    return digest([run.method, parameters(run, lambda key: True), *several]) + made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
-    """The same without what only the evaluation looks at, so that a mistake there costs no
+    """The same of what the training looks at, so that a mistake in the evaluation costs no
     training.
     """
-    return _digest(run, lambda key: owner(key) != "evaluation") + _made_with(run)
+    counted = parameters(run, lambda key: owner(key) != "evaluation")
+    return digest([run.method, counted]) + made_with(run)
 
 
-def _digest(run: Run, counts: Callable[[str], bool]) -> str:
-    setting = {
+def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
+    """Those that count, unless their value is what it was before there was the parameter."""
+    return {
         key: value
         for key, value in run.setting.model_dump(mode="json").items()
         if counts(key) and not is_neutral(key, value)
     }
-    text = json.dumps([run.method, setting], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def digest(content: Any) -> str:
+    return sha256(json.dumps(content, sort_keys=True))[:16]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- parts of one's own, and processes at work
 
 
 def own_parts(run: Run) -> dict[str, plugins.Source]:
@@ -85,9 +137,10 @@ def provenance_of_own(run: Run) -> dict[str, Any]:
     return {"plugins": found} if found else {}
 
 
-def _made_with(run: Run) -> str:
+def made_with(run: Run, parts: Collection[str] = ("method", *REGISTRIES)) -> str:
     """The end of a fingerprint: empty without parts of one's own, else a digest of their files."""
-    contents = tuple(source.content for source in own_parts(run).values())
+    own = own_parts(run)
+    contents = tuple(own[part].content for part in parts if part in own)
     return f"-{plugins.combined(contents)}" if contents else ""
 
 
@@ -153,6 +206,9 @@ def is_training(folder: Path) -> bool:
     return False
 
 
+# ---- what a record is
+
+
 class Part(BaseModel):
     """Of a record; more than what is named here is kept as it is."""
 
@@ -186,6 +242,22 @@ class Row(Part):
     seconds_update: float
 
 
+class WarmStart(Part):
+    """First epochs that several runs have in common. The history has them as if the run had trained
+    them itself, seconds included.
+    """
+
+    shared: Literal[True]
+    epochs: Annotated[int, Field(ge=1, description="How many.")]
+    made_by: Annotated[str, Field(alias="from", description="The run that trained them.")]
+
+
+class Calibration(Part):
+    """What a full epoch takes, which was trained to be timed and thrown away."""
+
+    full_epoch: Annotated[float, Field(ge=0, description="Seconds, as in the history.")]
+
+
 class Record(BaseModel):
     """record.json. Everything that tables and figures look at must be there."""
 
@@ -200,10 +272,18 @@ class Record(BaseModel):
     method: str | None = None
     setting: str | None = None
     data: Annotated[str, Field(description="Which images, in words.")]
+    threads: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
+    processes: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     plan: Annotated[dict[str, Any] | None, Field(description="Cost of the schedule.")] = None
     metrics: Metrics
     seconds: Seconds
     history: Annotated[tuple[Row, ...], Field(min_length=1, description="One row an epoch.")]
+    warm_start: Annotated[
+        WarmStart | None, Field(description="First epochs that another run has trained.")
+    ] = None
+    calibration: Annotated[
+        Calibration | None, Field(description="For runs that have no full epoch of their own.")
+    ] = None
     provenance: Annotated[dict[str, Any], Field(description="Versions, hardware, commit.")]
     sha256: Annotated[str | None, Field(description="Of the rest; none in version 0.1.0.")] = None
 
@@ -220,7 +300,7 @@ def write_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 def checksum(record: dict[str, Any]) -> str:
     """SHA-256 of all of a record but the checksum itself."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return sha256(json.dumps(rest, sort_keys=True))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -287,22 +367,30 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
     if (record["run"], record["seed"]) != (run.name, seed):
         raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
-    now = fingerprint(run)
-    if is_outdated(record["fingerprint"], now):
+    workers = workers_of(record)
+    made = fingerprint(run, workers if "threads" in record else Workers())
+    if is_outdated(record["fingerprint"], made):
         return None
-    if record["fingerprint"] != now:
+    if record["fingerprint"] != made:
         changed = differences(record["params"], run.setting.model_dump(mode="json"))
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
+    check_workers(path, workers, way_out)
     return record
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [
-        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
-        for key in new
-        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
-    ]
-    return "; ".join(changed[:5]) or "another method"
+def check_workers(path: Path, made: Workers, way_out: str) -> None:
+    """RecordError if a file was made on other threads or processes than are asked for."""
+    if made != asked():
+        raise RecordError(
+            f"{path} was made on {_in_words(made)}, but {_in_words(asked())} are asked for, and"
+            f" numbers depend on it: set ACS_THREADS to {made.threads} and ACS_PROCESSES to"
+            f" {made.processes}, or {way_out}"
+        )
+
+
+def _in_words(workers: Workers) -> str:
+    threads = f"{workers.threads} thread{'s' * (workers.threads > 1)}"
+    return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
 
 
 @functools.cache
@@ -316,7 +404,6 @@ def provenance(device: str) -> dict[str, Any]:
         "versions": {name: metadata.version(name) for name in packages}
         | {"python": platform.python_version()},
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
         "commit": _commit(),
     }
 

@@ -239,7 +239,8 @@ def flat(record: dict) -> dict:
     """
     numbers = {key: value for key, value in record["metrics"].items() if isinstance(value, float)}
     numbers |= {key: record["seconds"][key] for key in ("select", "attack", "update", "total")}
-    numbers["full_epoch"] = median_epoch(record["history"], "full")
+    timed = record.get("calibration") or {"full_epoch": median_epoch(record["history"], "full")}
+    numbers["full_epoch"] = timed["full_epoch"]
     numbers["median_total"] = median_total(record["history"])
     seen = [
         row["train_robust_accuracy"] for row in record["history"] if "train_robust_accuracy" in row
@@ -282,9 +283,9 @@ def median_total(history: list[dict]) -> float:
 def speedup_by_medians(made: pd.DataFrame, full: pd.DataFrame, epochs: int) -> float:
     """How many times faster than full training, by `median_total`, mean over seeds (rows).
 
-    Full training is as many of the run's own warm-start epochs, so that both were timed in one run:
-    machines are faster at one hour than at another. A run without a warm start is compared with the
-    full training itself.
+    Full training is as many of the run's own warm-start epochs, or of the one that it trained to be
+    timed: machines are faster at one hour than at another. A run that has neither, as version 0.1.0
+    made them, is compared with the full training itself.
     """
     whole = (epochs * made["full_epoch"]).fillna(full["median_total"])
     return (whole / made["median_total"]).mean()

@@ -2,7 +2,8 @@
 
     python -m acslib.paper rules --profile demo --seeds "0 1 2" --output results/.make/demo.mk
 
-There are three kinds of rules. A run's record is made by training. A table's CSV is made by its
+There are four kinds of rules. First epochs that several runs have in common are trained by one of
+them. A run's record is made by training. A table's CSV is made by its
 notebook in `notebooks/experiments/` from these records. A figure is made by its notebook in
 `notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib.paper`
 that it imports, directly or through others: whoever changes how figures look trains and gathers
@@ -17,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, plugins, records
+from acslib.paper import config, files, plugins, records, warm
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -32,7 +33,7 @@ def rules(profile: str, seeds: Sequence[int]) -> str:
     parts = [
         f"records: {fit(record(run, seed) for run in every.values() for seed in seeds)}",
         *map(lpips_rule, networks),
-        *(record_rule(run, seed) for run in every.values() for seed in seeds),
+        *(run_rules(list(every.values()), seed) for seed in seeds),
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
         item_rules("theorem1", profile, seeds, []),
         f"{fit(sources())}:",  # a source that has gone is no error: what was made with it is old
@@ -57,17 +58,57 @@ def record(run: config.Run, seed: int) -> Path:
     return records.run_folder(run, seed, results()) / "record.json"
 
 
-def record_rule(run: config.Run, seed: int) -> str:
-    """How a run is trained. One that other parameters made is asked for again, each time, so that
-    the user is told, until the right one is there.
+def run_rules(several: Sequence[config.Run], seed: int) -> str:
+    """How runs are trained, and before that, once, the first epochs that they have in common: so
+    that no run waits for another one while there is work.
+    """
+    starts = {run.name: warm_starts(run, several, seed) for run in several}
+    makers = {starts[run.name][-1]: run for run in reversed(several) if starts[run.name]}
+    shared = []
+    for path, run in makers.items():
+        shorter = [start for start in starts[run.name][:-1] if start in makers]
+        shared.append(warm_rule(path, run, seed, shorter[-1:]))
+    trained = [record_rule(run, seed, starts[run.name][-1:]) for run in several]
+    return "\n\n".join([*shared, *trained])
+
+
+def warm_starts(run: config.Run, several: Sequence[config.Run], seed: int) -> list[Path]:
+    """What stands for the first epochs that a run has in common with others, shortest first."""
+    others = [other for other in several if other.setting_name == run.setting_name]
+    return [warm.marker(run, seed, epochs, results()) for epochs in warm.shared(run, others)]
+
+
+def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -> str:
+    """How the first epochs are trained by one of the runs that begin with them."""
+    return rule(
+        path,
+        [],
+        f"{train(run, seed)} --warm-only",
+        "@mkdir -p $(@D) && touch $@",
+        order_only=[*shorter, *networks_of(run), STAMP],
+    )
+
+
+def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
+    """How a run is trained, after its first epochs unless it is finished. One that other parameters
+    made is asked for again, each time, so that the user is told, until the right one is there.
     """
     path = record(run, seed)
-    network = [lpips_network(run)] if run.setting.norm == "lpips" else []
-    recipe = f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
+    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in start]
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
         stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
-    return rule(path, stale, recipe, order_only=[*network, STAMP])
+    return rule(path, stale, train(run, seed), order_only=[*before, *networks_of(run), STAMP])
+
+
+def train(run: config.Run, seed: int) -> str:
+    """The command that trains a run."""
+    return f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
+
+
+def networks_of(run: config.Run) -> list[Path]:
+    """The networks that must be there before a run."""
+    return [lpips_network(run)] if run.setting.norm == "lpips" else []
 
 
 def is_fresh(run: config.Run, seed: int) -> bool:

@@ -1,14 +1,18 @@
 """One run from its name to its record."""
 
+import contextlib
+import copy
+import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from acslib import data
-from acslib.paper import build, checkpoints, files, records
+from acslib import data, parallel, schedule
+from acslib.paper import build, checkpoints, config, files, records, warm
 from acslib.paper.config import Run
 from acslib.paper.measures import evaluate
 from acslib.training import Diverged, State, fit
@@ -33,57 +37,200 @@ def execute(
 
     `announce` is told in a line which images these are, and what has to be made first, before
     anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
-    it begins, see `measures.parts`.
+    it begins, see `measures.parts`. It computes on as many threads and processes as `records.asked`
+    says. Of several processes the first one evaluates, writes and tells.
     """
-    device = build.checked_device(device)
-    records.clear_leftovers(run, results)
-    records.clear_outdated(run, seed, results)
-    done = records.finished_record(run, seed, results)
-    if done is not None:
-        return done
+    folder = records.run_folder(run, seed, results)
+    with computing(device) as own:
+        if parallel.rank():
+            progress = announce = nobody
+        else:
+            records.clear_leftovers(run, results)
+            records.clear_outdated(run, seed, results)
+        done = records.finished_record(run, seed, results)
+        if done is not None:
+            return done
+        experiment, sharing = begin(run, seed, own, results, announce)
+        warm_start = train(run, experiment, sharing, progress, announce)
+        calibration = calibrate(experiment, announce)
+        record = None
+        if parallel.rank() == 0:
+            record = finish(sharing, experiment, own, evaluating)
+            record |= {"warm_start": warm_start, "calibration": calibration}
+            record = records.write_record(folder / "record.json", record)
+            (folder / records.CHECKPOINT).unlink(missing_ok=True)
+            sharing.clear()
+        record = parallel.from_first(record)
+        assert record is not None
+        return record
+
+
+def warm_up(
+    run: Run,
+    seed: int = 0,
+    device: str | None = None,
+    results: Path | None = None,
+    progress: Told = nobody,
+    announce: Told = nobody,
+) -> None:
+    """Train only what unfinished runs have in common with this one, so that they find it there."""
+    with computing(device) as own:
+        if parallel.rank():
+            progress = announce = nobody
+        if records.finished_record(run, seed, results) is not None:
+            return
+        experiment, sharing = begin(run, seed, own, results, announce)
+        first = schedule.Plan(run.plan.epochs[: max(sharing.epochs, default=0)], 1.0)
+        training = dataclasses.replace(experiment.training, plan=first)
+        experiment = dataclasses.replace(experiment, training=training)
+        train(run, experiment, sharing, progress, announce)
+
+
+@contextlib.contextmanager
+def computing(device: str | None) -> Iterator[str]:
+    """The threads and processes that are asked for, and the device of this one by name."""
+    workers, before = records.asked(), torch.get_num_threads()
+    with parallel.together(build.checked_device(device)) as own:
+        if parallel.processes() != workers.processes:
+            raise config.ParamsError(
+                f"{workers.processes} processes are asked for and there is"
+                f" {parallel.processes()}: start them with torchrun, as make NPROC="
+                f"{workers.processes} does, or set ACS_PROCESSES to 1"
+            )
+        torch.set_num_threads(workers.threads)
+        try:
+            yield own
+        finally:
+            torch.set_num_threads(before)
+
+
+def begin(
+    run: Run, seed: int, device: str, results: Path | None, announce: Told
+) -> tuple[build.Experiment, warm.Sharing]:
+    """What is trained, from its first epoch, and what of it others train, too."""
     build.prepare(run, device, announce)
     experiment = build.experiment(run, seed, device)
-    folder = records.run_folder(run, seed, results)
-    files.check_writable(folder)
+    files.check_writable(records.run_folder(run, seed, results))
     announce(f"data: {experiment.data.source}")
-    with records.training(folder):
-        train(run, experiment, seed, folder, progress)
-    started = time.perf_counter()
-    metrics = evaluate(run, experiment.state.model, experiment.data, seed, device, evaluating)
-    seconds = time.perf_counter() - started
-    record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
-    record = records.write_record(folder / "record.json", record)
-    (folder / records.CHECKPOINT).unlink(missing_ok=True)
-    return record
+    made = records.provenance(device)
+    computed = (
+        *(experiment.data.source, experiment.training.precision, made["device"]),
+        *(made["versions"]["torch"], *records.asked()),
+    )
+    return experiment, warm.sharing(run, seed, computed, results)
 
 
 def train(
-    run: Run, experiment: build.Experiment, seed: int, folder: Path, progress: Told = nobody
-) -> State:
-    """Train, or go on training, the run whose files are in `folder`."""
+    run: Run,
+    experiment: build.Experiment,
+    sharing: warm.Sharing,
+    progress: Told = nobody,
+    announce: Told = nobody,
+) -> dict[str, Any] | None:
+    """Train, or go on training, by the plan of `experiment`; gives what the record says of a warm
+    start that another run has trained.
+
+    Epochs that others begin with, too, are trained by one at a time, which keeps them for them.
+    """
     state, images = experiment.state, experiment.data
-    of = checkpoints.origin(run, seed)
+    of = checkpoints.origin(run, sharing.seed)
+    folder = records.run_folder(run, sharing.seed, sharing.results)
     checkpoint = folder / records.CHECKPOINT
-    checkpoints.load_checkpoint(checkpoint, state, of, images.source)
+    note = checkpoints.load_checkpoint(checkpoint, state, of, images.source)
+    warm_start = note.get("warm_start") if note else None
+    wanted = sharing.epochs if parallel.rank() == 0 else []
+    last = max(wanted, default=0)
 
     def keep(state: State) -> None:
+        if parallel.rank():
+            return
         row = state.history[-1]
         progress(row)
         if row["selection"] and state.coreset is not None:
             checkpoints.save_coreset(folder, state.coreset, of, row["epoch"])
         if row["phase"] != "skip" or state.epoch == len(run.plan):
-            checkpoints.save_checkpoint(checkpoint, state, of, images.source)
+            checkpoints.save_checkpoint(checkpoint, state, of, images.source, warm_start)
+        if state.epoch in wanted:
+            keep_for_others(sharing, state, images.source)
+        if state.epoch >= last:
+            alone.close()
 
+    with records.training(folder), contextlib.ExitStack() as alone:
+        if state.epoch < last:
+            alone.enter_context(sharing.alone(announce))
+        taken = take_over(sharing, state, images.source, progress, announce)
+        warm_start = taken or warm_start
+        if state.epoch >= last:
+            alone.close()
+        try:
+            fit(state, images, experiment.training, keep)
+        except Diverged as error:
+            if not checkpoint.exists():
+                raise
+            raise Diverged(
+                f"{error}; move {folder} away before, it keeps the epochs up to {state.epoch - 1}"
+            ) from None
+    return warm_start
+
+
+def take_over(
+    sharing: warm.Sharing, state: State, source: str, progress: Told, announce: Told
+) -> dict[str, Any] | None:
+    """Go on after the first epochs that another run has kept, if they are more than there are."""
+    before = state.epoch
+    found = sharing.furthest(before) if parallel.rank() == 0 else None
+    epochs = parallel.from_first(found)
+    if epochs is None:
+        return None
+    of = checkpoints.Origin(sharing.run.name, sharing.seed, sharing.what(epochs))
+    note = checkpoints.load_checkpoint(sharing.path(epochs), state, of, source)
+    if note is None:  # removed meanwhile, as nobody was thought to need it
+        return None
+    announce(f"warm start: {epochs} epoch{'s' * (epochs > 1)} from {note['of']['run']}")
+    for row in state.history[before:]:
+        progress(row)
+    return {"shared": True, "epochs": epochs, "from": note["of"]["run"]}
+
+
+def keep_for_others(sharing: warm.Sharing, state: State, source: str) -> None:
+    """The state after epochs that other runs begin with, too."""
+    path = sharing.path(state.epoch)
+    if not path.exists():
+        of = checkpoints.Origin(sharing.run.name, sharing.seed, sharing.what(state.epoch))
+        checkpoints.save_checkpoint(path, state, of, source)
+
+
+def calibrate(experiment: build.Experiment, announce: Told = nobody) -> dict[str, float] | None:
+    """What a full epoch takes, for a run that has had none, so that its speed-up compares seconds
+    of one process, not of two at different hours.
+
+    The epoch is trained on copies, which are thrown away, with draws of its own.
+    """
+    state, training = experiment.state, experiment.training
+    if any(row["phase"] == "full" for row in state.history):
+        return None
+    model, optimiser = copy.deepcopy((state.model, state.optimiser))
+    after = schedule.Epoch(len(training.plan), "full")
+    once = dataclasses.replace(training, plan=schedule.Plan((after,), 1.0), monitor=0)
     try:
-        fit(state, images, experiment.training, keep)
+        row = fit(State(model, optimiser), experiment.data, once).history[0]
     except Diverged as error:
-        if not checkpoint.exists():
-            raise
-        raise Diverged(
-            f"{error}; move {folder} away before, it keeps the epochs up to {state.epoch - 1}"
-        ) from None
-    checkpoints.save_weights(folder / "weights.safetensors", state.model, of)
-    return state
+        announce(f"no full epoch could be timed: {error}")
+        return None
+    return {"full_epoch": row["seconds_attack"] + row["seconds_update"]}
+
+
+def finish(
+    sharing: warm.Sharing, experiment: build.Experiment, device: str, evaluating: Told
+) -> dict[str, Any]:
+    """Write the weights of what is trained, evaluate it, and give its record."""
+    run, seed, model = sharing.run, sharing.seed, experiment.state.model
+    weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
+    checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
+    started = time.perf_counter()
+    metrics = evaluate(run, model, experiment.data, seed, device, evaluating)
+    seconds = time.perf_counter() - started
+    return record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
 
 
 def record_of(
@@ -110,6 +257,7 @@ def record_of(
         "method": run.method,
         "setting": run.setting_name,
         "data": experiment.data.source,
+        **records.asked()._asdict(),
         "plan": {"cost": plan.cost, "ceiling": plan.ceiling, "selections": plan.selections},
         "metrics": metrics,
         "seconds": seconds
