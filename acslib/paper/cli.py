@@ -80,7 +80,7 @@ def acs() -> None:
 @click.option(
     "--warm-only",
     is_flag=True,
-    help="Only the first epochs that it has in common with runs that are not finished.",
+    help="Only the first epochs that other runs begin with, too, for them to find.",
 )
 def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> None:
     """Train and evaluate one run, or go on with it.

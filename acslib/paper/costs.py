@@ -49,8 +49,7 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def machine(record: dict[str, Any]) -> tuple:
-    made = record["provenance"]
-    return made.get("device"), made.get("threads")
+    return record["provenance"].get("device"), records.workers_of(record)
 
 
 def cost(run: config.Run, seed: int, known: Sequence[dict[str, Any]]) -> Cost:

@@ -14,7 +14,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -88,17 +88,15 @@ def fingerprint(run: Run, workers: Workers | None = None) -> str:
     """
     workers = asked() if workers is None else workers
     several = [] if workers == Workers() else [list(workers)]
-    every = parameters(run, lambda key: True)
-    return digest([run.method, every, *several]) + _made_with(run)
+    return digest([run.method, parameters(run, lambda key: True), *several]) + made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
     """The same of what the training looks at, so that a mistake in the evaluation costs no
     training.
     """
-    return digest([run.method, parameters(run, lambda key: owner(key) != "evaluation")]) + (
-        _made_with(run)
-    )
+    counted = parameters(run, lambda key: owner(key) != "evaluation")
+    return digest([run.method, counted]) + made_with(run)
 
 
 def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# ---- what a record is
+# ---- parts of one's own, and processes at work
 
 
 def own_parts(run: Run) -> dict[str, plugins.Source]:
@@ -139,9 +137,10 @@ def provenance_of_own(run: Run) -> dict[str, Any]:
     return {"plugins": found} if found else {}
 
 
-def _made_with(run: Run) -> str:
+def made_with(run: Run, parts: Collection[str] = ("method", *REGISTRIES)) -> str:
     """The end of a fingerprint: empty without parts of one's own, else a digest of their files."""
-    contents = tuple(source.content for source in own_parts(run).values())
+    own = own_parts(run)
+    contents = tuple(own[part].content for part in parts if part in own)
     return f"-{plugins.combined(contents)}" if contents else ""
 
 
@@ -205,6 +204,9 @@ def is_training(folder: Path) -> bool:
     finally:
         os.close(handle)
     return False
+
+
+# ---- what a record is
 
 
 class Part(BaseModel):
@@ -366,10 +368,10 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     if (record["run"], record["seed"]) != (run.name, seed):
         raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
     workers = workers_of(record)
-    now = fingerprint(run, workers if "threads" in record else Workers())
-    if is_outdated(record["fingerprint"], now):
+    made = fingerprint(run, workers if "threads" in record else Workers())
+    if is_outdated(record["fingerprint"], made):
         return None
-    if record["fingerprint"] != now:
+    if record["fingerprint"] != made:
         changed = differences(record["params"], run.setting.model_dump(mode="json"))
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
     check_workers(path, workers, way_out)

@@ -156,7 +156,7 @@ def train(
         if state.epoch >= last:
             alone.close()
 
-    with contextlib.ExitStack() as alone:
+    with records.training(folder), contextlib.ExitStack() as alone:
         if state.epoch < last:
             alone.enter_context(sharing.alone(announce))
         taken = take_over(sharing, state, images.source, progress, announce)
