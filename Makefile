@@ -39,7 +39,7 @@ ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
 TRAIN := $(ACS) acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records run lab test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records run lab lessons test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -104,6 +104,9 @@ bench: .venv-bench/.complete ## speed of selectors and attacks against other lib
 
 test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
 	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py
+
+lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
+	@$(PY) tools/lessons.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

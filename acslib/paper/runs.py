@@ -51,8 +51,7 @@ def execute(
         if done is not None:
             return done
         experiment, sharing = begin(run, seed, own, results, announce)
-        with records.training(folder):
-            warm_start = train(run, experiment, sharing, progress, announce)
+        warm_start = train(run, experiment, sharing, progress, announce)
         calibration = calibrate(experiment, announce)
         record = None
         if parallel.rank() == 0:
