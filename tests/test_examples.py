@@ -13,7 +13,6 @@ from PIL import Image
 
 from acslib import models
 from acslib.attacks import PGD
-from acslib.objectives import gradients_of
 from acslib.paper import (
     build,
     cli,
@@ -141,7 +140,7 @@ def test_marts_loss_and_gradients(plugin, batch):
         boosted = -q[label].log() - torch.tensor(1 - wrong).log()
         kl = (p * (p / q).log()).sum()
         assert found[i].item() == pytest.approx(float(boosted + 5 * kl * (1 - p[label])), rel=1e-5)
-    gradients = gradients_of(objective, model, images, labels).dense()
+    gradients = objective.gradients(model, images, labels, moved).dense()
     head = model.head
     parts = torch.autograd.grad(found.sum(), [head.weight, head.bias])
     total = torch.cat([parts[0], parts[1][:, None]], 1).flatten()
