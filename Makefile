@@ -4,6 +4,7 @@
 ## PROFILE   demo (digits, minutes), mini (real images, small networks), full (the paper's, for GPUs); default demo
 ## SEEDS     which seeds, as "0 1 2"; default 0
 ## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
+## NPROC     processes that share one run; default 1, as results depend on their number
 ## THREADS   threads for each run; default 1, as results depend on their number
 ## LAUNCH    what to put before each run and notebook, as "srun --gres=gpu:1"; default nothing
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
@@ -16,10 +17,12 @@
 include tools/variables.mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE)),1,$(CORES)))
+JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE))$(filter-out 1,$(NPROC)),1,$(CORES)))
 THREADS := $(or $(THREADS),$(ACS_THREADS),1)
 override ACS_THREADS := $(THREADS)
-export ACS_THREADS
+NPROC := $(or $(NPROC),$(ACS_PROCESSES),1)
+override ACS_PROCESSES := $(NPROC)
+export ACS_THREADS ACS_PROCESSES
 PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 override ACS_DEVICE := $(or $(DEVICE),$(ACS_DEVICE))
@@ -36,10 +39,11 @@ PLUGINS := $(subst :, ,$(ACS_PLUGINS))
 FILES := $(wildcard $(PARAMS:=/*.yaml))
 ITEMS := $(sort $(filter-out settings attacks,$(basename $(notdir $(FILES)))))
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
-TRAIN := $(ACS) acslib.paper train
+TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 -m
+TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records run lab test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records run lab lessons test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -64,7 +68,7 @@ publish: $(STAMP) ## copy what there is of a profile to results/published/PROFIL
 
 ifneq (,$(filter $(ITEMS) all paper records %.json %.csv %.pdf,$(MAKECMDGOALS)))
 $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after the set-up: run make setup first)))
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
 include $(RULES)
 endif
 
@@ -104,6 +108,9 @@ bench: .venv-bench/.complete ## speed of selectors and attacks against other lib
 
 test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
 	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py
+
+lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
+	@$(PY) tools/lessons.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -456,15 +456,11 @@ def test_unknown_table():
         config.table_runs("tabel1", "demo")
 
 
-def test_a_notebook_may_be_run_again_in_one_kernel():
-    """The second time its own variables are there; the first time a mistyped name is told."""
-    with pytest.raises(ParamsError, match="'profil' is not known: did you mean 'profile'"):
-        config.check_notebook({"profil": "demo", "profile": "demo"}, "profile")
-    names = {"profile": "demo"}
-    config.check_notebook(names, "profile")
-    config.check_notebook(names | {"record": {}, "step": 3}, "profile")
-    with pytest.raises(ParamsError, match="no profile 'dmo'"):
-        config.check_notebook(names | {"profile": "dmo"}, "profile")
+def test_the_experiments_need_a_checkout(monkeypatch, tmp_path):
+    """A wheel installs the method; it has no params."""
+    monkeypatch.setattr(config, "FOLDER", tmp_path / "params")
+    with pytest.raises(ParamsError, match="need a checkout of the project"):
+        config.table_runs("table1", "demo")
 
 
 # ---- layers

@@ -1,7 +1,7 @@
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
 # of it before it is checked here, without a shell.
 
-NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
+NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
 given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
 $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
@@ -45,6 +45,8 @@ $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
 $(if $(JOBS),$(call count,JOBS))
 $(if $(THREADS),$(call count,THREADS))
+$(if $(NPROC),$(call count,NPROC))
+$(if $(ACS_PROCESSES),$(call count,ACS_PROCESSES))
 $(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
 $(call several,ACS_PARAMS,folders)

@@ -79,6 +79,11 @@ def files_of(name: str) -> list[Path]:
 
 def read_yaml(name: str) -> dict:
     """A YAML file by its name without the ending, as it stands now; of several, the last one."""
+    if not FOLDER.is_dir():  # an installed wheel has the method alone
+        raise ParamsError(
+            "the experiments need a checkout of the project, with its params/ and notebooks/:"
+            " clone it and run them there"
+        )
     there = files_of(name)
     if not there:
         path = FOLDER / f"{name}.yaml"
@@ -453,24 +458,6 @@ def theorem1(profile_name: str) -> dict[str, Any]:
 
 
 # ---- what a notebook or a command line is given
-
-
-def check_notebook(given: dict, *known: str) -> None:
-    """Refuse a notebook's parameter that the notebook does not know: papermill only warns about
-    one.
-
-    `given` is the notebook's `globals()` in its first cell of code after the parameters, `known`
-    their names. When the cells are run again in the same kernel, the notebook's own variables are
-    there too, and names pass.
-    """
-    plain = (str, int, float, bool, list, dict, type(None))
-    values = {name: value for name, value in given.items() if isinstance(value, plain)}
-    names = [name for name in values if not name.startswith("_") and name not in ("In", "Out")]
-    if "_parameters_checked" not in given:
-        refuse_unknown("notebook parameter", names, known)
-    given["_parameters_checked"] = True
-    if "profile" in known:
-        profile(given["profile"])
 
 
 def seeds(text: str | int | list[int]) -> list[int]:

@@ -378,6 +378,16 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     return record
 
 
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """In words, what a record's parameters were and are now; at most five of them."""
+    changed = [
+        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
+        for key in new
+        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
+    ]
+    return "; ".join(changed[:5]) or "another method"
+
+
 def check_workers(path: Path, made: Workers, way_out: str) -> None:
     """RecordError if a file was made on other threads or processes than are asked for."""
     if made != asked():
