@@ -444,6 +444,7 @@ def test_seeds(given, message):
 
 
 def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
+    (tmp_path / "nowhere").mkdir()
     monkeypatch.setattr(config, "FOLDER", tmp_path / "nowhere")
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"

@@ -264,7 +264,7 @@ def compare_command(first: str, second: str, profile: str, seed: int, as_json: b
     \b
     Examples:
       acs compare resnet18-linf-cifar10.craig resnet18-linf-cifar10.gradmatch --seed 0
-      acs compare results/demo/runs/resnet18-linf-cifar10.full/seed{0,1}
+      acs compare results/demo/runs/NAME/seed0 results/demo/runs/NAME/seed1
     """
     from acslib.paper import inventory
 

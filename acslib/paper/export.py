@@ -139,8 +139,12 @@ FOR_TORCHVISION = '''import json
 from pathlib import Path
 
 import torch
-import torchvision
 from torch import nn
+
+try:  # which is importable beside any build of torch
+    from acslib._torchvision import torchvision
+except ModuleNotFoundError:
+    import torchvision
 
 HERE = Path(__file__).parent
 

@@ -50,7 +50,8 @@ def method(
             raise PluginError(f"method {name!r}: {given!r} cannot be called, give a function")
     if isinstance(items, str):
         raise PluginError(f"method {name!r}: items is {items!r}, give a list like [{items!r}]")
-    if name in {method.printed for method in methods.BUILT_IN.values()}:
+    printed = {method.printed for method in methods.BUILT_IN.values()}
+    if name in printed - set(methods.BUILT_IN):
         raise PluginError(f"method {name!r} has a name that tables give to a method of the paper")
     added = methods.Method(
         name,

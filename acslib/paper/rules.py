@@ -135,11 +135,17 @@ def lpips_rule(stands_for_it: Path) -> str:
 
 
 def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]) -> str:
-    """A table's or figure's own name, its CSV and its picture; of what it has a notebook for."""
+    """A table's or figure's own name, its CSV and its picture; of what it has a notebook for.
+
+    An item of one's own has none: `any.ipynb` gathers and draws it, being told its name.
+    """
     table = results() / profile / f"{item}.csv"
     picture = results().parent / "figures" / profile / f"{item}.pdf"
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
+    if not (experiment or drawing):
+        experiment = first_file("notebooks/experiments/any.ipynb")
+        drawing = first_file("notebooks/figures/any.ipynb")
     made = {}
     own = [in_checkout(path) for path in plugins.files()]  # labels, colours, the methods of items
     if experiment:
@@ -173,8 +179,8 @@ def notebook_rule(
     seeds: Sequence[int],
 ) -> str:
     """A notebook that papermill runs, with those of our parameters that it has."""
-    copy = Path("build", profile, notebook.relative_to("notebooks"))
-    ours = {"profile": profile, "seeds": " ".join(map(str, seeds))}
+    copy = Path("build", profile, notebook.relative_to("notebooks")).with_stem(target.stem)
+    ours = {"profile": profile, "seeds": " ".join(map(str, seeds)), "item": target.stem}
     parameters = code(notebook, "parameters")
     given = [f" -r {name} {quoted(ours[name])}" for name in ours if f"{name} = " in parameters]
     return rule(
