@@ -93,7 +93,7 @@ lab: $(STAMP) ## JupyterLab on the notebooks, which run in their own folder: fol
 		[ -z "$$whole" ] || export $$name="$${whole#:}"; done; $(PY) -m jupyterlab notebooks
 
 test: lint ## everything CI runs: style, types, unit and property tests, every notebook on a small size
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(STAMP) ## the tests alone, without the slow ones
 	$(PY) -m pytest -m "not slow"

@@ -403,15 +403,6 @@ def _in_words(workers: Workers) -> str:
     return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [
-        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
-        for key in new
-        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
-    ]
-    return "; ".join(changed[:5]) or "another method"
-
-
 @functools.cache
 def provenance(device: str) -> dict[str, Any]:
     """Versions, hardware and commit that made a record."""
