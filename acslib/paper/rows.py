@@ -38,7 +38,7 @@ def planned(item: str, profile: str) -> list[Planned]:
 
 
 def gather(
-    table: str,
+    item: str,
     profile: str,
     seeds,
     results: Path | None = None,
@@ -55,7 +55,7 @@ def gather(
     """
     seeds = list(seeds)
     wanted = [
-        row for row in planned(table, profile) if settings is None or row.setting_name in settings
+        row for row in planned(item, profile) if settings is None or row.setting_name in settings
     ]
     if partial:
         wanted = [
@@ -63,15 +63,15 @@ def gather(
             for row in wanted
             if all(trained(run, seeds, results) for run in needed(row, profile))
         ]
-    names = varied(table, profile)
+    names = varied(item, profile)
     rows = []
     for row in wanted:
         made = row_of(*needed(row, profile), row.columns, seeds, results)
         rows.append(
             made | {name: value_of(name, row, profile) for name in names if name not in made}
         )
-    ours = pd.DataFrame([{"table": table} | row for row in rows])
-    return with_paper(ours, table) if rows else ours
+    ours = pd.DataFrame([{"table": item} | row for row in rows])
+    return with_paper(ours, item) if rows else ours
 
 
 def varied(item: str, profile: str) -> list[str]:
@@ -303,9 +303,9 @@ def network(setting) -> str:
     )
 
 
-def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
+def with_paper(ours: pd.DataFrame, item: str) -> pd.DataFrame:
     """The rows with the paper's numbers for them, as columns `paper_...`."""
-    theirs = printed.paper_table(table)
+    theirs = printed.paper_table(item)
     if theirs.empty:
         return ours
     if "acc_clean_pct" in theirs:
@@ -323,12 +323,12 @@ def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def missing(
-    table: str, profile: str, seeds: Sequence[int], results: Path | None = None
+    item: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> list[tuple[config.Run, int]]:
     """The runs that `gather` still needs, full trainings first."""
     wanted = {
         (run.name, seed): run
-        for row in planned(table, profile)
+        for row in planned(item, profile)
         for run in reversed(needed(row, profile))
         for seed in seeds
     }
