@@ -41,9 +41,7 @@ def checked_device(name: str | None) -> str:
     try:
         # groups of gradients are summed in double precision
         torch.ones(1, dtype=torch.float64, device=name).item()
-    except (
-        Exception
-    ) as error:  # each of torch's backends has its own way to say that it is not there
+    except Exception as error:  # each backend has its own way to say that it is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise config.ParamsError(
             f"there is no device {name!r} here ({reason}): say cpu, or nothing"
