@@ -1,7 +1,6 @@
 """Figures 1 and 2, drawn from a real run."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from acslib.paper.pictures import PARTS, stack_seconds, timeline
 from acslib.paper.style import QUIET, line, literal
 from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
+
+FACTORS = ("errors", "features", "errors2", "features2")  # of `LastLayerGradients`
 
 # ---- what is drawn: Figures 1 and 2
 
@@ -274,7 +275,9 @@ def write_kept(
     folder = (results or files.RESULTS) / table.profile.iloc[0]
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
     files.write_atomically(folder / f"{item}.safetensors", content)
-    return frames.write_frame(folder / f"{item}.csv", table.assign(weights=file_digest(content)))
+    return frames.write_frame(
+        folder / f"{item}.csv", table.assign(weights=files.file_digest(content))
+    )
 
 
 def read_kept(
@@ -286,20 +289,12 @@ def read_kept(
     table = tables.read_table(item, profile, results)
     path = (results or files.RESULTS) / profile / f"{item}.safetensors"
     content = path.read_bytes() if path.is_file() else b""
-    if file_digest(content) != table.weights.iloc[0]:
+    if files.file_digest(content) != table.weights.iloc[0]:
         raise files.RecordError(
             f"{path} is missing, damaged or of another run than {item}.csv: delete both and make"
             f" {item} PROFILE={profile} again"
         )
     return table, load(content)
-
-
-def file_digest(content: bytes) -> str:
-    """16 hexadecimal digits of a file's SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-FACTORS = ("errors", "features", "errors2", "features2")
 
 
 def gradient_tensors(gradients: LastLayerGradients, prefix: str = "") -> dict[str, Tensor]:
