@@ -34,9 +34,7 @@ def default_device() -> str:
 
 
 def checked_device(name: str | None) -> str:
-    """The device by name, or ParamsError where torch has none such, or none that knows double
-    precision.
-    """
+    """The device by name, or ParamsError where torch has none such with double precision."""
     name = name or default_device()
     try:
         # groups of gradients are summed in double precision
@@ -134,9 +132,7 @@ def own_model(
 
 
 def statistics(setting: Setting, dataset: data.Dataset) -> tuple[Sequence[float], Sequence[float]]:
-    """Means and standard deviations of the channels: the usual ones of the paper's data sets, those
-    of the training images else.
-    """
+    """Channels' means and standard deviations: the usual ones, else the training images' own."""
     usual = models.CHANNEL_STATISTICS.get(setting.dataset)
     return usual or channel_statistics(dataset.train.images)
 

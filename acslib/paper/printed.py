@@ -1,6 +1,4 @@
-"""The paper's tables as printed (`results/paper/*.csv`), and where their numbers disagree with one
-another.
-"""
+"""The paper's tables as printed (`results/paper/*.csv`), and where their numbers disagree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -49,8 +47,7 @@ HALF_A_DIGIT = 0.0051  # of the second decimal, the last that is printed
 
 
 def paper_table(item: str) -> pd.DataFrame:
-    """The table as printed, with what its own numbers imply: speed-ups, and the means of Table D4's
-    attacks.
+    """The table as printed, with what it implies: speed-ups, the means of Table D4's attacks.
 
     Table 2 also gets those means, as `..._mean_d4_pct`. Empty for what is not one of `TABLES`.
     Raises RecordError where the file of one is missing, as in an installed package.
@@ -107,9 +104,7 @@ class Check:
 
 
 def checks(item: str) -> Iterator[Check]:
-    """Every number of the table that other printed numbers determine: differences, ratios, means,
-    repeated rows.
-    """
+    """Every printed number that others determine: differences, ratios, means, repeated rows."""
     printed = paper_table(item)
     if printed.empty:
         return

@@ -45,8 +45,7 @@ def gather(
     partial: bool = False,
     settings: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """One row a run, means over `seeds`; the paper's printed values under `paper_...` (NaN where it
-    has none).
+    """One row a run, means over `seeds`; the paper's values, or NaN, under `paper_...`.
 
     Differences and speed-up are to the full training of the same setting and number of epochs,
     paired by seed. `speedup_ceiling_x` is what the schedule allows, 1/k up to rounding. Raises
@@ -80,9 +79,7 @@ def varied(item: str, profile: str) -> list[str]:
 
 
 def value_of(name: str, row: Planned, profile: str) -> Any:
-    """A row's value of a parameter, before `epoch_factor` scales it; None where full training knows
-    nothing of it.
-    """
+    """A parameter's value before `epoch_factor`; None where full training knows nothing of it."""
     if row.method == "full" and owner(name) == "coreset":
         return None
     layer = config.setting_layer(row.setting_name) | config.profile_layer(profile, row.setting_name)
@@ -172,9 +169,7 @@ def row_of(
 
 
 def same_data(several: list[dict]) -> None:
-    """Raise RecordError unless all records are of the same images: else their mean and difference
-    mean nothing.
-    """
+    """RecordError unless all records are of the same images: else a mean says nothing."""
     for record in several[1:]:
         if record["data"] != several[0]["data"]:
             raise files.RecordError(
@@ -192,9 +187,7 @@ def together(several: list[dict], name: str) -> str:
 
 
 def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
-    """Percent: the mean over seeds, its standard deviation, and the mean difference to full
-    training.
-    """
+    """Percent: the mean over seeds, its standard deviation, the difference to full training."""
     return {
         f"{name}{mean}_pct": 100 * made.mean(),
         f"{name}_std_pct": 100 * made.std(),
@@ -234,9 +227,7 @@ def trained(run: config.Run, seeds: Sequence[int], results: Path | None) -> bool
 
 
 def flat(record: dict) -> dict:
-    """The measures of a record, with the mean gradient error (relative, eq. 12) over its
-    selections.
-    """
+    """A record's measures, with the mean relative gradient error (eq. 12) of its selections."""
     numbers = {key: value for key, value in record["metrics"].items() if isinstance(value, float)}
     numbers |= {key: record["seconds"][key] for key in ("select", "attack", "update", "total")}
     timed = record.get("calibration") or {"full_epoch": median_epoch(record["history"], "full")}
@@ -343,8 +334,7 @@ def missing(
 def against_adaptive(
     gathered: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
 ) -> pd.DataFrame:
-    """Points by which each method's `measure` lies above adaptive random's, which costs as many
-    adversarial images.
+    """Points of `measure` above adaptive random's, which costs as many adversarial images.
 
     `chance`: the standard error of such a difference from drawing `n` test images (a column) alone,
     for each seed anew; a difference of less than two of it says nothing. Upper bound: both networks

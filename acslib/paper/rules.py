@@ -114,9 +114,7 @@ def networks_of(run: config.Run) -> list[Path]:
 
 
 def is_fresh(run: config.Run, seed: int) -> bool:
-    """Whether a run's record may be used: made with these parameters, and with one's own files as
-    they are.
-    """
+    """Whether a run's record may be used: of these parameters, and one's own files as they are."""
     try:
         return records.finished_record(run, seed, files.results_as_named()) is not None
     except files.RecordError:

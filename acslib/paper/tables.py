@@ -148,9 +148,7 @@ def lines(frame: pd.DataFrame) -> list[str]:
 
 
 def notes(item: str) -> list[str]:
-    """What to know of the printed numbers: those that disagree with others (Table 2's means are
-    Table D4's matter).
-    """
+    """Printed numbers that disagree with others; Table 2's means are Table D4's matter."""
     said = (
         [sentence for sentence in printed.errata("table2") if "D4" in sentence]
         if item == "tableD4"
