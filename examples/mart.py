@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div, nll_loss
 
-from acslib.objectives import Objective
+from acslib.objectives import Objective, attacked
 from acslib.paper import register
 from acslib.protocols import Attack
 
@@ -28,7 +28,7 @@ class Mart(Objective):
     beta: float
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        return self.attack(model, images, labels)
+        return attacked(self.attack, model, images, labels)
 
     def loss(
         self, model: nn.Module, images: Tensor, labels: Tensor, adversarial: Tensor | None = None
