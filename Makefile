@@ -4,6 +4,7 @@
 ## PROFILE   demo (digits, minutes), mini (real images, small networks), full (the paper's, for GPUs); default demo
 ## SEEDS     which seeds, as "0 1 2"; default 0
 ## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
+## NPROC     processes that share one run; default 1, as results depend on their number
 ## THREADS   threads for each run; default 1, as results depend on their number
 ## LAUNCH    what to put before each run and notebook, as "srun --gres=gpu:1"; default nothing
 ## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
@@ -11,14 +12,17 @@
 ## RUN, SEED what `make run` trains
 ## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
-## ACS_RESULTS, ACS_PARAMS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
+## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
+## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
 DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE)),1,$(CORES)))
+JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE))$(filter-out 1,$(NPROC)),1,$(CORES)))
 THREADS := $(or $(THREADS),$(ACS_THREADS),1)
 override ACS_THREADS := $(THREADS)
-export ACS_THREADS
+NPROC := $(or $(NPROC),$(ACS_PROCESSES),1)
+override ACS_PROCESSES := $(NPROC)
+export ACS_THREADS ACS_PROCESSES
 PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
 override ACS_DEVICE := $(or $(DEVICE),$(ACS_DEVICE))
@@ -30,17 +34,20 @@ MAKEFLAGS += -j$(JOBS) --no-builtin-rules
 PY := .venv/bin/python
 STAMP := .venv/.complete
 RESULTS := $(patsubst %/,%,$(or $(ACS_RESULTS),results))
-PARAMS := $(patsubst %/,%,$(or $(ACS_PARAMS),params))
-ITEMS := $(filter-out settings attacks,$(basename $(notdir $(wildcard $(PARAMS)/*.yaml))))
+PARAMS := params $(patsubst %/,%,$(subst :, ,$(ACS_PARAMS)))
+PLUGINS := $(subst :, ,$(ACS_PLUGINS))
+FILES := $(wildcard $(PARAMS:=/*.yaml))
+ITEMS := $(sort $(filter-out settings attacks,$(basename $(notdir $(FILES)))))
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
-TRAIN := $(ACS) acslib.paper train
+TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 -m
+TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records run lab test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records run lab lessons test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
-	@for item in $(ITEMS); do sed -nE "s/^title: \"?([^\"]*)\"?/  make $$item	\1/p" $(PARAMS)/$$item.yaml; done | expand -t 22
+	@for file in $(FILES); do sed -nE "s/^title: \"?([^\"]*)\"?/  make $$(basename $$file .yaml)	\1/p" $$file; done | expand -t 22
 	@echo "variables (make table1 PROFILE=mini SEEDS=\"0 1 2\"):"; sed -nE 's/^## /  /p' Makefile
 
 setup: $(STAMP) ## make .venv from requirements.txt (every other target does it first, once)
@@ -61,11 +68,11 @@ publish: $(STAMP) ## copy what there is of a profile to results/published/PROFIL
 
 ifneq (,$(filter $(ITEMS) all paper records %.json %.csv %.pdf,$(MAKECMDGOALS)))
 $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after the set-up: run make setup first)))
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(subst /,_,$(ACS_PARAMS)).mk
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(wildcard $(PARAMS)/*.yaml $(PARAMS)/profiles/*.yaml acslib/schedule.py acslib/paper/*.py \
+$(RESULTS)/.make/%.mk: $(PLUGINS) $(FILES) $(wildcard $(PARAMS:=/profiles/*.yaml) acslib/schedule.py acslib/paper/*.py \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
 	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" --output $@
 
@@ -79,11 +86,14 @@ lpips-net: $(STAMP) ## the AlexNet that LPIPS compares images of DATA by: fetche
 	$(call LPIPS,$(DATA))
 
 lab: $(STAMP) ## JupyterLab on the notebooks, which run in their own folder: folders are handed on as absolute paths
-	@for name in ACS_RESULTS ACS_PARAMS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
-		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; $(PY) -m jupyterlab notebooks
+	@for name in ACS_RESULTS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
+		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; \
+	for name in ACS_PARAMS ACS_PLUGINS; do whole=; for part in $$(printenv $$name | tr : ' '); do \
+		case $$part in /* | "~"*) ;; *) part=$$PWD/$$part ;; esac; whole=$$whole:$$part; done; \
+		[ -z "$$whole" ] || export $$name="$${whole#:}"; done; $(PY) -m jupyterlab notebooks
 
 test: lint ## everything CI runs: style, types, unit and property tests, every notebook on a small size
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
 
 test-fast: $(STAMP) ## the tests alone, without the slow ones
 	$(PY) -m pytest -m "not slow"
@@ -99,11 +109,14 @@ bench: .venv-bench/.complete ## speed of selectors and attacks against other lib
 test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
 	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py
 
+lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
+	@$(PY) tools/lessons.py
+
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find * -name __pycache__ -prune -exec rm -rf {} +
 
 clean-results: ## remove results and figures of one PROFILE, if CONFIRM=yes is given
 	@$(if $(filter yes,$(CONFIRM)),,echo "this deletes $(RESULTS)/$(PROFILE) and its figures: add CONFIRM=yes"; exit 2)
-	@test -f $(PARAMS)/profiles/$(PROFILE).yaml || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
+	@test -n "$(wildcard $(PARAMS:=/profiles/$(PROFILE).yaml))" || { echo "PROFILE=$(PROFILE) is no profile"; exit 2; }
 	rm -rf -- $(RESULTS)/$(PROFILE) $(patsubst ./%,%,$(dir $(RESULTS)))figures/$(PROFILE)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,11 +13,19 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from acslib import protocols
+from acslib.attacks.calling import bound_to
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_by_autograd, gradients_of
 from acslib.passes import frozen
-from acslib.selectors.coreset import Coreset, check_coreset, needed_fields, needs_gradients
+from acslib.selectors.coreset import (
+    Coreset,
+    NotACoreset,
+    check_coreset,
+    most_returned,
+    needed_fields,
+    needs_gradients,
+)
 from acslib.selectors.memory import check_memory
 from acslib.selectors.scores import input_gradient_norms
 
@@ -31,18 +41,23 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
 
     They are tried on a few training images in evaluation mode; the model is left as it was found.
     """
+    if not hasattr(data, "train") or not hasattr(data, "augmented"):
+        raise ValueError(
+            f"the data are a {type(data).__name__}: give a data.Dataset, as data.from_arrays,"
+            " from_dataset and from_folder make them"
+        )
     if not len(data.train):
         raise ValueError("there are no training images: give at least 1")
     check_model(model)
     index = torch.arange(min(TRIED, len(data.train)), device=data.train.labels.device)
     images = data.train.float_images(index)
-    protocols.checked_labels(
-        data.train.labels, len(data.train.images), protocols.head_of(model).out_features
-    )
+    check_labels(model, data)
     labels = data.train.labels[index]
     with seeded(0, images.device), frozen(model, "eval"):
         check_head(model, images)
         check_objective(training.objective, model, images, labels)
+        if training.selection_objective is not None:
+            check_is("selection_objective", training.selection_objective)
         if any(epoch.select for epoch in training.plan):
             check_selection(training, model, data, images, labels)
 
@@ -63,15 +78,54 @@ def check_model(model: nn.Module) -> None:
         )
 
 
+def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
+    """Raise ValueError unless the optimiser has one of the model's weights, and may train it."""
+    weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    if not weights:
+        raise ValueError("no weight of the model asks for a gradient: call requires_grad_() on it")
+    if not any(id(p) in weights for group in optimiser.param_groups for p in group["params"]):
+        raise ValueError(
+            "the optimiser has no weight of the model's that asks for a gradient: make it of"
+            " model.parameters()"
+        )
+
+
+def check_labels(model: nn.Module, data: Dataset) -> None:
+    """Raise ValueError unless all labels are within the logits' width."""
+    classes = protocols.head_of(model).out_features
+    for name in ("train", "validation", "test"):
+        part = getattr(data, name)
+        if part is not None:
+            try:
+                protocols.checked_labels(part.labels, len(part.images), classes)
+            except ValueError as error:
+                raise ValueError(f"data.{name}: {error}") from error
+
+
 @torch.no_grad()
 def check_head(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless the model's output is head(features(images))."""
     head = protocols.head_of(model)
-    features = model.features(images)  # type: ignore[operator]
+    try:
+        features = model.features(images)  # type: ignore[operator]
+    except ValueError:
+        raise  # the model's own sentence
+    except Exception as error:
+        weights = next((p.dtype for p in model.parameters()), None)
+        raise ValueError(
+            f"{type(model).__name__} of {weights} weights does not take the data's images, float32"
+            f" of shape {tuple(images.shape)}: {error}"
+        ) from error
+    if not isinstance(features, Tensor):
+        raise ValueError(
+            f"features(images) are a {type(features).__name__}: return a tensor of shape"
+            f" ({len(images)}, {head.in_features})"
+        )
     if features.shape != (len(images), head.in_features):
         raise ValueError(
             f"features have shape {tuple(features.shape)}, the head takes"
-            f" ({len(images)}, {head.in_features}): features(images) must be what the head sees"
+            f" ({len(images)}, {head.in_features}): features(images) must be what the head sees;"
+            " acslib.models.adapt(net) makes a model that fits"
         )
     logits = model(images)
     if not logits.isfinite().all():
@@ -90,6 +144,8 @@ def check_objective(
     objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless images are perturbed within [0, 1] and the loss is one a sample."""
+    check_is("objective", objective)
+    check_bound(getattr(objective, "attack", None), model)
     adversarial = objective.perturb(model, images, labels)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape:
         found = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial)
@@ -97,7 +153,52 @@ def check_objective(
             f"the objective's perturb gave {found}: return images of shape {tuple(images.shape)}"
         )
     protocols.check_images(adversarial)
-    protocols.check_loss(objective.loss(model, images, labels, adversarial), len(labels))
+    with trainable(model):
+        losses = objective.loss(model, images, labels, adversarial)
+    protocols.check_loss(losses, len(labels))
+    if not losses.requires_grad:
+        raise ValueError(
+            "the objective's loss has no gradient with respect to the model's weights: compute it"
+            " from model(...), without detach() and no_grad()"
+        )
+
+
+def check_is(name: str, objective: object) -> None:
+    """Raise ValueError unless an objective is one, rather than a class or a function."""
+    if isinstance(objective, type):
+        raise ValueError(f"{name} is the class {objective.__name__}: make one, like Vanilla()")
+    if not isinstance(objective, protocols.Objective):
+        raise ValueError(
+            f"{name} is {objective!r}: give an object with perturb(model, images, labels) and"
+            " loss(model, images, labels, adversarial), like objectives.Vanilla()"
+        )
+
+
+def check_bound(attack: object, model: nn.Module) -> None:
+    """Raise ValueError for an attack that was built on a network of other weights."""
+    network = bound_to(attack) if callable(attack) else None
+    if network is not None:
+        weights = {id(parameter) for parameter in model.parameters()}
+        if not any(id(parameter) in weights for parameter in network.parameters()):
+            raise ValueError(
+                f"the attack {type(attack).__name__} was built on another network than the one to"
+                " be trained: build it on that, or, if a transferred attack is meant, wrap it as"
+                " lambda model, images, labels: attack(images, labels)"
+            )
+
+
+@contextmanager
+def trainable(model: nn.Module) -> Iterator[None]:
+    """Within it every weight of a frozen model asks for a gradient."""
+    frozen_ones = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for parameter in frozen_ones:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen_ones:
+            parameter.requires_grad_(False)
 
 
 def check_selection(
@@ -109,12 +210,18 @@ def check_selection(
             "the plan selects coresets and there is no selector: give one, like"
             " selectors.gradmatch, or train by schedule.full(epochs)"
         )
-    if not callable(training.selector):
-        raise ValueError(f"the selector is {training.selector!r}: give a callable")
+    if isinstance(training.selector, type) or not callable(training.selector):
+        raise ValueError(
+            f"the selector is {training.selector!r}: give a callable, like selectors.gradmatch or"
+            " selectors.Random(seed)"
+        )
     n = len(data.train)
     budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
     check_memory(training.selector, Samples(n, data.train.labels), budget)
     if not needs_gradients(training.selector):
+        first = next(epoch.index for epoch in training.plan if epoch.select)
+        found = training.selector(Samples(n, data.train.labels, first), budget)
+        check_coreset(found, n, most_returned(training.selector, n, budget))
         return
     objective = training.selection_objective or training.objective
     check_gradients(objective, model, images, labels)
@@ -131,9 +238,13 @@ def check_selection(
             )
     try:
         found = training.selector(gradients, len(labels))
+    except NotACoreset:
+        raise
     except (ValueError, IndexError, RuntimeError):
         return  # it may want more samples than these few: then the selection itself will tell
-    if not isinstance(found, Coreset):
+    if isinstance(found, Coreset):  # which may be one for all samples, known beforehand
+        check_coreset(found, n, n)
+    else:
         check_coreset(found, len(labels), len(labels))
 
 

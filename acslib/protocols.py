@@ -84,6 +84,8 @@ def head_of(model: nn.Module) -> nn.Linear:
 
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless the images are floats in [0, 1]."""
+    if not isinstance(images, Tensor):
+        raise ValueError(f"images are {type(images).__name__}: give a tensor of floats in [0, 1]")
     if not images.is_floating_point():
         raise ValueError(
             f"images are {images.dtype}, attacks need floats in [0, 1]: divide bytes by 255"

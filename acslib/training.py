@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
 from acslib import measuring, parallel, protocols
-from acslib.checks import check_training
+from acslib.checks import check_optimiser, check_training
 from acslib.data.sets import Dataset
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
@@ -101,12 +101,16 @@ class Training:
         for name, values in known.items():
             if getattr(self, name) not in values:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {' or '.join(values)}")
+        if not isinstance(self.generator, torch.Generator):
+            raise ValueError(f"generator is {self.generator!r}: give a torch.Generator()")
         if self.batch_size < 1:
             raise ValueError(f"batch_size is {self.batch_size}: give at least 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def fit(
     state: State,
     data: Dataset,
@@ -120,6 +124,7 @@ def fit(
     when a loss, a weight or a gradient is not finite; `on_epoch` has then seen every epoch before.
     """
     check_training(state.model, data, training)
+    check_optimiser(state.model, state.optimiser)
     model, n = state.model, len(data.train)
     budget = coreset_size(training.plan.coreset_fraction, n)
     for epoch in training.plan.epochs[state.epoch :]:  # line 4

@@ -1,5 +1,6 @@
 """What a user may hand over: refused in one sentence before anything is trained, or right."""
 
+import copy
 import dataclasses
 import functools
 import sys
@@ -9,8 +10,10 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, log_softmax
 
+from acslib import data as datasets
 from acslib import gradients, models
 from acslib.attacks import PGD
+from acslib.evaluation import clean_accuracy
 from acslib.gradients import LastLayerGradients
 from acslib.objectives import (
     AdversarialTraining,
@@ -26,6 +29,7 @@ from acslib.selectors import (
     BiasOnly,
     Coreset,
     PerClass,
+    Random,
     Unweighted,
     craig,
     easiest,
@@ -35,7 +39,7 @@ from acslib.selectors import (
     hardest,
     random,
 )
-from acslib.training import State, Training, fit
+from acslib.training import State, Training, everything, fit
 
 ATTACK = PGD("linf", 0.1, 0.05, 2)
 
@@ -90,6 +94,11 @@ class Reshaped(Plain):
         return self.body(images)[:, :6]
 
 
+class Listed(Plain):
+    def features(self, images):
+        return [self.body(images)]
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -98,7 +107,12 @@ class Reshaped(Plain):
         (Unused(), r"output is not head\(features\(images\)\)"),
         (Convolved(), "head is Conv2d: it must be the last layer, nn.Linear"),
         (Reshaped(), r"features have shape \(4, 6\), the head takes \(4, 12\)"),
-        (Plain(classes=7), r"labels span 0..9, the model has 7 classes: they must lie in 0..6"),
+        (Plain().double(), "Plain of torch.float64 weights does not take .* float32 of shape"),
+        (Listed(), r"features\(images\) are a list: return a tensor of shape \(4, 12\)"),
+        (
+            Plain(classes=7),
+            r"data.train: labels span 0..9, the model has 7 classes: they must lie in 0..6",
+        ),
     ],
 )
 def test_models(few, model, message):
@@ -144,6 +158,21 @@ class Elsewhere(Vanilla):
         return super().gradients(model, images, labels.roll(1), adversarial)
 
 
+class Detached(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        return super().loss(model, images, labels, adversarial).detach()
+
+
+class Bound:
+    """An attack with a network of its own, as torchattacks' are."""
+
+    def __init__(self, model):
+        self.model = model
+
+    def __call__(self, images, labels):
+        return images
+
+
 @pytest.mark.parametrize(
     ("objective", "message"),
     [
@@ -155,11 +184,26 @@ class Elsewhere(Vanilla):
         (Together(), "depends on other samples' logits"),
         (Elsewhere(), r"gradients are not those of its loss \(relative error"),
         (Objective(), "Objective has no loss"),
+        (Vanilla, r"objective is the class Vanilla: make one, like Vanilla\(\)"),
+        (lambda model, images, labels: images, "give an object with perturb"),
+        (Detached(), "loss has no gradient with respect to the model's weights"),
+        (AdversarialTraining(Bound(Plain())), "Bound was built on another network"),
     ],
 )
 def test_objectives(few, objective, message):
     with pytest.raises((ValueError, NotImplementedError), match=message):
         train(Plain(), few, objective)
+
+
+@dataclasses.dataclass
+class Blind:
+    """Needs no gradients, so that it can be tried on all samples."""
+
+    choose: object
+    needs_gradients = False
+
+    def __call__(self, samples, budget):
+        return self.choose(samples, budget)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +217,60 @@ def test_objectives(few, objective, message):
         ),
         (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned a tuple"),
         (lambda g, k: None, "selector returned a NoneType"),
+        (Random, "the selector is <class .*Random'>: give a callable"),
+        (lambda g, k: Coreset(torch.arange(k).int(), torch.ones(k)), "indices are torch.int32"),
+        (lambda g, k: Coreset(torch.arange(k).flip(0), torch.ones(k)), "must be ascending"),
+        (lambda g, k: Coreset(torch.arange(k), -torch.ones(k)), "returned a weight of -1"),
+        (lambda g, k: Coreset(torch.arange(k), torch.ones(k) / 0), "weights must be finite"),
+        (BatchWise(gradmatch, groups=torch.arange(90) // 10), "one integer for each of the 100"),
+        (Blind(lambda samples, k: torch.arange(k)), "selector returned a Tensor"),
+        (Blind(lambda samples, k: everything(len(samples))), "100 samples; the budget allows 50"),
     ],
 )
 def test_selectors(few, selector, message):
     with pytest.raises(ValueError, match=message):
         train(Plain(), few, selector=selector)
+
+
+def test_labels_of_all_splits_are_within_the_logits(few):
+    for name in ("validation", "test"):
+        split = datasets.ImageSet(few.train.images[:3], torch.tensor([0, 1, 11]))
+        names = tuple("abcdefghijkl")
+        wider = dataclasses.replace(few, class_names=names, **{name: split})
+        with pytest.raises(ValueError, match=rf"data.{name}: labels span 0..11, the model has 10"):
+            train(Plain(), wider)
+
+
+def test_data_of_other_shapes_and_kinds(few):
+    with pytest.raises(ValueError, match="the data are a ImageSet: give a data.Dataset"):
+        train(Plain(), few.train)
+    split = datasets.ImageSet(few.train.images[..., :7], few.train.labels)
+    narrow = dataclasses.replace(few, train=split, validation=None, test=split)
+    with pytest.raises(ValueError, match=r"does not take .* float32 of shape \(4, 1, 8, 7\)"):
+        train(Plain(), narrow)
+    with pytest.raises(ValueError, match="images are ndarray: give a tensor"):
+        clean_accuracy(Plain(), few.train.float_images().numpy(), few.train.labels)
+
+
+def test_what_cannot_be_trained(few):
+    with pytest.raises(ValueError, match="no weight of the model asks for a gradient"):
+        train(Plain().requires_grad_(False), few)
+    training = Training(Vanilla(), full(1), torch.Generator())
+    with pytest.raises(ValueError, match="make it of model.parameters"):
+        fit(State(Plain(), torch.optim.SGD(Plain().parameters(), 0.1)), few, training)
+    with pytest.raises(ValueError, match=r"generator is None: give a torch.Generator\(\)"):
+        Training(Vanilla(), full(1), None)
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_training_works_whatever_the_gradient_mode(few, around):
+    torch.manual_seed(0)
+    model = Plain()
+    other = copy.deepcopy(model)
+    train(model, few, AdversarialTraining(ATTACK))
+    with around():
+        train(other, few, AdversarialTraining(ATTACK))
+    assert all(map(torch.equal, model.parameters(), other.parameters()))
 
 
 def test_a_plan_without_selections_needs_no_selector(few):

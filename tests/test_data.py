@@ -434,6 +434,15 @@ def test_options_of_arrays_are_those_of_load():
     assert mine.source == "mine, 6x5, 40/8"
 
 
+def test_each_array_says_where_its_channels_are():
+    last = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), np.uint8)
+    first, labels = last.transpose(0, 3, 1, 2), [0, 1, 0, 1]
+    for images, test_images in ((last, first), (first, last)):
+        mine = data.from_arrays(images, labels, test_images, labels)
+        assert np.array_equal(mine.train.images, first)
+        assert np.array_equal(mine.test.images, first)
+
+
 def test_arrays_are_copied():
     pixels, labels = arrays()
     for give in (np.array, torch.from_numpy):

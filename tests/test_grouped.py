@@ -90,7 +90,7 @@ def test_regrouping_draws_anew_by_the_epoch_and_repeats():
     epochs = [value.assignment(Samples(100, epoch=epoch)) for epoch in (5, 6, 5)]
     assert not torch.equal(epochs[0], epochs[1])
     assert torch.equal(epochs[0], epochs[2])
-    assert torch.equal(epochs[0], BatchWise(None, 10, seed=3 * 100_003 + 5).assignment(range(100)))
+    assert torch.equal(epochs[0], BatchWise(craig, 10, seed=3 * 100_003 + 5).assignment(range(100)))
     assert torch.equal(
         fixed.assignment(Samples(100, epoch=5)), fixed.assignment(Samples(100, epoch=6))
     )
@@ -264,7 +264,12 @@ def test_what_a_wrapper_lacks_is_said():
     gradients = labelled(20)
     refused = {
         "PerClass needs the samples' labels": lambda: PerClass(craig)(torch.eye(4), 2),
-        "the samples' labels: give": lambda: BatchWise(PerClass(craig), 5)(gradients, 10),
+        "groups of samples have no labels": lambda: BatchWise(PerClass(craig), 5),
+        "groups of samples have no predictions and": lambda: BatchWise(
+            Unweighted(selectors.el2n), 5
+        ),
+        "Unweighted is made of None": lambda: Unweighted(None),
+        "PerClass is made of <class": lambda: PerClass(Random),
         "batch size is 0": lambda: BatchWise(craig, 0),
         r"batch size is 2\.5": lambda: BatchWise(craig, 2.5),
         "give one of the two": lambda: BatchWise(craig),

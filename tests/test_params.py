@@ -6,8 +6,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from acslib.paper import config, params, settings, strict
+from acslib.paper import config, params, records, settings, strict
 from acslib.paper.config import ParamsError, resolve, run_name, validated
 
 ROOT = Path(__file__).parent.parent
@@ -218,8 +219,19 @@ def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
     assert settings.is_neutral("ridge", 0.0)
     assert not settings.is_neutral("ridge", 0.1)
     assert not settings.is_neutral("lr", 0.1)
-    models = (params.Profile, params.ItemLimits, params.Group, params.Item, params.Attack)
-    assert all(field.description for model in models for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("module", [params, records], ids=["files of params", "records"])
+def test_every_field_of_a_file_says_what_it_is(module):
+    models = [
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, BaseModel)
+        if one.__module__ == module.__name__
+    ]
+    fields = [(model, *item) for model in models for item in model.model_fields.items()]
+    assert len(fields) > 20
+    assert not [(model, name) for model, name, field in fields if not field.description]
 
 
 @pytest.mark.parametrize(
@@ -444,6 +456,7 @@ def test_seeds(given, message):
 
 
 def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
+    (tmp_path / "nowhere").mkdir()
     monkeypatch.setattr(config, "FOLDER", tmp_path / "nowhere")
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
@@ -456,15 +469,11 @@ def test_unknown_table():
         config.table_runs("tabel1", "demo")
 
 
-def test_a_notebook_may_be_run_again_in_one_kernel():
-    """The second time its own variables are there; the first time a mistyped name is told."""
-    with pytest.raises(ParamsError, match="'profil' is not known: did you mean 'profile'"):
-        config.check_notebook({"profil": "demo", "profile": "demo"}, "profile")
-    names = {"profile": "demo"}
-    config.check_notebook(names, "profile")
-    config.check_notebook(names | {"record": {}, "step": 3}, "profile")
-    with pytest.raises(ParamsError, match="no profile 'dmo'"):
-        config.check_notebook(names | {"profile": "dmo"}, "profile")
+def test_the_experiments_need_a_checkout(monkeypatch, tmp_path):
+    """A wheel installs the method; it has no params."""
+    monkeypatch.setattr(config, "FOLDER", tmp_path / "params")
+    with pytest.raises(ParamsError, match="need a checkout of the project"):
+        config.table_runs("table1", "demo")
 
 
 # ---- layers

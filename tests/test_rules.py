@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acslib.paper import config, records, rules
+from acslib.paper import config, plugins, records, rules
 
 RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
 
@@ -76,6 +76,48 @@ def test_a_figure_depends_on_its_table_and_on_how_it_looks(checkout):
     assert "acslib/paper/unused.py" not in before
     assert not [name for name in before if name.endswith((".json", ".yaml"))]
     assert recipe.rstrip().endswith("-r profile smoke"), "its notebook knows no seeds"
+
+
+def test_an_item_of_ones_own_is_made_by_the_notebooks_for_any(checkout, monkeypatch):
+    (checkout / "own").mkdir()
+    text = "title: x\nruns: [{settings: [resnet18-fat-cifar10], methods: [full]}]"
+    (checkout / "own" / "mine.yaml").write_text(text)
+    monkeypatch.setenv("ACS_PARAMS", str(checkout / "own"))
+    for kind in ("experiments", "figures"):
+        path = checkout / "notebooks" / kind / "any.ipynb"
+        notebook(path, parameters='item = "sweep"\nprofile = "demo"')
+    made = parsed()
+    before, recipe = made["results/smoke/mine.csv"]
+    assert before[0] == "notebooks/experiments/any.ipynb"
+    assert "own/mine.yaml" in before
+    assert "build/smoke/experiments/mine.ipynb -r profile smoke -r item mine" in recipe
+    before, recipe = made["figures/smoke/mine.pdf"]
+    assert before[:2] == ["notebooks/figures/any.ipynb", "acslib/paper/__init__.py"]
+    assert "build/smoke/figures/mine.ipynb -r profile smoke -r item mine" in recipe
+    assert made["results/smoke/table4.csv"][0][0] == "notebooks/experiments/table4.ipynb"
+
+
+def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(checkout, monkeypatch):
+    path = checkout / "mine.py"
+    path.write_text(
+        "from acslib.paper import register\nregister.method('mine', print, items=['table4'])"
+    )
+    monkeypatch.setenv("ACS_PLUGINS", str(path))
+    plugins.reload()
+    try:
+        made = parsed()
+        run = next(name for name in made if ".mine" in name)
+        assert run in made["results/smoke/table4.csv"][0]
+        for target in ("results/smoke/table4.csv", "figures/smoke/table4.pdf"):
+            assert "mine.py" in made[target][0]
+        assert made["table4"]
+        (checkout / run).parent.mkdir(parents=True)
+        (checkout / run).write_text("{}")
+        monkeypatch.chdir(checkout)
+        assert "grep -s" in " ".join(parsed()[run][0])
+    finally:
+        monkeypatch.delenv("ACS_PLUGINS")
+        plugins.reload()
 
 
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):

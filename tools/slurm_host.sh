@@ -4,12 +4,13 @@
 #   tools/slurm_host.sh start FOLDER    prints the line that tells srun, squeue and the rest where it is:
 #                                       eval "$(tools/slurm_host.sh start build/slurm)"
 #   tools/slurm_host.sh stop FOLDER     ends the daemons that `start` began, and no others
+#   tools/slurm_host.sh install FOLDER  only installs; fails where that cannot be done
 #
 # Needs Debian's slurm-wlm and munge, and root; installs them where apt-get can. It is no cluster to
 # work with: one node, one partition, no accounting. Configuration, keys, logs and states lie in FOLDER.
 set -euo pipefail
 
-usage() { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -eq 2 ] || usage
 action=$1
 mkdir -p "$2"
@@ -95,4 +96,4 @@ stop() {
 	done
 }
 
-case $action in start) start ;; stop) stop ;; *) usage ;; esac
+case $action in start) start ;; stop) stop ;; install) install ;; *) usage ;; esac

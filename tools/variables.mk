@@ -1,7 +1,7 @@
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
 # of it before it is checked here, without a shell.
 
-NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
+NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
 given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
 $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
@@ -30,6 +30,10 @@ count = $(call check,$1,a whole number from 1 on,$(digits))$(if $(filter 0%,$($1
 folder = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(unfit),$(findstring $c,$($1))))),\
 	$(call refuse,$1,a folder without spaces and without any of $(unfit)))
 
+# $(call several,NAME,WHAT): the same for several folders or files, separated by colons
+several = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(filter-out :,$(unfit)),$(findstring $c,$($1))))),\
+	$(call refuse,$1,$2 separated by colons$(comma) without spaces and without any of $(filter-out :,$(unfit))))
+
 $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
 $(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
 $(call check,SEED,one whole number from 0 on,$(digits))
@@ -41,6 +45,9 @@ $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
 $(if $(JOBS),$(call count,JOBS))
 $(if $(THREADS),$(call count,THREADS))
+$(if $(NPROC),$(call count,NPROC))
+$(if $(ACS_PROCESSES),$(call count,ACS_PROCESSES))
 $(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
-$(call folder,ACS_PARAMS)
+$(call several,ACS_PARAMS,folders)
+$(call several,ACS_PLUGINS,files)

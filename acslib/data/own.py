@@ -178,7 +178,7 @@ def _raw(
     channel_axis: int | None,
 ) -> Raw:
     pixels, axis = _as_images(images, "images", channel_axis)
-    test_pixels, _ = _as_images(test_images, "test_images", channel_axis or axis)
+    test_pixels, _ = _as_images(test_images, "test_images", channel_axis, axis)
     train = ImageSet(pixels, _as_tensor(labels, "labels"))
     test = ImageSet(test_pixels, _as_tensor(test_labels, "test_labels"))
     names = _numbered(train.labels, test.labels) if class_names is None else class_names
@@ -248,8 +248,13 @@ def _as_tensor(values: Array, what: str) -> Tensor:
         raise DataError(f"{what} are {error}") from error
 
 
-def _as_images(values: Array, what: str, channel_axis: int | None) -> tuple[Tensor, int]:
-    """Images as uint8 (n, C, H, W), and where their channels were."""
+def _as_images(
+    values: Array, what: str, channel_axis: int | None, otherwise: int | None = None
+) -> tuple[Tensor, int]:
+    """Images as uint8 (n, C, H, W), and where their channels were.
+
+    `otherwise` is the axis where neither `channel_axis` nor the shape tells.
+    """
     images = _as_tensor(values, what)
     if images.ndim != 4:
         way = ", e.g. images[:, None] for grey ones" if images.ndim == 3 else ""
@@ -259,16 +264,18 @@ def _as_images(values: Array, what: str, channel_axis: int | None) -> tuple[Tens
         )
     if not len(images):
         raise DataError(f"{what} are none: give at least one image")
-    axis = _channel_axis(images, what, channel_axis)
+    axis = _channel_axis(images, what, channel_axis, otherwise)
     return _as_bytes(images.movedim(axis, 1), what).contiguous(), axis
 
 
-def _channel_axis(images: Tensor, what: str, stated: int | None) -> int:
+def _channel_axis(images: Tensor, what: str, stated: int | None, otherwise: int | None) -> int:
     if stated is not None:
         if stated not in (1, 3, -1):
             raise DataError(f"channel_axis is {stated!r}: give 1 or 3")
         return stated % 4
     possible = [axis for axis in (1, 3) if images.shape[axis] in (1, 3)]
+    if len(possible) != 1 and otherwise is not None:
+        return otherwise
     if len(possible) != 1:
         which = "both the second and the last" if possible else "neither the second nor the last"
         raise DataError(

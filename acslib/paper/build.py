@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import importlib
+import inspect
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
@@ -17,9 +19,10 @@ from acslib.attacks.pgd import PGD
 from acslib.gradients import check_gram
 from acslib.paper import config
 from acslib.paper.config import Run
-from acslib.paper.methods import METHODS
-from acslib.paper.settings import Setting
+from acslib.paper.methods import BUILT_IN, METHODS
+from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
+from acslib.protocols import Model
 from acslib.training import State, Training
 
 Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
@@ -31,16 +34,12 @@ def default_device() -> str:
 
 
 def checked_device(name: str | None) -> str:
-    """The device by name, or ParamsError where torch has none such, or none that knows double
-    precision.
-    """
+    """The device by name, or ParamsError where torch has none such with double precision."""
     name = name or default_device()
     try:
         # groups of gradients are summed in double precision
         torch.ones(1, dtype=torch.float64, device=name).item()
-    except (
-        Exception
-    ) as error:  # each of torch's backends has its own way to say that it is not there
+    except Exception as error:  # each backend has its own way to say that it is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise config.ParamsError(
             f"there is no device {name!r} here ({reason}): say cpu, or nothing"
@@ -54,34 +53,100 @@ def precision(setting: Setting, device: str) -> str:
 
 
 def load_data(setting: Setting, device: str) -> data.Dataset:
-    return data.load(
-        setting.dataset,
-        device=device,
-        train_limit=setting.train_limit,
-        test_limit=setting.test_limit,
-        validation_fraction=setting.validation_fraction,
-        image_size=setting.image_size,
-        classes=setting.classes,
-        sample=setting.sample,
-    )
+    own = DATASETS[setting.dataset]
+    asked: dict[str, Any] = {
+        "train_limit": setting.train_limit,
+        "test_limit": setting.test_limit,
+        "validation_fraction": setting.validation_fraction,
+        "image_size": setting.image_size,
+        "classes": setting.classes,
+    }
+    if own is not None:
+        return load_own(setting.dataset, own, asked, device)
+    return data.load(setting.dataset, device=device, sample=setting.sample, **asked)
 
 
-def build_model(setting: Setting, dataset: data.Dataset, seed: int, device: str) -> models.ResNet:
+def load_own(
+    name: str, load: Callable[..., Any], asked: dict[str, Any], device: str
+) -> data.Dataset:
+    """A registered data set, with as many of the things asked for as its function has parameters.
+
+    Raises ParamsError where a setting asks for something that it has no parameter for.
+    """
+    known = inspect.signature(load).parameters
+    all_known = any(one.kind is one.VAR_KEYWORD for one in known.values())
+    given = {}
+    for key, value in ({"device": device} | asked).items():
+        if key in known or all_known:
+            given[key] = value
+        elif key != "device" and value:
+            raise config.ParamsError(
+                f"{key} is {value}, and the data set {name!r} has none: give its function a"
+                f" parameter {key}, or set {key} to null"
+            )
+    dataset = load(**given)
+    if not isinstance(dataset, data.Dataset):
+        raise config.ParamsError(
+            f"the data set {name!r} is a {type(dataset).__name__}: its function must return an"
+            " acslib.data.Dataset, as data.from_folder and data.from_arrays do"
+        )
+    splits = {split: getattr(dataset, split) for split in ("train", "validation", "test")}
+    moved = {split: images.to(device) for split, images in splits.items() if images is not None}
+    return dataclasses.replace(dataset, **moved)
+
+
+def build_model(setting: Setting, dataset: data.Dataset, seed: int, device: str) -> torch.nn.Module:
     """The setting's network with the initial weights of `seed`."""
     torch.manual_seed(seed)
-    model = models.build(
+    own = MODELS[setting.model]
+    model = own_model(setting, own, dataset) if own else paper_model(setting, dataset)
+    layout = (
+        torch.channels_last if setting.memory_format == "channels_last" else torch.contiguous_format
+    )
+    return model.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def paper_model(setting: Setting, dataset: data.Dataset) -> models.ResNet:
+    return models.build(
         setting.model,
         classes=len(dataset.class_names),
         channels=dataset.train.images.shape[1],
         stem=setting.stem,
         width=setting.width,
         depths=setting.depths,
-        statistics=models.CHANNEL_STATISTICS[setting.dataset],
+        statistics=statistics(setting, dataset),
     )
-    layout = (
-        torch.channels_last if setting.memory_format == "channels_last" else torch.contiguous_format
-    )
-    return model.to(device, memory_format=layout)  # type: ignore[call-overload]
+
+
+def own_model(
+    setting: Setting, build: Callable[..., Any], dataset: data.Dataset
+) -> torch.nn.Module:
+    """A registered network; adapted, with the data's statistics, unless it is a `Model` already."""
+    net = build(setting, dataset)
+    if not isinstance(net, torch.nn.Module):
+        raise config.ParamsError(
+            f"the model {setting.model!r} is a {type(net).__name__}: its function must return an"
+            " nn.Module"
+        )
+    return net if isinstance(net, Model) else models.adapt(net, None, *statistics(setting, dataset))
+
+
+def statistics(setting: Setting, dataset: data.Dataset) -> tuple[Sequence[float], Sequence[float]]:
+    """Channels' means and standard deviations: the usual ones, else the training images' own."""
+    usual = models.CHANNEL_STATISTICS.get(setting.dataset)
+    return usual or channel_statistics(dataset.train.images)
+
+
+def channel_statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Exact, from the number of pixels of each of the 256 values; a constant channel has std 1."""
+    means, deviations = [], []
+    values = torch.arange(256, dtype=torch.float64) / 255
+    for channel in images.unbind(1):
+        share = channel.flatten().bincount(minlength=256).cpu().double() / channel.numel()
+        mean = float(share @ values)
+        means.append(mean)
+        deviations.append(math.sqrt(float(share @ (values - mean) ** 2)) or 1.0)
+    return means, deviations
 
 
 def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD:
@@ -109,11 +174,21 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
     """The objective Phi of the setting, with an inner attack of `steps` steps."""
     if setting.objective == "vanilla":
         return objectives.Vanilla()
-    if setting.objective == "fast_lpa":
-        return objectives.AdversarialTraining(training_attack(setting, steps, generator, device))
-    assert setting.norm != "lpips", "fast_lpa alone has it, see Setting"
-    assert setting.step is not None, "only fast_lpa has none, see Setting"
-    attack = PGD(
+    attack = inner_attack(setting, steps, generator, device)
+    own = OBJECTIVES[setting.objective]
+    if own is not None:
+        return own(setting, attack)
+    if setting.objective == "trades":
+        return objectives.Trades(attack, setting.beta, setting.trades_form)
+    return objectives.AdversarialTraining(attack)
+
+
+def inner_attack(setting: Setting, steps: int, generator: torch.Generator, device: str):
+    """What training attacks with: Fast-LPA where the norm is lpips, else PGD."""
+    if setting.norm == "lpips":
+        return training_attack(setting, steps, generator, device)
+    assert setting.step is not None, "only lpips has none, see Setting"
+    return PGD(
         setting.norm,
         setting.epsilon,
         setting.step,
@@ -121,9 +196,6 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
         generator=generator,
         start=setting.trades_start,
     )
-    if setting.objective == "trades":
-        return objectives.Trades(attack, setting.beta, setting.trades_form)
-    return objectives.AdversarialTraining(attack)
 
 
 # ---- selectors, which `METHODS` names
@@ -166,28 +238,40 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
         return None
     selector = selector_of(run.method)(setting, seed)
     if selectors.needs_gradients(selector):
-        # numba compiles, or loads what it has compiled, before any clock runs
-        selector(torch.eye(2), 1)
+        if run.method in BUILT_IN:
+            # numba compiles, or loads what it has compiled, before any clock runs
+            selector(torch.eye(2), 1)
         selector = at_granularity(selector, run, n, seed)
     return selector if setting.weights else selectors.Unweighted(selector)
 
 
 def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
-    """A selector of samples applied to batches, within classes, or to all samples at once."""
+    """A selector of samples applied to batches, within classes, or to all samples at once; one that
+    is grouped already stays as it is.
+    """
     setting = run.setting
-    if setting.granularity == "batch":
+    if is_grouped(selector):
+        pass
+    elif setting.granularity == "batch":
         regroup = setting.selection_groups == "each"
         selector = selectors.BatchWise(
             selector, setting.selection_batch_size, seed, regroup=regroup
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    else:
+    elif run.method in BUILT_IN:
         # too many inner products are better known now than at the first selection
         budget = math.ceil(setting.coreset_fraction * n)
         rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
         check_gram(rows, n)
     return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector
+
+
+def is_grouped(selector: Selector) -> bool:
+    """Whether a selector, or what is inside of it, is a BatchWise or a PerClass."""
+    while isinstance(selector, selectors.Unweighted | selectors.BiasOnly):
+        selector = selector.selector
+    return isinstance(selector, selectors.BatchWise | selectors.PerClass)
 
 
 # ---- the whole

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from acslib import schedule
-from acslib.paper import params, strict
+from acslib.paper import params, plugins, strict
 from acslib.paper.methods import METHODS
 from acslib.paper.params import (
     ItemLimits,
@@ -29,7 +29,7 @@ from acslib.paper.params import (
 )
 from acslib.paper.settings import Setting, given, number, owner
 
-FOLDER = Path(os.environ.get("ACS_PARAMS") or Path(__file__).parents[2] / "params")
+FOLDER = Path(__file__).parents[2] / "params"  # the paper's; those of ACS_PARAMS come after it
 LAST_SEED = 2**32 - 1  # numpy's limit
 LONGEST_NAME = 200  # bytes of a folder's name: file systems have 255
 
@@ -53,16 +53,47 @@ class Run(BaseModel):
 # ---- files
 
 
+def folders() -> list[Path]:
+    """The folders that YAML files are read from; of two files of one name, the later one counts.
+
+    Raises ParamsError for a folder of ACS_PARAMS that is not there.
+    """
+    own = []
+    for word in filter(None, os.environ.get("ACS_PARAMS", "").split(":")):
+        path = Path(word).expanduser().absolute()
+        if not path.is_dir():
+            raise ParamsError(f"ACS_PARAMS names {word}, and there is no folder {path}: correct it")
+        own.append(path)
+    return [FOLDER, *(path for path in dict.fromkeys(own) if path != FOLDER)]
+
+
+def files_of(name: str) -> list[Path]:
+    """The files that are read for a name such as `table1` or `profiles/demo`.
+
+    It is the last folder's that has one. Settings are read from all folders, so that one's own file
+    needs only one's own.
+    """
+    there = [path for folder in folders() if (path := folder / f"{name}.yaml").is_file()]
+    return there if name == "settings" else there[-1:]
+
+
 def read_yaml(name: str) -> dict:
-    """A YAML file of `params/`, by its name without the ending, as it stands now."""
-    path = FOLDER / f"{name}.yaml"
-    if not path.is_file():
+    """A YAML file by its name without the ending, as it stands now; of several, the last one."""
+    if not FOLDER.is_dir():  # an installed wheel has the method alone
+        raise ParamsError(
+            "the experiments need a checkout of the project, with its params/ and notebooks/:"
+            " clone it and run them there"
+        )
+    there = files_of(name)
+    if not there:
+        path = FOLDER / f"{name}.yaml"
         known = sorted(file.stem for file in path.parent.glob("*.yaml"))
         raise ParamsError(
             f"there is no {path}: {path.parent.name} holds"
-            f" {', '.join(known) or 'no YAML files'}, and ACS_PARAMS says which folder is read"
+            f" {', '.join(known) or 'no YAML files'}, and ACS_PARAMS says which folders are read"
+            " beside it"
         )
-    return _read(path, _stamp(path))
+    return _read(there[-1], _stamp(there[-1]))
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -82,23 +113,47 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict:
     return content
 
 
-def _folder() -> tuple:
-    """The folder and the state of every file in it: what a checked file's meaning depends on."""
-    files = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("profiles/*.yaml")])
-    return FOLDER, *((path, *_stamp(path)) for path in files)
+def _state() -> tuple:
+    """What a checked file's meaning depends on: all files with their states, what is registered."""
+    files = tuple(
+        (path, *_stamp(path))
+        for folder in folders()
+        for path in (folder, *sorted([*folder.glob("*.yaml"), *folder.glob("profiles/*.yaml")]))
+        if path.exists()
+    )
+    return files, plugins.state()
 
 
 def checked_settings() -> params.Settings:
-    return _settings_of(_folder())
+    """The settings of all folders; of one name, the last folder's."""
+    return _settings_of(_state())
 
 
 @cache
-def _settings_of(folder: tuple) -> params.Settings:
-    return checked("params/settings.yaml", params.Settings, read_yaml("settings"))
+def _settings_of(state: tuple) -> params.Settings:
+    read_yaml("settings")
+    defaults: dict[str, Any] = {}
+    settings: dict[str, params.SettingLayer] = {}
+    for path in files_of("settings"):
+        one = checked(shown_path(path), params.Settings, _read(path, _stamp(path)))
+        defaults |= given(one.defaults)
+        settings |= one.settings
+    return params.Settings(defaults=params.Layer(**defaults), settings=settings)
 
 
-def _profiles() -> list[str]:
-    return sorted(file.stem for file in (FOLDER / "profiles").glob("*.yaml"))
+def shown_path(path: Path) -> str:
+    """A file of parameters as sentences name it."""
+    return f"params/{path.relative_to(FOLDER)}" if path.is_relative_to(FOLDER) else str(path)
+
+
+def _named(kind: str) -> list[str]:
+    """The names of the files of all folders, by a pattern."""
+    return sorted({file.stem for folder in folders() for file in folder.glob(kind)})
+
+
+def profiles() -> list[str]:
+    """The names of all profiles."""
+    return _named("profiles/*.yaml")
 
 
 def profile(name: str) -> Profile:
@@ -106,11 +161,11 @@ def profile(name: str) -> Profile:
 
     `items` are those of the profile that it extends, too, unless it has its own.
     """
-    return _lineage(name, _folder())[-1]
+    return _lineage(name, _state())[-1]
 
 
 @cache
-def _lineage(name: str, folder: tuple) -> tuple[Profile, ...]:
+def _lineage(name: str, state: tuple) -> tuple[Profile, ...]:
     """A profile after all that it extends, the first of them first."""
     found: list[Profile] = []
     names: list[str] = []
@@ -121,7 +176,7 @@ def _lineage(name: str, folder: tuple) -> tuple[Profile, ...]:
                 f"profile {following} extends itself: name another one, or leave extends out"
             )
         names.append(following)
-        found.insert(0, _one_profile(following))
+        found.insert(0, own_profile(following))
         following = found[0].extends
     items: dict[str, ItemLimits] = {}
     for position, one in enumerate(found):
@@ -130,9 +185,10 @@ def _lineage(name: str, folder: tuple) -> tuple[Profile, ...]:
     return tuple(found)
 
 
-def _one_profile(name: str) -> Profile:
-    if name not in _profiles():
-        raise ParamsError(f"there is no profile {name!r}{nearest(name, _profiles())}")
+def own_profile(name: str) -> Profile:
+    """A profile as its file has it, without those that it extends."""
+    if name not in profiles():
+        raise ParamsError(f"there is no profile {name!r}{nearest(name, profiles())}")
     where = f"profile {name}"
     content = checked(where, Profile, read_yaml(f"profiles/{name}"))
     refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
@@ -147,20 +203,35 @@ def _one_profile(name: str) -> Profile:
 
 
 def setting_layer(name: str) -> dict[str, Any]:
-    """A setting as params/settings.yaml has it."""
+    """A setting as its file has it, over the one that it extends and the defaults.
+
+    One that extends another is none of the paper's tables, unless it says so.
+    """
     content = checked_settings()
-    if name not in content.settings:
-        raise ParamsError(f"there is no setting {name!r}{nearest(name, content.settings)}")
-    return given(content.defaults) | given(content.settings[name])
+    layers: list[dict[str, Any]] = []
+    names: list[str] = []
+    following: str | None = name
+    while following is not None:
+        if following in names:
+            raise ParamsError(f"setting {following} extends itself: name another one")
+        if following not in content.settings:
+            known = content.settings
+            raise ParamsError(f"there is no setting {following!r}{nearest(following, known)}")
+        names.append(following)
+        layer = given(content.settings[following])
+        following = layer.pop("extends", None)
+        layers.append(layer)
+    merged = given(content.defaults)
+    for layer in reversed(layers):
+        merged |= layer
+    return merged if len(layers) == 1 else merged | {"table": layers[0].get("table")}
 
 
 def profile_layer(profile_name: str, setting_name: str) -> dict[str, Any]:
-    """What a profile lays over a setting: first all of the one that it extends, then all of its
-    own.
-    """
+    """What a profile lays over a setting: all of the one that it extends, then its own."""
     own = setting_layer(setting_name)
     merged: dict[str, Any] = {}
-    for one in _lineage(profile_name, _folder()):
+    for one in _lineage(profile_name, _state()):
         merged |= one.layer(own, setting_name)
     return merged
 
@@ -192,6 +263,9 @@ def resolve(
         profile=profile_name,
         setting=validated(where, setting.scaled().model_dump()),
     )
+    if run.setting.norm == "lpips":
+        own = setting_layer(setting_name)["dataset"]
+        refuse_unknown(f"{where}: Table C1, which lpips is evaluated by,", [own], params.SUITES)
     if method != "full" and not run.plan.selections:
         raise ParamsError(
             f"{where}: no epoch of {len(run.plan)} selects a coreset with warm_start"
@@ -211,7 +285,10 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
             f" {', '.join(METHODS)}"
         )
     if method not in METHODS:
-        raise ParamsError(f"run {name!r}: there is no method {method!r}{nearest(method, METHODS)}")
+        raise ParamsError(
+            f"run {name!r}: there is no method {method!r}{nearest(method, METHODS)}; ACS_PLUGINS"
+            " names files that register others"
+        )
     varied: dict[str, Any] = {}
     for change in changes:
         key, at, value = change.partition("@")
@@ -253,9 +330,7 @@ def run_name(setting_name: str, method: str, varied: Mapping[str, Any] | None = 
 
 
 def _text(value: Any) -> str:
-    """A value as it is read back, without spaces; 1e-2 and 1/100 are 0.01, so that a run has one
-    name.
-    """
+    """A value as it is read back, without spaces; 1e-2 is 0.01: a run has one name."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = number(value)
@@ -276,19 +351,19 @@ def _text(value: Any) -> str:
 def tables() -> list[str]:
     """The tables and figures that are described in `params/`."""
     read_yaml("settings")
-    return sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in params.FILES)
+    return [name for name in _named("*.yaml") if name not in params.FILES]
 
 
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
     if name not in tables():
         raise ParamsError(f"there is no table or figure {name!r}{nearest(name, tables())}")
-    return _item_of(name, _folder())
+    return _item_of(name, _state())
 
 
 @cache
-def _item_of(name: str, folder: tuple) -> params.Item:
-    where = f"params/{name}.yaml"
+def _item_of(name: str, state: tuple) -> params.Item:
+    where = shown_path(files_of(name)[-1])
     found = checked(where, params.Item, read_yaml(name))
     for group in found.runs:
         refuse_unknown(f"{where}: settings", group.settings, checked_settings().settings)
@@ -296,12 +371,13 @@ def _item_of(name: str, folder: tuple) -> params.Item:
 
 
 def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
-    """The groups of runs of a table or figure, each with `settings`, `methods`, `vary` (a list) and
-    `columns`.
+    """The groups of runs of a table or figure: `settings`, `methods`, `vary` (a list), `columns`.
 
     A profile's `items` may leave out settings of an item and vary something in all of its runs.
+    A method of one's own that names the item is in every group that has gradmatch.
     """
     described = item(item_name)
+    own = registered_for(item_name)
     limits = profile(profile_name).items.get(item_name, ItemLimits())
     return [
         {
@@ -310,7 +386,9 @@ def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
                 for name in group.settings
                 if limits.settings is None or name in limits.settings
             ],
-            "methods": list(group.methods),
+            "methods": list(
+                dict.fromkeys([*group.methods, *(own if "gradmatch" in group.methods else [])])
+            ),
             "columns": dict(group.columns),
             "vary": [given(limits.vary) | given(layer) for layer in group.vary],
         }
@@ -318,10 +396,15 @@ def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
     ]
 
 
+def registered_for(item_name: str) -> list[str]:
+    """The methods of one's own that are to be in a table or figure, though its file names none."""
+    for method in METHODS.values():
+        refuse_unknown(f"method {method.name!r}, items", method.items, tables())
+    return [method.name for method in METHODS.values() if item_name in method.items]
+
+
 def table_runs(item_name: str, profile_name: str) -> list[str]:
-    """The names of all runs that a table or figure needs, the full trainings it compares with
-    included, each once.
-    """
+    """The names of all runs that a table or figure needs, with the full trainings, each once."""
     names: dict[str, None] = {}
     for group in groups(item_name, profile_name):
         for setting_name in group["settings"]:
@@ -332,8 +415,7 @@ def table_runs(item_name: str, profile_name: str) -> list[str]:
 
 
 def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
-    """The attacks of Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in the
-    paper's order.
+    """Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in its order.
 
     `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
     """
@@ -366,24 +448,6 @@ def theorem1(profile_name: str) -> dict[str, Any]:
 
 
 # ---- what a notebook or a command line is given
-
-
-def check_notebook(given: dict, *known: str) -> None:
-    """Refuse a notebook's parameter that the notebook does not know: papermill only warns about
-    one.
-
-    `given` is the notebook's `globals()` in its first cell of code after the parameters, `known`
-    their names. When the cells are run again in the same kernel, the notebook's own variables are
-    there too, and names pass.
-    """
-    plain = (str, int, float, bool, list, dict, type(None))
-    values = {name: value for name, value in given.items() if isinstance(value, plain)}
-    names = [name for name in values if not name.startswith("_") and name not in ("In", "Out")]
-    if "_parameters_checked" not in given:
-        refuse_unknown("notebook parameter", names, known)
-    given["_parameters_checked"] = True
-    if "profile" in known:
-        profile(given["profile"])
 
 
 def seeds(text: str | int | list[int]) -> list[int]:

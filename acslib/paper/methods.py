@@ -1,13 +1,16 @@
 """The methods that the paper and we compare: what they select, and how they look in tables.
 
 The one list of methods: whatever is drawn, listed, built or ordered by method reads `METHODS`.
-Colours are Okabe and Ito's palette, safe for colour-blind eyes. Each method has a marker as well,
-so that print in grey works too.
+`acslib.paper.register.method` adds one's own. Colours are Okabe and Ito's palette, then Tol's, safe
+for colour-blind eyes. Each method has a marker as well, so that print in grey works too.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from acslib.paper.plugins import PluginError, Registry
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,8 @@ class Method:
 
     selector: builds what selects, (setting, seed) -> selector, by itself or as "module:name", so
     that this list is read without torch; None for full training. printed: the method's value in the
-    column `method` of CSVs.
+    column `method` of CSVs. items: the tables and figures that get the method wherever they have
+    gradmatch, though their files do not name it.
     """
 
     name: str
@@ -25,6 +29,7 @@ class Method:
     marker: str
     printed: str
     selector: str | Callable[..., Any] | None = None
+    items: tuple[str, ...] = ()
 
     @property
     def selects(self) -> bool:
@@ -32,7 +37,7 @@ class Method:
 
 
 BUILD = "acslib.paper.build"
-METHODS = {
+BUILT_IN = {
     method.name: method
     for method in (
         Method("full", "Full", "#000000", "*", "full"),
@@ -51,3 +56,41 @@ METHODS = {
         ),
     )
 }
+METHODS: Registry[Method] = Registry("method", BUILT_IN)
+
+
+# ---- how one's own look
+
+# Okabe and Ito's that are left, without the yellow that paper swallows; then Tol's "muted"
+COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#332288", "#882255", "#44AA99", "#DDCC77", "#661100")
+MARKERS = "DPX<>phd8H"
+KNOWN_MARKERS = ".,ov^<>12348spP*hH+xXDd|_"  # matplotlib's
+
+
+def free_colour(name: str) -> str:
+    """A colour for the method `name` that no other has; one of several where all are taken."""
+    return _free(COLOURS, {method.colour.upper() for method in _others(name)})
+
+
+def free_marker(name: str) -> str:
+    return _free(MARKERS, {method.marker for method in _others(name)})
+
+
+def _others(name: str) -> list[Method]:
+    return [method for method in METHODS.values() if method.name != name]
+
+
+def _free(offered: Sequence[str], taken: set[str]) -> str:
+    return next((one for one in offered if one not in taken), offered[len(taken) % len(offered)])
+
+
+def checked_colour(colour: str) -> str:
+    if not (isinstance(colour, str) and re.fullmatch("#[0-9A-Fa-f]{6}", colour)):
+        raise PluginError(f"the colour is {colour!r}: write it like #E69F00")
+    return colour
+
+
+def checked_marker(marker: str) -> str:
+    if not (isinstance(marker, str) and len(marker) == 1 and marker in KNOWN_MARKERS):
+        raise PluginError(f"the marker is {marker!r}: take one of {' '.join(KNOWN_MARKERS)}")
+    return marker

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from acslib.paper import plugins
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import Count, Layer, Name, Names, Part, Positive, Setting, choices, given
 
@@ -34,12 +35,23 @@ class Model(BaseModel):
 Values = Annotated[Layer, BeforeValidator(_nothing_is_empty)]
 
 
+class SettingLayer(Layer):
+    """A column of Tables C2 and C3, or a setting of one's own."""
+
+    extends: Name | None = Field(default=None, description="The setting that this one changes.")
+
+
+Column = Annotated[SettingLayer, BeforeValidator(_nothing_is_empty)]
+
+
 class Settings(Model):
     """params/settings.yaml: Tables C2 and C3."""
 
-    defaults: Values = Field(description="What the paper does not print, for every setting.")
-    settings: dict[Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")], Values] = Field(
-        description="One column each, by name."
+    defaults: Values = Field(
+        default=Layer(), description="What the paper does not print, for every setting."
+    )
+    settings: dict[Annotated[Name, Field(pattern=r"^[A-Za-z0-9_.-]+$")], Column] = Field(
+        default={}, description="One column each, by name."
     )
 
 
@@ -152,7 +164,9 @@ class Attack(Model):
     """One attack of Table C1."""
 
     bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
-    iterations: Count | None = Field(default=None, description="Steps; null for AutoAttack.")
+    iterations: Count | None = Field(
+        default=None, description="Steps; null for AutoAttack, which has its own."
+    )
 
 
 class Suite(Model):
@@ -168,9 +182,11 @@ class Suite(Model):
 class Attacks(Model):
     """params/attacks.yaml: Table C1."""
 
-    cifar10: Suite
-    imagenet12: Suite
+    cifar10: Suite = Field(description="For CIFAR-10.")
+    imagenet12: Suite = Field(description="For ImageNet-12.")
 
+
+SUITES = tuple(Attacks.model_fields)
 
 Balls = dict[Literal["linf", "l2"], Positive]
 
@@ -196,7 +212,7 @@ class Theorem1(Model):
     """params/theorem1.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
-    common: Theorem1Common
+    common: Theorem1Common = Field(description="For every profile.")
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 
@@ -217,6 +233,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def checked(where: str, model: type[Kind], content: Any) -> Kind:
     """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
+    plugins.load()  # what is wrong with them is not wrong with this
     try:
         return model.model_validate(content)
     except ValidationError as error:

@@ -5,6 +5,8 @@ trains, what it selected in each epoch that did so, `weights.safetensors` when i
 `record.json`, written last: only a run with a record is done.
 """
 
+import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -12,18 +14,19 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from acslib.paper import files
+from acslib.paper import files, plugins
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
+from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, shown
-from acslib.paper.settings import is_neutral, owner
+from acslib.paper.settings import REGISTRIES, is_neutral, owner
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -34,9 +37,7 @@ def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
 
 
 def clear_leftovers(run: Run, results: Path | None = None) -> None:
-    """Remove what killed runs of a profile have left: temporary files, and checkpoints beside
-    finished records.
-    """
+    """Remove what a profile's killed runs left: temporary files, checkpoints beside records."""
     for folder in run_folder(run, 0, results).parent.parent.glob("*/seed*"):
         files.clear_leftovers(folder)
         if (folder / "record.json").exists():
@@ -85,14 +86,13 @@ def fingerprint(run: Run, workers: Workers | None = None) -> str:
     """
     workers = asked() if workers is None else workers
     several = [] if workers == Workers() else [list(workers)]
-    return digest([run.method, parameters(run, lambda key: True), *several])
+    return digest([run.method, parameters(run, lambda key: True), *several]) + made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
-    """The same of what the training looks at, so that a mistake in the evaluation costs no
-    training.
-    """
-    return digest([run.method, parameters(run, lambda key: owner(key) != "evaluation")])
+    """The same of what training looks at: a mistake in the evaluation costs no training."""
+    counted = parameters(run, lambda key: owner(key) != "evaluation")
+    return digest([run.method, counted]) + made_with(run)
 
 
 def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
@@ -110,6 +110,94 @@ def digest(content: Any) -> str:
 
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+# ---- parts of one's own, and processes at work
+
+
+def own_parts(run: Run) -> dict[str, plugins.Source]:
+    """What registered the method, model, data set and objective of a run that are not built in."""
+    setting = run.setting
+    names = {"method": run.method} | {part: getattr(setting, part) for part in REGISTRIES}
+    known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
+    return {
+        part: known[part].sources[name]
+        for part, name in names.items()
+        if name in known[part].sources
+    }
+
+
+def provenance_of_own(run: Run) -> dict[str, Any]:
+    """For a record: the files that registered parts of the run, with digests of their contents."""
+    found = {source.name: source.content for source in own_parts(run).values()}
+    return {"plugins": found} if found else {}
+
+
+def made_with(run: Run, parts: Collection[str] = ("method", *REGISTRIES)) -> str:
+    """The end of a fingerprint: empty without parts of one's own, else a digest of their files."""
+    own = own_parts(run)
+    contents = tuple(own[part].content for part in parts if part in own)
+    return f"-{plugins.combined(contents)}" if contents else ""
+
+
+def is_outdated(found: str, now: str) -> bool:
+    """Whether a fingerprint differs from that of now in the contents of plugin files alone."""
+    return found != now and "-" in found and found.split("-")[0] == now.split("-")[0]
+
+
+def clear_outdated(run: Run, seed: int, results: Path | None = None) -> None:
+    """Remove what a run keeps from an earlier content of a plugin's file: it is trained anew."""
+    folder = run_folder(run, seed, results)
+    path = folder / "record.json"
+    if path.exists():
+        old = is_outdated(read_record(path)["fingerprint"], fingerprint(run))
+    else:
+        found = checkpoint_note(folder / CHECKPOINT).get("of", {}).get("fingerprint", "")
+        old = is_outdated(found, training_fingerprint(run))
+    if old:
+        for file in (path, *folder.glob("*.safetensors")):
+            file.unlink(missing_ok=True)
+
+
+def checkpoint_note(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of itself, read without its tensors; empty if that cannot be read."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            metadata = file.metadata() or {}
+        return json.loads(metadata.get("note") or metadata.get("state") or "{}")
+    except (SafetensorError, OSError, ValueError):
+        return {}
+
+
+@contextlib.contextmanager
+def training(folder: Path) -> Iterator[None]:
+    """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
+    train it: they make the same files.
+    """
+    # the folder itself is locked: it needs no file, which a killed process would leave
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a living process is in `training` of a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # a file system without locks
+    finally:
+        os.close(handle)
+    return False
 
 
 # ---- what a record is
@@ -141,11 +229,14 @@ class Row(Part):
     """An epoch of the history."""
 
     epoch: Annotated[int, Field(ge=0, description="From 0.")]
-    phase: Literal["full", "skip", "coreset"]
+    phase: Annotated[
+        Literal["full", "skip", "coreset"],
+        Field(description="Trained on all images, not trained, or trained on the coreset."),
+    ]
     selection: Annotated[dict[str, Any] | None, Field(description="Size and errors of a coreset.")]
-    seconds_select: float
-    seconds_attack: float
-    seconds_update: float
+    seconds_select: Annotated[float, Field(description="Selecting a coreset.")]
+    seconds_attack: Annotated[float, Field(description="Making adversarial images.")]
+    seconds_update: Annotated[float, Field(description="Updating weights.")]
 
 
 class WarmStart(Part):
@@ -153,7 +244,7 @@ class WarmStart(Part):
     them itself, seconds included.
     """
 
-    shared: Literal[True]
+    shared: Annotated[Literal[True], Field(description="Always so: else there is no such part.")]
     epochs: Annotated[int, Field(ge=1, description="How many.")]
     made_by: Annotated[str, Field(alias="from", description="The run that trained them.")]
 
@@ -169,20 +260,20 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1]
+    format: Annotated[Literal[1], Field(description="Of this file; 1 is the only one so far.")]
     run: Annotated[str, Field(description="The run's name.")]
-    profile: str | None = None
-    seed: Annotated[int, Field(ge=0)]
+    profile: Annotated[str | None, Field(description="The profile's name.")] = None
+    seed: Annotated[int, Field(ge=0, description="What the run's random draws begin with.")]
     fingerprint: Annotated[str, Field(description="Digest of all parameters.")]
     params: Annotated[dict[str, Any], Field(description="The parameters themselves.")]
-    method: str | None = None
-    setting: str | None = None
+    method: Annotated[str | None, Field(description="The method's name.")] = None
+    setting: Annotated[str | None, Field(description="The setting's name.")] = None
     data: Annotated[str, Field(description="Which images, in words.")]
     threads: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     processes: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     plan: Annotated[dict[str, Any] | None, Field(description="Cost of the schedule.")] = None
-    metrics: Metrics
-    seconds: Seconds
+    metrics: Annotated[Metrics, Field(description="Accuracies as fractions.")]
+    seconds: Annotated[Seconds, Field(description="What the run took, in seconds.")]
     history: Annotated[tuple[Row, ...], Field(min_length=1, description="One row an epoch.")]
     warm_start: Annotated[
         WarmStart | None, Field(description="First epochs that another run has trained.")
@@ -234,7 +325,22 @@ def read_record(path: Path) -> dict[str, Any]:
         raise RecordError(
             f"{path} is damaged ({'; '.join(said)}): delete it and run again"
         ) from None
+    _check_names(path, record)
     return record
+
+
+def _check_names(path: Path, record: dict[str, Any]) -> None:
+    """RecordError for a method, model, data set or objective that nobody knows here."""
+    names = {"method": record.get("method")} | record["params"]
+    own = ", ".join(record["provenance"].get("plugins", {}))
+    known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
+    for part, registry in known.items():
+        name = names.get(part)
+        if name is not None and name not in registry:
+            raise RecordError(
+                f"{path} was made with the {registry.what} {shown(name)}, which is registered"
+                f" nowhere here: set ACS_PLUGINS to its file{f', {own}' if own else ''}"
+            )
 
 
 def _damage(mistake: Any) -> str:
@@ -245,8 +351,9 @@ def _damage(mistake: Any) -> str:
 
 
 def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
-    """The record of a finished run, None if there is none. Raises RecordError if it is damaged, of
-    another run, or made with other parameters.
+    """The record of a finished run. None if there is none, or if a file of one's own that
+    registered a part of it has changed since. Raises RecordError if it is damaged, of another run,
+    or made with other parameters.
     """
     path = run_folder(run, seed, results) / "record.json"
     if not path.exists():
@@ -257,11 +364,23 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
         raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
     workers = workers_of(record)
     made = fingerprint(run, workers if "threads" in record else Workers())
+    if is_outdated(record["fingerprint"], made):
+        return None
     if record["fingerprint"] != made:
         changed = differences(record["params"], run.setting.model_dump(mode="json"))
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
     check_workers(path, workers, way_out)
     return record
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """In words, what a record's parameters were and are now; at most five of them."""
+    changed = [
+        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
+        for key in new
+        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
+    ]
+    return "; ".join(changed[:5]) or "another method"
 
 
 def check_workers(path: Path, made: Workers, way_out: str) -> None:
@@ -277,15 +396,6 @@ def check_workers(path: Path, made: Workers, way_out: str) -> None:
 def _in_words(workers: Workers) -> str:
     threads = f"{workers.threads} thread{'s' * (workers.threads > 1)}"
     return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
-    changed = [
-        f"{key} {shown(old.get(key))}, now {shown(new[key])}"
-        for key in new
-        if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
-    ]
-    return "; ".join(changed[:5]) or "another method"
 
 
 @functools.cache

@@ -46,6 +46,7 @@ def execute(
             progress = announce = nobody
         else:
             records.clear_leftovers(run, results)
+            records.clear_outdated(run, seed, results)
         done = records.finished_record(run, seed, results)
         if done is not None:
             return done
@@ -154,7 +155,7 @@ def train(
         if state.epoch >= last:
             alone.close()
 
-    with contextlib.ExitStack() as alone:
+    with records.training(folder), contextlib.ExitStack() as alone:
         if state.epoch < last:
             alone.enter_context(sharing.alone(announce))
         taken = take_over(sharing, state, images.source, progress, announce)
@@ -262,7 +263,9 @@ def record_of(
         "seconds": seconds
         | {"total": sum(seconds.values()), "wall": wall, "evaluate": seconds_evaluate},
         "history": history,
-        "provenance": provenance | {"precision": experiment.training.precision},
+        "provenance": provenance
+        | {"precision": experiment.training.precision}
+        | records.provenance_of_own(run),
     }
 
 

@@ -6,6 +6,7 @@ What it belongs to is said on its line, by `parameter(..., of=...)`.
 
 import math
 import re
+from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
@@ -20,6 +21,7 @@ from pydantic import (
 )
 
 from acslib import schedule as schedules
+from acslib.paper.plugins import Registry
 
 DECIMAL = r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 NUMBER = re.compile(rf"([+-]?{DECIMAL})(?: ?/ ?({DECIMAL}))?", re.ASCII)
@@ -81,6 +83,40 @@ Flag = Annotated[bool, BeforeValidator(flag)]
 Name = Annotated[str, Field(strict=True)]
 Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]
 
+# ---- what one's own files may add to, see acslib/paper/register.py; None is built in
+
+Builder = Callable[..., Any] | None
+MODELS: Registry[Builder] = Registry(
+    "model", dict.fromkeys(("resnet18", "resnet34", "resnet50", "wideresnet28_10"))
+)
+DATASETS: Registry[Builder] = Registry(
+    "data set", dict.fromkeys(("digits", "cifar10", "svhn", "imagenet12", "imagenet100"))
+)
+OBJECTIVES: Registry[Builder] = Registry(
+    "objective", dict.fromkeys(("vanilla", "adversarial", "trades", "fast_lpa"))
+)
+REGISTRIES = {"model": MODELS, "dataset": DATASETS, "objective": OBJECTIVES}
+
+
+def known_to(registry: Registry) -> AfterValidator:
+    """Refuses what is no name of a registry, of which one's own are."""
+
+    def known(name: str) -> str:
+        if name not in registry:
+            *names, last = map(repr, registry)
+            raise ValueError(
+                f"should be {', '.join(names)} or {last}; ACS_PLUGINS names files that register"
+                " others"
+            )
+        return name
+
+    return AfterValidator(known)
+
+
+ModelName = Annotated[Name, known_to(MODELS)]
+DatasetName = Annotated[Name, known_to(DATASETS)]
+ObjectiveName = Annotated[Name, known_to(OBJECTIVES)]
+
 # ---- what a parameter belongs to
 
 Owner = Literal["training", "coreset", "evaluation"]
@@ -97,9 +133,7 @@ def parameter(description: str, of: Owner = "training", **since: Any) -> Any:
 
 
 class Setting(BaseModel):
-    """One column of Tables C2/C3 as it is run: every number that determines a training and its
-    evaluation.
-    """
+    """One column of Tables C2/C3 as it is run: all that determines training and evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -107,9 +141,7 @@ class Setting(BaseModel):
     table: Literal["C2", "C3"] | None = parameter(
         "The paper's table that prints this setting; null for a setting of one's own."
     )
-    model: Literal["resnet18", "resnet34", "resnet50", "wideresnet28_10"] = parameter(
-        "The network's architecture."
-    )
+    model: ModelName = parameter("The network's architecture.")
     width: Channels | None = parameter(
         "Channels of the first stage; null is the architecture's own."
     )
@@ -119,9 +151,7 @@ class Setting(BaseModel):
     stem: Literal["cifar", "half", "imagenet"] = parameter(
         "The first layers: cifar keeps the images' side, half halves it, imagenet divides it by 4."
     )
-    dataset: Literal["digits", "cifar10", "svhn", "imagenet12", "imagenet100"] = parameter(
-        "The data set."
-    )
+    dataset: DatasetName = parameter("The data set.")
     image_size: Pixels | None = parameter(
         "Side of the images in pixels, for image folders; null is the data set's own."
     )
@@ -139,7 +169,7 @@ class Setting(BaseModel):
     validation_fraction: BelowOne = parameter("Share of the training images that is held out.")
 
     # the objective and its attack
-    objective: Literal["vanilla", "adversarial", "trades", "fast_lpa"] = parameter(
+    objective: ObjectiveName = parameter(
         "The training objective: eq. (2), (3), (4), or (3) with Fast-LPA."
     )
     norm: Literal["linf", "l2", "lpips"] = parameter("The distance that bounds the attack.")
@@ -277,7 +307,8 @@ class Setting(BaseModel):
                 raise ValueError(
                     f"{name} is {getattr(self, name):g}, pixels span 0 to 1: write it like 8/255"
                 )
-        if (self.norm == "lpips") != (self.objective == "fast_lpa"):
+        own = OBJECTIVES.get(self.objective) is not None  # which is given either attack
+        if not own and (self.norm == "lpips") != (self.objective == "fast_lpa"):
             raise ValueError(
                 f"objective {self.objective} does not go with norm {self.norm}: lpips is for"
                 " fast_lpa"
@@ -349,6 +380,8 @@ def is_neutral(name: str, value: Any) -> bool:
 
 def choices(name: str) -> tuple[str, ...]:
     """The words that a parameter may be."""
+    if name in REGISTRIES:
+        return tuple(REGISTRIES[name])
     return get_args(Setting.model_fields[name].annotation)
 
 
@@ -360,7 +393,10 @@ else:
         __doc__="Some of a setting's parameters, each as in `Setting`: `given()` has them.",
         __config__=ConfigDict(extra="forbid", frozen=True),
         **{
-            name: (Annotated[field.annotation, *field.metadata, Field()], None)
+            name: (
+                Annotated[field.annotation, *field.metadata, Field(description=field.description)],
+                None,
+            )
             for name, field in Setting.model_fields.items()
         },
     )

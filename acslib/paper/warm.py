@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 
 from acslib.paper import config, files, records
 from acslib.paper.config import Run
-from acslib.paper.settings import owner
+from acslib.paper.settings import REGISTRIES, owner
 
 SCHEDULED = ("epochs", "lr_drops")  # they matter to a first part only by the drops within it
 
@@ -35,9 +35,13 @@ def length(run: Run) -> int:
     return next((epoch.index for epoch in run.plan if epoch.phase != "full"), len(run.plan))
 
 
-@functools.cache
 def family(run: Run) -> str:
     """A name for all runs that begin in the same way, whatever they do later."""
+    return _family(run) + records.made_with(run, REGISTRIES)
+
+
+@functools.cache
+def _family(run: Run) -> str:
     same = records.parameters(run, lambda key: owner(key) == "training" and key not in SCHEDULED)
     return f"{run.setting_name}+{records.digest(same)}"
 

@@ -33,6 +33,10 @@ TIE = 1e-12
 SMALLEST, LARGEST = 1e-50, 1e50
 
 
+class NotACoreset(ValueError):
+    """What a selector returned, or was about to, cannot be trained on."""
+
+
 @dataclass(frozen=True, eq=False)
 class Coreset:
     """The samples to train on and their weights gamma (eq. 12), with how they were found.
@@ -50,8 +54,8 @@ class Coreset:
         is the square root of its objective over |target|: without a ridge, the relative error of
         eq. (12). For craig it is L(S) of Algorithm 2. It is longer than k where samples left again.
 
-    Raises ValueError for indices that are not ascending and distinct, for picks that are not the
-    same samples, and for weights that are not finite.
+    Raises NotACoreset, a ValueError, for indices that are not ascending and distinct, for picks
+    that are not the same samples, and for weights that are not finite.
     """
 
     indices: Tensor
@@ -62,7 +66,7 @@ class Coreset:
 
     def __post_init__(self) -> None:
         if not (isinstance(self.indices, Tensor) and isinstance(self.weights, Tensor)):
-            raise ValueError(
+            raise NotACoreset(
                 f"indices are a {type(self.indices).__name__}, weights a"
                 f" {type(self.weights).__name__}; give tensors: (k,) int64 indices and (k,) weights"
             )
@@ -71,20 +75,20 @@ class Coreset:
             or self.indices.ndim != 1
             or self.indices.shape != self.weights.shape
         ):
-            raise ValueError(
+            raise NotACoreset(
                 f"indices are {self.indices.dtype} of shape {tuple(self.indices.shape)}, weights of"
                 f" shape {tuple(self.weights.shape)}; give (k,) int64 indices and (k,) weights"
             )
         indices, weights = self.indices.cpu(), self.weights.detach().cpu().double()
         picks = indices if self.picks is None else self.picks.cpu()
         if (indices.diff() <= 0).any() or (indices < 0).any():
-            raise ValueError(
+            raise NotACoreset(
                 "indices must be ascending, each given once, and not negative: sort them first"
             )
         if not weights.isfinite().all():
-            raise ValueError("weights must be finite: check the gradients they were made from")
+            raise NotACoreset("weights must be finite: check the gradients they were made from")
         if picks is not indices and not torch.equal(picks.sort().values, indices):
-            raise ValueError("picks must be the indices in the order of choice, or left out")
+            raise NotACoreset("picks must be the indices in the order of choice, or left out")
         trace = torch.empty(0, dtype=torch.float64) if self.trace is None else self.trace.cpu()
         found = {"indices": indices, "weights": weights, "picks": picks, "trace": trace}
         for name, values in found.items():
@@ -108,27 +112,27 @@ class Coreset:
 
 
 def check_coreset(coreset: object, n: int, budget: int, *, nonnegative: bool = True) -> Coreset:
-    """What a selector returned, or ValueError where it cannot be trained on.
+    """What a selector returned, or NotACoreset where it cannot be trained on.
 
     n: number of samples it chose from. budget: the most that it may return; `most_returned` says
     how many that is where a selector takes whole groups. nonnegative: refuse weights below 0.
     """
     if not isinstance(coreset, Coreset):
-        raise ValueError(
+        raise NotACoreset(
             f"the selector returned a {type(coreset).__name__}; it must return a"
             " selectors.Coreset(indices, weights)"
         )
     if len(coreset) > budget:
-        raise ValueError(
+        raise NotACoreset(
             f"the selector returned {len(coreset)} samples; the budget allows {budget}"
         )
     if len(coreset) and int(coreset.indices[-1]) >= n:
-        raise ValueError(
+        raise NotACoreset(
             f"the selector returned sample number {int(coreset.indices[-1])};"
             f" there are {n}, numbered from 0"
         )
     if nonnegative and (coreset.weights < 0).any():
-        raise ValueError(
+        raise NotACoreset(
             f"the selector returned a weight of {float(coreset.weights.min()):g};"
             " training needs weights >= 0 (for gradmatch: nonnegative=True)"
         )

@@ -42,6 +42,13 @@ class _Wrapper:
 
     selector: Selector
 
+    def __post_init__(self) -> None:
+        if isinstance(self.selector, type) or not callable(self.selector):
+            raise ValueError(
+                f"{type(self).__name__} is made of {self.selector!r}: give it a selector, like"
+                " selectors.gradmatch or selectors.Random(seed)"
+            )
+
     @property
     def needs_gradients(self) -> bool:
         return needs_gradients(self.selector)
@@ -102,10 +109,17 @@ class BatchWise(_Wrapper):
     groups: Tensor | tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.batch_size is None) == (self.groups is None):
             raise ValueError(
                 f"batch_size is {self.batch_size} and groups are"
                 f" {'not ' if self.groups is None else ''}given; give one of the two"
+            )
+        missing = () if hasattr(self.selector, "scores") else needed_fields(self.selector)
+        if missing:
+            raise ValueError(
+                f"groups of samples have no {' and no '.join(missing)}, which the selector inside"
+                " BatchWise needs: put BatchWise inside, as in PerClass(BatchWise(craig, 128))"
             )
         if self.batch_size is not None:
             _check_batch_size(self.batch_size)
@@ -119,7 +133,7 @@ class BatchWise(_Wrapper):
     def assignment(self, samples: Gradients | Samples) -> Tensor:
         """The group of each sample: (n,) int64."""
         if self.groups is not None:
-            return torch.as_tensor(self.groups)
+            return check_integers("groups", torch.as_tensor(self.groups), len(samples)).cpu()
         assert self.batch_size is not None
         n = len(samples)
         seed = seed_of_epoch(self.seed, samples) if self.regroup else self.seed

@@ -1,0 +1,133 @@
+"""What a parameter means, its limits, the paper's value, and who changes it. Needs no torch."""
+
+from collections.abc import Iterator, Sequence
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from acslib.paper import config, params
+from acslib.paper.settings import LARGEST, MOST, REGISTRIES, Setting, choices, given, owner
+
+SECTIONS = ("by_dataset", "by_model", "by_objective", "by_norm", "settings")
+
+
+def meanings() -> dict[str, str]:
+    """Every parameter with its meaning."""
+    return {name: str(field.description) for name, field in Setting.model_fields.items()}
+
+
+def parameter(name: str) -> dict[str, Any]:
+    """All that is known of a parameter, as JSON has it. Raises ParamsError for an unknown one."""
+    params.refuse_unknown("parameter", [name], Setting.model_fields)
+    settings = config.checked_settings().settings
+    return {
+        "parameter": name,
+        "meaning": meanings()[name],
+        "limits": limits(name),
+        "belongs_to": owner(name),
+        "printed": name not in given(config.checked_settings().defaults),
+        "settings": {setting: config.setting_layer(setting).get(name) for setting in settings},
+        "changed_by": list(changes(name)),
+    }
+
+
+def changes(name: str) -> Iterator[dict[str, Any]]:
+    """Where profiles give a parameter another value, and which items vary it."""
+    for profile in config.profiles():
+        content = config.own_profile(profile)
+        for where, layer in sections(content):
+            if name in given(layer):
+                yield {"by": f"profile {profile}", "where": where, "value": given(layer)[name]}
+    for item in config.tables():
+        values = [
+            given(layer)[name]
+            for group in config.item(item).runs
+            for layer in group.vary
+            if name in given(layer)
+        ]
+        if values:
+            yield {"by": item, "where": "vary", "value": list(dict.fromkeys(values))}
+
+
+def sections(content: params.Profile) -> Iterator[tuple[str, Any]]:
+    yield "common", content.common
+    for section in SECTIONS:
+        for key, layer in getattr(content, section).items():
+            yield f"{section}, {key}", layer
+    for item, limited in content.items.items():
+        yield f"items, {item}", limited.vary
+
+
+# ---- limits in words
+
+
+def limits(name: str) -> str:
+    if name in REGISTRIES:
+        return f"one of {', '.join(choices(name))}"
+    field = Setting.model_fields[name]
+    return words(field.annotation, field.metadata)
+
+
+def words(annotation: Any, metadata: Sequence[Any]) -> str:
+    """A type and its bounds."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return words(inner[0], [*metadata, *inner[1:]])
+    if origin in (Union, UnionType):
+        return " or ".join(words(one, metadata) for one in inner)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, inner))}"
+    if origin is tuple:
+        return f"a list, each {words(inner[0], [])}"
+    kinds = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
+    bounded = bounds(metadata) if annotation in (float, int) else []
+    return " ".join([kinds.get(annotation, "a word"), *bounded])
+
+
+def bounds(metadata: Sequence[Any]) -> list[str]:
+    """The last bound of each kind counts, which is the narrower one; those that only keep numbers
+    finite are left out.
+    """
+    flat = [
+        mark for one in metadata for mark in (one.metadata if isinstance(one, FieldInfo) else [one])
+    ]
+    found = {}
+    for mark in flat:
+        for kind, said in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
+            bound = getattr(mark, kind, None)
+            if bound is not None and bound not in (LARGEST, MOST):
+                found[kind] = f"{said} {bound:g}"
+    return list(found.values())
+
+
+# ---- for people
+
+
+def text(found: dict[str, Any]) -> Iterator[str]:
+    yield f"{found['parameter']}: {found['meaning']}"
+    yield f"  {found['limits']}; belongs to {found['belongs_to']}"
+    source = (
+        "the paper" if found["printed"] else "ours, as the paper prints none, unless it differs"
+    )
+    yield f"  value in params/settings.yaml ({source}):"
+    by_value: dict[str, list[str]] = {}
+    for setting, value in found["settings"].items():
+        by_value.setdefault(shown(value), []).append(setting)
+    for value, names in by_value.items():
+        yield f"    {value}: {', '.join(names) if len(by_value) > 1 else 'all settings'}"
+    if found["changed_by"]:
+        yield "  changed by:"
+    for change in found["changed_by"]:
+        yield f"    {change['by']} ({change['where']}): {shown(change['value'])}"
+
+
+def shown(value: Any) -> str:
+    """A value as YAML has it."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"[{', '.join(map(shown, value))}]" if isinstance(value, list | tuple) else str(value)

@@ -1,0 +1,599 @@
+"""The lessons: their checks with right, wrong and empty answers, both versions run, their form."""
+
+import contextlib
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "notebooks" / "lessons"
+
+
+def module(path):
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    loaded = importlib.util.module_from_spec(specification)
+    sys.modules.setdefault(path.stem, loaded)
+    specification.loader.exec_module(loaded)
+    return loaded
+
+
+lessons = module(ROOT / "tools" / "lessons.py")
+checks = module(FOLDER / "checks.py")
+SOURCES = lessons.sources()
+NUMBERS = [
+    name.removeprefix("check_") for name in vars(checks) if re.fullmatch(r"check_\d_\d", name)
+]
+each_lesson = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
+each_exercise = pytest.mark.parametrize("number", NUMBERS)
+
+
+def said(capsys, number, answer):
+    """Whether a check says yes, and the sentence that it prints."""
+    capsys.readouterr()
+    verdict = getattr(checks, f"check_{number}")(answer)
+    sentence = capsys.readouterr().out
+    assert sentence.count("\n") == 1, f"one sentence is expected: {sentence!r}"
+    assert sentence.startswith(f"Exercise {number.replace('_', '.')} is ")
+    return verdict, sentence
+
+
+# ---- answers: those of the lessons are right, their stubs are empty, and mistakes are named
+
+
+def exercises():
+    """The code of each exercise by its number, solved and as a stub, with the name it defines."""
+    found = {}
+    for source in SOURCES:
+        cells = {v: lessons.notebook(source, v).cells for v in ("answers", "student")}
+        for solved, stub, following in zip(
+            cells["answers"], cells["student"], cells["answers"][1:], strict=False
+        ):
+            if lessons.is_exercise(solved):
+                number, name = re.search(r"check_(\d_\d)\((\w+)\)", following.source).groups()
+                found[number] = source, solved.source, stub.source, name
+    return found
+
+
+EXERCISES = exercises()
+
+
+@pytest.fixture(scope="module")
+def given():
+    """What a lesson's cells have at hand when an exercise is reached: imports, and fallbacks."""
+    made = {}
+
+    def of(source):
+        if source not in made:
+            names = vars(checks) | {"checks": checks, "torch": torch}
+            names |= {"projected": lambda x, images, e: x.clamp(images - e, images + e).clamp(0, 1)}
+            names |= {"next_pick": checks.next_pick, "positive_refit": checks.refit_nonnegative}
+            cells = lessons.notebook(source, "answers").cells
+            imports = next(cell.source for cell in cells if cell.cell_type == "code")
+            lines = [line for line in imports.splitlines() if line not in ("import course",)]
+            exec("\n".join(lines), names)
+            if source.stem.startswith("09"):
+                names["table"] = names["printed"].paper_table("table1")
+            made[source] = names
+        return dict(made[source])
+
+    return of
+
+
+@each_exercise
+def test_the_lesson_s_own_answer_is_right(number, given, capsys):
+    source, solved, _, name = EXERCISES[number]
+    names = given(source)
+    exec(solved, names)
+    verdict, sentence = said(capsys, number, names[name])
+    assert verdict is True, sentence
+    assert " is right: " in sentence
+
+
+@each_exercise
+def test_the_stub_is_empty_and_says_what_to_do(number, given, capsys):
+    source, _, stub, name = EXERCISES[number]
+    names = given(source)
+    exec(stub, names)
+    for answer in (names[name], None, ...):
+        verdict, sentence = said(capsys, number, answer)
+        assert verdict is False
+        assert " is empty: " in sentence
+        assert len(sentence) > 40
+
+
+@each_exercise
+@pytest.mark.parametrize("answer", [lambda *_: 1 / 0, lambda: 3, object(), "?", -1e9, [], torch])
+def test_no_answer_makes_a_check_raise(number, answer, capsys):
+    verdict, sentence = said(capsys, number, answer)
+    assert verdict is False, sentence
+
+
+def step(model, optimiser, attack, images, labels, *, clean=False, zero=True):
+    adversarial = images if clean else attack(model, images, labels)
+    loss = cross_entropy(model(adversarial), labels)
+    if zero:
+        optimiser.zero_grad()
+    loss.backward()
+    optimiser.step()
+    return loss.item()
+
+
+def ascend(model, images, labels, size, sign=1):
+    x = images.clone().requires_grad_()
+    gradient = torch.autograd.grad(cross_entropy(model(x), labels, reduction="sum"), x)[0]
+    return (images + sign * size * gradient.sign()).clamp(0, 1)
+
+
+def loop(*arguments, **changes):
+    """Algorithm 1 with one thing changed: of what the objective, the selector or the plan do."""
+    model, optimiser, images, labels, plan, book, select = arguments
+    if changes.get("blind"):
+        plan = type(plan)(
+            tuple(type(e)(e.index, e.phase, e.select and e.index < 5) for e in plan),
+            plan.coreset_fraction,
+        )
+    if changes.get("halved"):
+        select = lambda gradients, budget: book.select(gradients, budget // 2)  # noqa: E731
+    if changes.get("unweighted"):
+        select = lambda gradients, budget: type(book.select(gradients, budget))(  # noqa: E731
+            torch.arange(budget), torch.ones(budget)
+        )
+    counts = checks.train_with_coresets(model, optimiser, images, labels, plan, book, select)
+    return [0] * len(counts) if changes.get("uncounted") else counts
+
+
+def ignoring_missing(gradients, budget):
+    """The largest first scores, never looking again."""
+    target = gradients.sum(0)
+    picks = (gradients @ target).argsort(descending=True)[:budget].tolist()
+    return picks, checks.refit_nonnegative(gradients, target, picks)
+
+
+softplus = torch.nn.functional.softplus
+# a wrong answer for each way of going wrong that a check knows, and words of what it says
+WRONG = {
+    "1_1": [
+        (lambda x, images, e: x.clamp(0, 1), "moves by"),
+        (lambda x, images, e: x.clamp(images - e, images + e), "lives in"),
+        (lambda x, images, e: images, "nearer point"),
+    ],
+    "1_2": [
+        (lambda m, x, y, e: ascend(m, x, y, e, -1), "the loss falls"),
+        (lambda m, x, y, e: ascend(m, x, y, e / 2), "less than it could"),
+        (lambda m, x, y, e: ascend(m, x, y, 2 * e), "moves by"),
+        (lambda m, x, y, e: ascend(m, x, y, e)[:2], "shape"),
+    ],
+    "1_3": [
+        (lambda m, x, y, e, step, steps: ascend(m, x, y, step), "stops after one step"),
+        (lambda m, x, y, e, step, steps: ascend(m, x, y, 0.9), "project"),
+        (lambda m, x, y, e, step, steps: ascend(m, x, y, e / 2), "ends elsewhere"),
+    ],
+    "1_4": [
+        (lambda right: right.float().mean(), "mean over restarts"),
+        (lambda right: right.float().mean(1).max(), "weakest single"),
+        (lambda right: right.any(0).float().mean(), "every restart must"),
+        (lambda right: 0.55, "expected 0.2"),
+    ],
+    "1_5": [(50, "one restart"), (10, "50 steps"), (60, "times")],
+    "2_1": [
+        (lambda t, x, y, e: x + e * y[:, None] * t.sign(), "margins grow"),
+        (lambda t, x, y, e: x - 2 * e * y[:, None] * t.sign(), "moves by"),
+        (lambda t, x, y, e: x - e * y[:, None] * t / t.norm(), "whole epsilon"),
+    ],
+    "2_2": [
+        (lambda t, x, y, e: softplus(-y * (x @ t)), "clean images"),
+        (lambda t, x, y, e: softplus(-y * (x @ t) - e * t.abs().sum()), "margin grew"),
+        (lambda t, x, y, e: softplus(-y * (x @ t) + e * t.norm()), "l2 ball"),
+        (lambda t, x, y, e: y * (x @ t), "worst images"),
+    ],
+    "2_3": [
+        (lambda t, x, y, e: checks.worst_gradient(t, x, y, 0), "clean images"),
+        (lambda t, x, y, e: -checks.worst_gradient(t, x, y, e), "sign is wrong"),
+        (lambda t, x, y, e: 2 * checks.worst_gradient(t, x, y, e), "differs"),
+    ],
+    "2_4": [
+        (lambda *a: step(*a, clean=True), "clean images"),
+        (lambda *a: step(*a, zero=False), "zero_grad"),
+        (lambda m, o, a, x, y: 1.0, "not moved"),
+        (lambda *a: [step(*a), step(*a)][1], "moved elsewhere"),
+        (lambda *a: [step(*a), 0.0][1], "return the loss"),
+    ],
+    "2_5": [(10, "attack's passes"), (2, "count one pass")],
+    "3_1": [
+        (lambda z, y: -checks.errors(z, y), "sign is wrong"),
+        (lambda z, y: checks.errors(z, y) / len(z), "mean over samples"),
+        (lambda z, y: z.softmax(1), "labels are missing"),
+        (lambda z, y: z, "autograd"),
+    ],
+    "3_2": [
+        (torch.outer, "bias is missing"),
+        (lambda e, h: checks.outer(e, h).T, "swapped"),
+        (lambda e, h: checks.outer(e, h).roll(1, 1), "last, not first"),
+        (lambda e, h: 2 * checks.outer(e, h), "entry"),
+    ],
+    "3_3": [
+        (lambda e, h: (e @ e.T) * (h @ h.T), "bias is missing"),
+        (lambda e, h: e @ e.T + h @ h.T, "product of the two"),
+        (lambda e, h: e @ e.T, "explicit"),
+    ],
+    "3_4": [((100 + 2048) / (100 * 2049), "turn"), (204_900, "length"), (3, "divide")],
+    "3_5": [
+        (lambda m, x, y, a: checks.adversarial_gradients(m, x, y, lambda m, x, y: x), "clean"),
+        (lambda m, x, y, a: checks.errors(m(x), y), "return LastLayerGradients"),
+        (lambda m, x, y, a: checks.LastLayerGradients(checks.errors(m(x), y)), "features"),
+        (
+            lambda m, x, y, a: checks.LastLayerGradients(
+                checks.errors(m(a(m, x, y)), y).detach(), m.features(x).detach()
+            ),
+            "belong to the attacked",
+        ),
+        (
+            lambda m, x, y, a: checks.LastLayerGradients(
+                2 * checks.errors(m(a(m, x, y)), y).detach(), m.features(a(m, x, y)).detach()
+            ),
+            "not eq. (18)",
+        ),
+        (
+            lambda m, x, y, a: checks.LastLayerGradients(checks.errors(m(x), y), m.features(x)),
+            "graph",
+        ),
+    ],
+    "4_1": [
+        (lambda d, s: d[:, s].sum(), "only the nearest"),
+        (lambda d, s: d[:, s].amax(1).sum(), "farthest"),
+        (lambda d, s: d[:, s].amin(1).mean(), "is a sum"),
+        (lambda d, s: d[:, s].amin(0).sum(), "over the samples"),
+        (lambda d, s: 1.0, "not 1.000"),
+    ],
+    "4_2": [
+        (lambda d, s: d[:, s].amin(1).argmax() if s else checks.next_pick(d, s), "farthest"),
+        (lambda d, s: 0, "lowers L most"),
+        (lambda d, s: checks.next_pick(d, s) if d.any() else len(d) - 1, "first one wins"),
+    ],
+    "4_3": [
+        (lambda d, s: checks.cluster_sizes(d, s) / len(d), "shares"),
+        (lambda d, s: checks.cluster_sizes(d, sorted(s)), "order"),
+        (lambda d, s: checks.cluster_sizes(d, s) - 1, "serves itself"),
+        (lambda d, s: torch.ones(3), "serve"),
+        (lambda d, s: [1, 2, 3], "return a tensor"),
+    ],
+    "4_4": [
+        (lambda d, k: checks.greedy(d, 3), "budget"),
+        (lambda d, k: [0] * k, "twice"),
+        (lambda d, k: checks.greedy(d, k)[::-1], "order"),
+        (lambda d, k: list(range(k)), "CRAIG picks"),
+    ],
+    "4_5": [("b", "others serve"), ("c", "try it"), ("d", "not one of")],
+    "5_1": [
+        (lambda g, m: g @ m / g.norm(dim=1), "lengths"),
+        (lambda g, m: (g @ m).abs(), "sign"),
+        (lambda g, m: 2 * (g @ m), "multiply"),
+        (lambda g, m: (g @ m).requires_grad_(), "graph"),
+    ],
+    "5_2": [
+        (lambda g, t, s: g[s] @ t / g[s].square().sum(1), "together"),
+        (lambda g, t, s: torch.ones(len(s)), "perpendicular"),
+    ],
+    "5_3": [
+        (checks.refit, "negative"),
+        (lambda g, t, s: checks.refit(g, t, s).clamp_min(0), "fitted anew"),
+        (lambda g, t, s: torch.ones(len(s)), "nearer"),
+    ],
+    "5_4": [
+        (lambda g, k: checks.pursuit(g, k)[0], "two things"),
+        (lambda g, k: ([1, 2, 3], torch.ones(3)), "first pick"),
+        (lambda g, k: (checks.pursuit(g, 1)[0] * k, torch.ones(k)), "twice"),
+        (ignoring_missing, "largest first scores"),
+        (lambda g, k: checks.pursuit(g, 2), "expected the picks"),
+        (lambda g, k: (checks.pursuit(g, k)[0], torch.ones(1)), "as many weights"),
+        (lambda g, k: (checks.pursuit(g, k)[0], torch.ones(k)), "fit all weights"),
+    ],
+    "5_5": [
+        (lambda w: w.sum() ** 2 / w.square().sum(), "effective number"),
+        (lambda w: len(w) * w.square().sum() / w.sum() ** 2, "turn it over"),
+        (lambda w: 1.0, "not 1.000"),
+    ],
+    "6_1": [
+        (lambda e, epochs, kappa, k: "coreset", "is 'full'"),
+        (lambda e, epochs, kappa, k: "train", "is expected"),
+        (lambda e, epochs, kappa, k: checks.phase(e + 1, epochs, kappa, k), "not"),
+    ],
+    "6_2": [
+        (lambda epochs, kappa, k: epochs * checks.plan_cost(epochs, kappa, k), "divide by E"),
+        (lambda epochs, kappa, k: kappa * k, "it is 0.500"),
+    ],
+    "6_3": [(70, "three-phase"), (30, "trained, too"), (32, "ends"), (5, "line 5")],
+    "6_4": [
+        (lambda l, w: (w * l).sum() / w.sum(), "cancel"),
+        (lambda l, w: (w * l).sum(), "take the mean"),
+        (lambda l, w: l.mean(), "weights are missing"),
+        (lambda l, w: 0.1, "expected"),
+    ],
+    "6_5": [
+        (lambda *a: loop(*a, blind=True), "look at `epoch.select`"),
+        (lambda *a: loop(*a, halved=True), "it must be 30"),
+        (lambda *a: loop(*a, unweighted=True), "normalised weight"),
+        (lambda *a: loop(*a, uncounted=True), "it returns"),
+        (lambda *a: [0] * 8, "selects 0 times"),
+    ],
+    "6_6": [
+        (lambda plan, epoch, select: plan.ceiling, "ceiling"),
+        (lambda plan, epoch, select: 1 / checks.speed_up(plan, epoch, select), "turn it over"),
+        (lambda plan, epoch, select: 1.1, "not 1.100"),
+    ],
+    "7_1": [
+        (
+            lambda z, m, y, b: (
+                cross_entropy(z, y, reduction="none") + b * cross_entropy(m, y, reduction="none")
+            ),
+            "clean prediction",
+        ),
+        (lambda z, m, y, b: checks.trades_loss(z, m, y, 1 / b), "1 / lambda"),
+        (
+            lambda z, m, y, b: (
+                cross_entropy(z, y, reduction="none")
+                + b * cross_entropy(z, m.softmax(1), reduction="none")
+            ),
+            "swapped",
+        ),
+        (lambda z, m, y, b: cross_entropy(z, y, reduction="none"), "not eq. (4)"),
+    ],
+    "7_2": [
+        (lambda z, m: m.softmax(1) - z.softmax(1), "second term"),
+        (lambda z, m: -z.softmax(1) * m.log_softmax(1), "adding up to 1"),
+        (lambda z, m: -checks.target_errors(z, m), "sign"),
+        (lambda z, m: z, "autograd"),
+    ],
+    "7_3": [
+        (lambda c, b, form: checks.constant_loss(c, b, "kl"), "forms differ"),
+        (lambda c, b, form: checks.constant_loss(c, b, form) + 1, "clean part"),
+        (lambda c, b, form: checks.constant_loss(c, b / 2, form), "entropy is"),
+    ],
+    "7_4": [
+        (lambda one, other: checks.lpips_distance(one, other).square(), "root"),
+        (
+            lambda one, other: torch.cat(
+                [(a - b).flatten(1) for a, b in zip(one, other, strict=True)], 1
+            ).norm(dim=1),
+            "not normalised",
+        ),
+        (
+            lambda one, other: torch.cat(
+                [
+                    (a / a.norm(dim=1, keepdim=True) - b / b.norm(dim=1, keepdim=True)).flatten(1)
+                    for a, b in zip(one, other, strict=True)
+                ],
+                1,
+            ).norm(dim=1),
+            "H * W",
+        ),
+        (lambda one, other: torch.ones(2), "normalise over dim 1"),
+    ],
+    "7_5": [("a", "gradients only"), ("c", "schedule"), ("z", "not one of")],
+    "8_1": [
+        (lambda g, c: len(g) * checks.gradient_error(g, c), "divide by n"),
+        (lambda g, c: (len(g) * checks.gradient_error(g, c)) ** 2, "no square"),
+        (lambda g, c: 0.0, "not 0.0000"),
+    ],
+    "8_2": [
+        (lambda gap, g, t, o: gap - g @ (t - o), "turn the difference"),
+        (lambda gap, g, t, o: g @ (o - t) - gap, "theta - optimum"),
+        (lambda gap, g, t, o: 0.0, "not 0.0000"),
+    ],
+    "8_3": [
+        (lambda d, s, g: d * s / len(g) ** 0.5 + d * g.sum(), "divided by T"),
+        (lambda d, s, g: d * s / len(g) + d * g.mean(), "root of T"),
+        (lambda d, s, g: d * s / len(g) ** 0.5, "noise alone"),
+        (lambda d, s, g: 0.1, "not 0.100"),
+    ],
+    "8_4": [(lambda d, s, w: d * s / w, "square it"), (lambda d, s, w: 7, "it takes")],
+    "8_5": [("a", "convex"), ("c", "projected"), ("?", "not one of")],
+    "9_1": [
+        (lambda t, f: [1, 2], "missing value"),
+        (lambda t, f: [0, 1], "first row is right"),
+        (lambda t, f: [], "row 1 prints"),
+    ],
+    "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
+    "9_3": [
+        (lambda a, b: False, "the first dominates"),
+        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "counts downwards"),
+        (
+            lambda a, b: (
+                a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min
+            ),
+            "its equal",
+        ),
+        (
+            lambda a, b: (
+                a.time_min < b.time_min or (a.acc_pct > b.acc_pct and a.time_min <= b.time_min)
+            ),
+            "RACC is lower",
+        ),
+    ],
+    "9_4": [("a", "twice as much"), ("c", "cheaper"), ("x", "not one of")],
+    "9_5": [
+        (lambda d: (0.0, 1.0), "about the mean"),
+        (lambda d: around(d, 1.96 * np.std(d, ddof=1)), "root of their number"),
+        (lambda d: around(d, 1.96 * np.std(d, ddof=1) / len(d) ** 0.5), "2.78"),
+        (lambda d: around(d, 2.7764 * np.std(d) / len(d) ** 0.5), "ddof=1"),
+        (lambda d: around(d, 9.0), "half-width"),
+    ],
+    "9_6": [
+        (lambda s, h: 1.96 * s / h, "square it"),
+        (lambda s, h: (1.96 * s / h) ** 2, "round"),
+        (lambda s, h: 1000, "it takes"),
+    ],
+}
+
+
+def around(differences, half):
+    return np.mean(differences) - half, np.mean(differences) + half
+
+
+@pytest.mark.parametrize(
+    ("number", "answer", "words"),
+    [(number, *case) for number, cases in WRONG.items() for case in cases],
+)
+def test_a_wrong_answer_is_told_what_is_wrong(number, answer, words, capsys):
+    verdict, sentence = said(capsys, number, answer)
+    assert verdict is False
+    assert " is wrong: " in sentence
+    assert words in sentence
+    assert "stopped with" not in sentence
+
+
+def test_every_exercise_has_wrong_answers_and_a_cell():
+    assert set(NUMBERS) == set(WRONG) == set(EXERCISES)
+    assert len(NUMBERS) >= 30
+
+
+# ---- form
+
+
+def text_of(source, version="student"):
+    cells = lessons.notebook(source, version).cells
+    return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+@each_lesson
+def test_begins_with_goals_needs_and_minutes_and_ends_with_a_quiz(source):
+    cells = lessons.notebook(source, "student").cells
+    head, last = cells[0].source, cells[-1].source
+    for words in ("**Afterwards you can**", "**You need**", "**Minutes:**"):
+        assert words in head
+    assert 45 <= int(re.search(r"\*\*Minutes:\*\* (\d+)", head)[1]) <= 60
+    assert "## Quiz" in last
+    assert "<details><summary>Answers</summary>" in last
+
+
+@each_lesson
+@pytest.mark.parametrize("version", ["student", "answers"])
+def test_has_few_short_cells_and_no_outputs(source, version):
+    notebook = lessons.notebook(source, version)
+    nbformat.validate(notebook)
+    assert len(notebook.cells) <= 30
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs
+            assert cell.execution_count is None
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            limit = 24 if lessons.is_exercise(cell) else 12
+            assert len(lines) <= limit, cell.source
+
+
+@each_lesson
+def test_predictions_come_before_pictures_and_a_slider_has_its_place(source):
+    cells = lessons.notebook(source, "student").cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    assert code.index("prediction = None") < code.index("course.predicted(")
+    assert "course.slider(" in code
+    assert "course.show(" in code or source.stem.startswith("09")
+
+
+@each_lesson
+def test_exercises_are_headed_in_order_with_a_folded_hint(source):
+    text = text_of(source)
+    lesson = int(source.stem[:2])
+    numbers = re.findall(r"^### Exercise (\d+)\.(\d+)$", text, re.M)
+    assert numbers == [(str(lesson), str(i)) for i in range(1, len(numbers) + 1)]
+    assert len(numbers) >= 4
+    assert text.count("<details><summary>Hint</summary>") == len(numbers)
+
+
+@each_lesson
+def test_quotations_say_where_they_are_from(source):
+    quoted = re.findall(r"(?:^> .*\n?)+", text_of(source), re.M)
+    assert quoted
+    place = r"\((?:[^()]*\b)?(section|appendix|Algorithm|Table|Abstract|caption|eq\.)[^)]*\)\s*$"
+    for quotation in quoted:
+        plain = re.sub(r"^> ?", "", quotation, flags=re.M)
+        assert re.search(place, plain.strip(), re.S), quotation
+
+
+@each_lesson
+def test_students_find_answers_folded_or_for_marking_not_at_all(source):
+    marked = lessons.notebook(source, "student", folded=False)
+    folded = lessons.notebook(source, "student")
+    for number, (where, solved, stub, _) in EXERCISES.items():
+        if where != source:
+            continue
+        only = set(solved.splitlines()) - set(stub.splitlines())
+        assert only, number
+        everything = "\n".join(cell.source for cell in marked.cells)
+        assert not any(line in everything.splitlines() for line in only if len(line) > 30)
+        assert solved in "\n".join(c.source for c in folded.cells if c.cell_type == "markdown")
+        assert ">>> answer" not in everything
+
+
+@each_lesson
+def test_links_between_lessons_lead_somewhere(source):
+    for target in re.findall(r"\]\((\w+)\.ipynb\)", text_of(source)):
+        assert (FOLDER / f"{target}.py").exists()
+
+
+def test_what_is_made_is_the_same_every_time(tmp_path):
+    for name in ("first", "second"):
+        subprocess.run(
+            [sys.executable, ROOT / "tools" / "lessons.py", "--into", tmp_path / name], check=True
+        )
+    made = sorted(
+        path.relative_to(tmp_path / "first") for path in (tmp_path / "first").rglob("*.*")
+    )
+    assert len([path for path in made if path.suffix == ".ipynb"]) == 2 * len(SOURCES) == 18
+    for path in made:
+        first, second = (tmp_path / name / path for name in ("first", "second"))
+        assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_exercise_without_a_block_is_refused(tmp_path):
+    source = tmp_path / "01_broken.py"
+    source.write_text('# %% tags=["exercise"]\nx = 1\n')
+    with pytest.raises(ValueError, match="cell 0: an exercise needs"):
+        lessons.notebook(source, "student")
+
+
+# ---- both versions run
+
+
+@pytest.mark.slow
+@each_lesson
+@pytest.mark.parametrize("version", ["student", "answers"])
+def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACS_LESSONS", "small")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("JUPYTER_PLATFORM_DIRS", "1")
+    for helper in lessons.HELPERS:
+        (tmp_path / helper).write_bytes((FOLDER / helper).read_bytes())
+    notebook = lessons.notebook(source, version)
+    with contextlib.chdir(tmp_path):
+        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    printed = "".join(
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stdout"
+    )
+    here = [number for number, (where, *_) in EXERCISES.items() if where == source]
+    word = {"answers": "right", "student": "empty"}[version]
+    for number in here:
+        assert f"Exercise {number.replace('_', '.')} is {word}: " in printed
+    warned = [
+        output.text
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+        for output in cell.outputs
+        if output.output_type == "stream" and output.name == "stderr"
+    ]
+    assert not warned, warned

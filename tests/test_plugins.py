@@ -1,0 +1,433 @@
+"""Parts of one's own: registered from files and cells, refused in a sentence, part of a record."""
+
+import linecache
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from acslib import data, models, selectors
+from acslib.attacks import PGD
+from acslib.objectives import AdversarialTraining
+from acslib.paper import build, config, plugins, records, register, runs, warm
+from acslib.paper.files import RecordError
+from acslib.paper.methods import METHODS
+from acslib.paper.params import ParamsError
+from acslib.paper.plugins import PluginError
+
+ROOT = Path(__file__).parents[1]
+SETTING = "resnet18-linf-cifar10"
+FIRST = """
+from acslib.paper import register
+from acslib.selectors import {selector} as chosen
+register.method("mine", chosen, label="Mine", items=("table1", "fig4"))
+"""
+NOTHING = "from acslib.paper import register\n"
+
+
+@pytest.fixture
+def use(tmp_path, monkeypatch):
+    """use(text, ...): as if ACS_PLUGINS named files with these texts; forgotten after the test."""
+
+    def use(*texts):
+        paths = [tmp_path / f"mine{number}.py" for number, _ in enumerate(texts)]
+        for path, text in zip(paths, texts, strict=True):
+            path.write_text(text)
+        monkeypatch.setenv("ACS_PLUGINS", ":".join(map(str, paths)))
+        plugins.reload()
+        return paths
+
+    yield use
+    monkeypatch.delenv("ACS_PLUGINS", raising=False)
+    plugins.reload()
+
+
+@pytest.fixture
+def forgotten(monkeypatch):
+    """What the test registers is forgotten after it."""
+    before = [(one, dict(one.own), dict(one.sources)) for one in plugins.Registry.everyone]
+    yield
+    for one, own, sources in before:
+        one.own, one.sources = own, sources
+
+
+# ---- a name everywhere
+
+
+def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path, monkeypatch):
+    before = {name: config.table_runs(name, "demo") for name in ("table1", "fig4", "table3")}
+    use(FIRST.format(selector="gradmatch"))
+    run = config.resolve(f"{SETTING}.mine+coreset_fraction@0.3", "smoke")
+    assert (run.method, run.setting.coreset_fraction) == ("mine", 0.3)
+    for item in ("table1", "fig4"):
+        added = set(config.table_runs(item, "demo")) - set(before[item])
+        theirs = {name for name in before[item] if ".gradmatch" in name}
+        assert added == {name.replace(".gradmatch", ".mine") for name in theirs}
+    assert config.table_runs("table3", "demo") == before["table3"]
+    (tmp_path / "more").mkdir()
+    text = f"title: x\nruns: [{{settings: [{SETTING}], methods: [mine]}}]"
+    (tmp_path / "more" / "own.yaml").write_text(text)
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path / "more"))
+    assert config.table_runs("own", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
+
+
+def test_methods_differ_in_colour_and_marker(use):
+    many = [f'register.method("m{number}", print)' for number in range(6)]
+    use(NOTHING + "\n".join(many))
+    assert len(METHODS) == 11
+    assert len({method.colour for method in METHODS.values()}) == 11
+    assert len({method.marker for method in METHODS.values()}) == 11
+    assert METHODS["m0"].label == METHODS["m0"].printed == "m0"
+
+
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50
+)
+@given(name=st.from_regex(register.NAME, fullmatch=True))
+def test_whatever_is_accepted_as_a_name_is_one_in_runs(name, forgotten):
+    if name in METHODS.built_in or name.startswith("adv_"):
+        return
+    METHODS.own.clear()
+    METHODS.sources.clear()
+    register.method(name, print)
+    run = config.run_name(SETTING, name, {"lr": 0.5})
+    assert config.parse(run) == (SETTING, name, {"lr": 0.5})
+    assert config.resolve(run, "smoke").name == run
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('register.method("full", print)', "method 'full', which is built in"),
+        ('register.method("adv_craig", print)', "a name that tables give to a method of the paper"),
+        ('register.method("a", print)\nregister.method("a", print)', "line 3 .*has registered"),
+        ('register.method("a.b", print)', "cannot be a name in files"),
+        ('register.method("", print)', "cannot be a name in files"),
+        ('register.method("a")', "has no selector and no build"),
+        ('register.method("a", print, build=print)', "both a selector and a build"),
+        ('register.method("a", 3)', "3 cannot be called"),
+        ('register.method("a", print, items="table1")', r"items is 'table1', give a list"),
+        ('register.method("a", print, colour="red")', "'red': write it like #E69F00"),
+        ('register.method("a", print, marker="Q")', "'Q': take one of"),
+        ('register.model("resnet18", print)', "model 'resnet18', which is built in"),
+        ('register.objective("a", 3)', "3 cannot be called"),
+        ('register.dataset("digits", print)', "data set 'digits', which is built in"),
+        ("1 / 0", r"line 2, stopped with ZeroDivisionError \(division by zero\): mend it"),
+        ("def", "line 2, stopped with SyntaxError"),
+        ("import nothing_of_that_name", "stopped with ModuleNotFoundError"),
+        ("raise SystemExit(3)", "stopped with SystemExit"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_one_sentence_each_time(text, said, use):
+    for _ in range(2):
+        with pytest.raises(PluginError, match=said) as caught:
+            use(NOTHING + text)
+        assert "\n" not in str(caught.value)
+        with pytest.raises(PluginError, match=said):
+            config.resolve(f"{SETTING}.mine", "smoke")
+    use("")
+
+
+def test_an_item_that_is_not_there_is_refused(use):
+    use(NOTHING + 'register.method("mine", print, items=["tabel1"])')
+    with pytest.raises(ParamsError, match="'mine', items: 'tabel1' is not known: did you mean"):
+        config.table_runs("table1", "demo")
+
+
+def test_all_files_register_or_none(use):
+    with pytest.raises(PluginError, match="mine1.py, line 1"):
+        use(FIRST.format(selector="craig"), "1 / 0")
+    assert not METHODS.own
+    with pytest.raises(PluginError, match="mine1.py, line 4 registers .*mine0.py, line 4 has"):
+        use(FIRST.format(selector="craig"), FIRST.format(selector="craig"))
+    use("")
+
+
+@pytest.mark.parametrize(("value", "said"), [("no.py", "there is no file"), ("{0}:{0}", "twice")])
+def test_files_that_are_not_there_or_there_twice(value, said, use, monkeypatch):
+    (path,) = use(NOTHING)
+    monkeypatch.setenv("ACS_PLUGINS", value.format(path))
+    with pytest.raises(PluginError, match=said):
+        plugins.reload()
+
+
+def test_relative_paths_are_made_absolute_for_whoever_is_started_from_here(tmp_path):
+    (tmp_path / "mine.py").write_text(FIRST.format(selector="gradmatch"))
+    code = (
+        "import os, sys; from acslib.paper import config; print(len(sys.modules) and 'torch' in"
+        f" sys.modules); config.resolve('{SETTING}.mine'); print(os.environ['ACS_PLUGINS'])"
+    )
+    environment = os.environ | {"ACS_PLUGINS": "mine.py", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["False", str(tmp_path / "mine.py")], done.stderr
+
+
+def test_an_unknown_name_says_where_others_come_from():
+    with pytest.raises(ParamsError, match="no method 'el2n'.*ACS_PLUGINS names files"):
+        config.resolve(f"{SETTING}.el2n")
+    for part in ("model", "dataset", "objective"):
+        with pytest.raises(ParamsError, match=f"{part} is 'mine', it should be .*ACS_PLUGINS"):
+            config.resolve(f"{SETTING}.full+{part}@mine")
+
+
+# ---- notebook cells
+
+
+def cell(number: int, text: str) -> None:
+    """Run a text as IPython runs a cell: its code has a name of its own, and linecache its text."""
+    place = f"<ipython-input-{number}-{abs(hash(text))}>"
+    linecache.cache[place] = (len(text), None, text.splitlines(keepends=True), place)
+    exec(compile(text, place, "exec"), {"register": register, "selectors": selectors})
+
+
+def test_a_cell_may_be_edited_and_run_again(forgotten):
+    text = 'register.method("mine", selectors.{}, label="L")\n'
+    cell(1, text.format("craig"))
+    first = records.fingerprint(config.resolve(f"{SETTING}.mine"))
+    cell(1, text.format("craig"))
+    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) == first
+    cell(2, text.format("gradmatch"))
+    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) != first
+    assert METHODS["mine"].selector(None, 0) is selectors.gradmatch
+    with pytest.raises(PluginError, match="a notebook cell registers .* a notebook cell has"):
+        cell(3, text.format("craig") + text.format("craig"))
+
+
+def test_what_has_no_text_is_refused(forgotten):
+    with pytest.raises(PluginError, match="must stand in a file or in a notebook cell"):
+        exec("register.method('mine', print)", {"register": register})
+
+
+# ---- what a record is
+
+
+def test_the_content_of_a_file_belongs_to_the_runs_that_use_it(use):
+    mine, other = f"{SETTING}.mine", f"{SETTING}.craig"
+    found = []
+    for selector in ("gradmatch", "craig", "gradmatch"):
+        use(FIRST.format(selector=selector))
+        named = [config.resolve(name, "smoke") for name in (mine, other)]
+        found.append([records.fingerprint(run) for run in named])
+        found[-1] += [records.training_fingerprint(run) for run in named]
+    assert found[0] == found[2]
+    assert [one == two for one, two in zip(*found[:2], strict=True)] == [False, True, False, True]
+    assert records.is_outdated(found[0][0], found[1][0])
+    assert not records.is_outdated(found[0][0], found[0][0])
+
+
+def test_a_warm_start_is_anew_with_another_model_but_not_with_another_method(use):
+    text = FIRST.format(selector="gradmatch") + 'register.objective("own", print)  # {}'
+    found = []
+    for comment in ("one", "two"):
+        use(text.format(comment))
+        names = (f"{SETTING}.mine", f"{SETTING}.craig+objective@own")
+        found.append([warm.family(config.resolve(name, "smoke")) for name in names])
+    assert found[0][0] == found[1][0]
+    assert found[0][1] != found[1][1]
+
+
+def test_a_changed_file_has_its_runs_trained_anew(use, tmp_path):
+    (path,) = use(FIRST.format(selector="gradmatch"))
+    name = f"{SETTING}.mine+epochs@4"
+    run = config.resolve(name, "smoke")
+    made = runs.execute(run, 0, "cpu", tmp_path)
+    assert made["provenance"]["plugins"] == {"mine0.py": records.own_parts(run)["method"].content}
+    assert runs.execute(run, 0, "cpu", tmp_path) == made
+    use(FIRST.format(selector="craig"))
+    assert records.finished_record(run, 0, tmp_path) is None
+    (folder,) = tmp_path.glob("smoke/runs/*/seed0")
+    old = (folder / "weights.safetensors").read_bytes()
+    again = runs.execute(run, 0, "cpu", tmp_path)
+    assert again["fingerprint"] != made["fingerprint"]
+    assert (folder / "weights.safetensors").read_bytes() != old
+    path.unlink()
+    use("")
+    with pytest.raises(
+        RecordError, match="made with the method 'mine', which is registered nowhere.*, mine0.py"
+    ):
+        records.read_record(folder / "record.json")
+
+
+def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_path):
+    def stop(row):
+        if row["phase"] == "coreset":
+            raise KeyboardInterrupt
+
+    def interrupted(run):
+        trained = []
+
+        def progress(row):
+            trained.append(row["epoch"])
+            stop(row)
+
+        with pytest.raises(KeyboardInterrupt):
+            runs.execute(run, 0, "cpu", tmp_path, progress=progress)
+        return trained
+
+    use(FIRST.format(selector="gradmatch"))
+    run = config.resolve(f"{SETTING}.mine+epochs@8", "smoke")
+    first = interrupted(run)
+    use(FIRST.format(selector="craig"))
+    assert interrupted(run) == first
+
+
+# ---- what is built
+
+
+@pytest.mark.parametrize(
+    ("given", "built"),
+    [
+        ("selectors.el2n", selectors.BatchWise),
+        ("selectors.BatchWise(selectors.el2n, 3, 7)", "as it is"),
+        ("selectors.PerClass(selectors.el2n)", "as it is"),
+        ("selectors.Unweighted(selectors.PerClass(selectors.el2n))", "as it is"),
+        ("selectors.Unweighted(selectors.el2n)", selectors.BatchWise),
+        ("selectors.AdaptiveRandom(3)", "as it is"),
+    ],
+)
+def test_the_settings_granularity_is_put_around_what_has_none(given, built, use):
+    use(f'{NOTHING}from acslib import selectors\nregister.method("mine", {given})')
+    run = config.resolve(f"{SETTING}.mine", "smoke")
+    found, own = build.build_selector(run, 64, 0), METHODS["mine"].selector(run.setting, 0)
+    if built == "as it is":
+        assert found is own
+    else:
+        assert type(found) is built
+        assert found.selector is own
+        assert found.batch_size == run.setting.selection_batch_size
+
+
+def test_a_selector_may_be_built_for_each_run(use):
+    use(
+        f"{NOTHING}from acslib.selectors import AdaptiveRandom\n"
+        'register.method("mine", build=lambda setting, seed: AdaptiveRandom(seed + 100))'
+    )
+    found = build.build_selector(config.resolve(f"{SETTING}.mine", "smoke"), 64, 5)
+    assert found == selectors.AdaptiveRandom(105)
+
+
+def test_an_objective_is_given_the_settings_attack(forgotten):
+    register.objective("own", lambda setting, attack: AdversarialTraining(attack))
+    setting = config.resolve(f"{SETTING}.full+objective@own+epsilon@0.2", "smoke").setting
+    found = build.build_objective(setting, 7, torch.Generator(), "cpu")
+    assert isinstance(found.attack, PGD)
+    assert (found.attack.epsilon, found.attack.steps) == (0.2, 7)
+
+
+def test_a_model_is_adapted_and_given_the_datas_statistics(forgotten):
+    images = torch.randint(256, (40, 2, 6, 6), dtype=torch.uint8)
+    images[:, 1] = 3
+    register.dataset(
+        "own",
+        lambda train_limit=None, **rest: (
+            data.from_arrays(
+                images, torch.arange(40) % 4, images, torch.arange(40) % 4, channel_axis=1, **rest
+            )
+            if rest.pop("classes") is rest.pop("image_size") is None
+            else None
+        ),
+    )
+    register.model(
+        "plain",
+        lambda setting, dataset: torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(72, len(dataset.class_names))
+        ),
+    )
+    run = config.resolve(f"{SETTING}.full+dataset@own+model@plain", "full")
+    made = build.experiment(run, 0, "cpu")
+    model = made.state.model
+    assert isinstance(model, models.Adapted)
+    assert model.head.out_features == 4
+    train = made.data.train.float_images()
+    mean, std = build.channel_statistics(made.data.train.images)
+    assert mean == pytest.approx(train.mean((0, 2, 3)).tolist(), abs=1e-6)
+    assert std[0] == pytest.approx(float(train[:, 0].std(correction=0)), abs=1e-6)
+    assert std[1] == 1.0, "a constant channel"
+
+
+def test_what_a_data_set_cannot_do_is_refused(forgotten):
+    def load(device="cpu", test_limit=None):
+        return "no data set"
+
+    register.dataset("own", load)
+    setting = config.resolve(f"{SETTING}.full+dataset@own", "smoke").setting
+    with pytest.raises(ParamsError, match="train_limit is 200, and the data set 'own' has none"):
+        build.load_data(setting, "cpu")
+    free = setting.model_copy(update={"train_limit": None})
+    with pytest.raises(ParamsError, match="'own' is a str: .*must return an acslib.data.Dataset"):
+        build.load_data(free, "cpu")
+
+
+# ---- folders of parameters of one's own
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """folder({name: text}): a folder of ACS_PARAMS with these files, after those before."""
+    made = []
+
+    def folder(files):
+        path = tmp_path / f"params{len(made)}"
+        for name, text in files.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_text(text)
+        made.append(str(path))
+        monkeypatch.setenv("ACS_PARAMS", ":".join(made))
+
+    return folder
+
+
+def test_a_folder_needs_only_what_is_ones_own(folder):
+    folder(
+        {
+            "settings.yaml": f"settings: {{mine: {{extends: {SETTING}, dataset: svhn, lr: 0.3}}}}",
+            "profiles/short.yaml": "extends: full\ncommon: {epochs: 30}",
+            "own.yaml": "title: Own\nruns: [{settings: [mine], methods: [craig]}]",
+        }
+    )
+    mine = config.resolve("mine.craig", "full").setting
+    base = config.resolve(f"{SETTING}.craig", "full").setting
+    changed = {"dataset": "svhn", "lr": 0.3, "table": None}
+    assert mine == base.model_copy(update=changed)
+    assert config.resolve("mine.craig", "short").setting.epochs == 30
+    assert config.table_runs("own", "short") == ["mine.full", "mine.craig"]
+    assert {"own", "table1"} < set(config.tables())
+    assert {"short", "demo"} < set(config.profiles())
+
+
+def test_later_folders_win(folder):
+    for lr in (0.3, 0.4):
+        text = f"defaults: {{beta: {lr}}}\nsettings: {{mine: {{extends: {SETTING}, lr: {lr}}}}}"
+        folder({"settings.yaml": text, "table1.yaml": f"title: x{lr}\nruns: []"})
+    setting = config.resolve("mine.full", "full").setting
+    assert (setting.lr, setting.beta) == (0.4, 0.4)
+    assert config.read_yaml("table1")["title"] == "x0.4"
+    assert config.resolve(f"{SETTING}.full", "full").setting.lr == 0.01
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("settings: {a: {extends: b}, b: {extends: a}}", "setting a extends itself"),
+        ("settings: {a: {extends: nobody}}", "there is no setting 'nobody'"),
+        ("settings: {a: {extend: b}}", "params0/settings.yaml, settings, a: .extend. is not known"),
+    ],
+)
+def test_a_setting_with_a_mistake(text, said, folder):
+    folder({"settings.yaml": text})
+    with pytest.raises(ParamsError, match=said):
+        config.resolve("a.full", "full")
+
+
+def test_a_folder_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("ACS_PARAMS", "nowhere")
+    with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
+        config.tables()

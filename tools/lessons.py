@@ -1,0 +1,116 @@
+"""Notebooks for students and with answers, made from the sources in `notebooks/lessons/`.
+
+    python tools/lessons.py                   # into build/lessons/student and build/lessons/answers
+    python tools/lessons.py --for-marking     # the students' without the folded answers
+
+A source is a Python file in jupytext's percent format. A cell tagged "exercise" holds the answer
+and the stub that takes its place:
+
+    def cost(distances, chosen):
+        # >>> answer
+        return distances[:, chosen].min(1).values.sum()
+        # >>> stub
+        # return None  # for each sample the nearest chosen one, then the sum
+        # <<<
+
+Students get the stub, and the answer folded under the exercise's text. Nothing is executed, and the
+same sources give the same bytes.
+"""
+
+import argparse
+import re
+import shutil
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+SOURCES = ROOT / "notebooks" / "lessons"
+HELPERS = ("course.py", "checks.py")
+BLOCK = re.compile(
+    r"^ *# >>> answer\n(?P<answer>.*?)^ *# >>> stub\n(?P<stub>.*?)^ *# <<<(?:\n|\Z)", re.M | re.S
+)
+
+
+def sources() -> list[Path]:
+    """The lessons in order."""
+    return sorted(SOURCES.glob("[0-9][0-9]_*.py"))
+
+
+def with_answers(code: str) -> str:
+    """The cell as it is solved."""
+    return BLOCK.sub(lambda block: block["answer"], code).rstrip()
+
+
+def with_stubs(code: str) -> str:
+    """The cell as a student gets it: the stub's lines lose their comment sign."""
+    return BLOCK.sub(
+        lambda block: re.sub(r"^( *)# ?", r"\1", block["stub"], flags=re.M), code
+    ).rstrip()
+
+
+def is_exercise(cell) -> bool:
+    return cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", [])
+
+
+def notebook(source: Path, version: str, *, folded: bool = True) -> nbformat.NotebookNode:
+    """One lesson. version: "student" or "answers". folded: students may unfold the answers.
+
+    Raises ValueError for an exercise without a block, and for a block outside an exercise.
+    """
+    lesson = jupytext.read(source, fmt="py:percent")
+    for number, cell in enumerate(lesson.cells):
+        cell["id"] = f"{source.stem[:2]}-{number:02d}"
+        if is_exercise(cell) != ("# >>> answer" in cell.source):
+            raise ValueError(
+                f"{source.name}, cell {number}: an exercise needs the tag and the lines"
+                " '# >>> answer', '# >>> stub', '# <<<'"
+            )
+        if is_exercise(cell):
+            answer = with_answers(cell.source)
+            cell.source = answer if version == "answers" else with_stubs(cell.source)
+            if version == "student" and folded:
+                fold(lesson.cells[number - 1], answer)
+    lesson.metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    lesson.nbformat, lesson.nbformat_minor = 4, 5
+    return lesson
+
+
+def fold(text, answer: str) -> None:
+    """Put the answer, folded, at the end of the exercise's text."""
+    text.source += (
+        f"\n\n<details><summary>Answer</summary>\n\n```python\n{answer}\n```\n\n</details>"
+    )
+
+
+def make(folder: Path, *, folded: bool = True) -> list[Path]:
+    """Both versions of every lesson, and the two helpers beside them."""
+    made = []
+    for version in ("student", "answers"):
+        (folder / version).mkdir(parents=True, exist_ok=True)
+        for helper in HELPERS:
+            shutil.copyfile(SOURCES / helper, folder / version / helper)
+        for source in sources():
+            path = folder / version / f"{source.stem}.ipynb"
+            nbformat.write(notebook(source, version, folded=folded), path)
+            made.append(path)
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--into", type=Path, default=ROOT / "build" / "lessons")
+    parser.add_argument(
+        "--for-marking", action="store_true", help="leave the folded answers out for students"
+    )
+    options = parser.parse_args()
+    made = make(options.into, folded=not options.for_marking)
+    print(f"{len(made)} notebooks in {options.into}/student and {options.into}/answers")
+
+
+if __name__ == "__main__":
+    main()
