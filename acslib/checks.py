@@ -16,7 +16,7 @@ from acslib import protocols
 from acslib.attacks.calling import bound_to
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
-from acslib.objectives import gradients_by_autograd, gradients_of
+from acslib.objectives import Objective, gradients_by_autograd, gradients_of
 from acslib.passes import frozen
 from acslib.selectors.coreset import (
     Coreset,
@@ -251,18 +251,25 @@ def check_selection(
 def check_gradients(
     objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    """Raise ValueError unless an objective's own `gradients` are autograd's of its `loss`."""
-    own = getattr(objective, "gradients", None)
-    if own is None:
-        return
+    """Raise ValueError unless the gradients to select by are all of those of the `loss`.
+
+    An objective's own `gradients` must be autograd's. A loss that is random draws the same each
+    time.
+    """
     adversarial = objective.perturb(model, images, labels)
-    found = own(model, images, labels, adversarial)
+    with seeded(1, images.device):
+        exact = gradients_by_autograd(objective, model, images, labels, adversarial)
+    check_head_passed(objective, model, images, labels, adversarial, exact)
+    own = getattr(objective, "gradients", None)
+    if own is None or getattr(own, "__func__", None) is Objective.gradients:
+        return
+    with seeded(1, images.device):
+        found = own(model, images, labels, adversarial)
     if not isinstance(found, LastLayerGradients):
         raise ValueError(
             f"the objective's gradients are {type(found).__name__}: return LastLayerGradients, or"
             " leave `gradients` out, autograd finds them"
         )
-    exact = gradients_by_autograd(objective, model, images, labels, adversarial)
     if found.shape != exact.shape:
         raise ValueError(
             f"the objective's gradients have shape {found.shape}, the head's {exact.shape}:"
@@ -273,4 +280,29 @@ def check_gradients(
         raise ValueError(
             f"the objective's gradients are not those of its loss (relative error {error:.2g}):"
             " leave `gradients` out, autograd finds them"
+        )
+
+
+def check_head_passed(
+    objective: protocols.Objective,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    adversarial: Tensor,
+    exact: LastLayerGradients,
+) -> None:
+    """Raise ValueError where the head's weights are used in the loss without passing the head."""
+    weight = protocols.head_of(model).weight
+    uses = sum(p is weight for module in model.modules() for p in module._parameters.values())
+    if uses != 1:  # it is computed from others, or tied to another layer
+        return
+    with trainable(model), seeded(1, images.device):
+        losses = objective.loss(model, images, labels, adversarial)
+        (whole,) = torch.autograd.grad(losses.sum(), weight, allow_unused=True)
+    total = exact.total().view(len(weight), -1)[:, : weight.shape[1]].to(weight.dtype)
+    if whole is not None and (whole - total).norm() > 0.01 * whole.norm().clamp_min(1e-6):
+        raise ValueError(
+            "the loss uses the weights of the model's head besides its outputs, so that the"
+            " gradients to select by are not all of the loss's: leave such a term to the"
+            " optimiser's weight_decay"
         )

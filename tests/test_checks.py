@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, log_softmax
+from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, linear, log_softmax
 
 from acslib import data as datasets
 from acslib import gradients, models
@@ -163,6 +163,18 @@ class Detached(Vanilla):
         return super().loss(model, images, labels, adversarial).detach()
 
 
+class Functional(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        logits = linear(model.features(images), model.head.weight, model.head.bias)
+        return cross_entropy(logits, labels, reduction="none")
+
+
+class Decayed(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        decay = model.head.weight.square().sum()
+        return super().loss(model, images, labels, adversarial) + decay
+
+
 class Bound:
     """An attack with a network of its own, as torchattacks' are."""
 
@@ -186,6 +198,8 @@ class Bound:
         (Objective(), "Objective has no loss"),
         (Vanilla, r"objective is the class Vanilla: make one, like Vanilla\(\)"),
         (lambda model, images, labels: images, "give an object with perturb"),
+        (Functional(), "the loss does not pass through the model's head"),
+        (Decayed(), "uses the weights of the model's head besides its outputs"),
         (Detached(), "loss has no gradient with respect to the model's weights"),
         (AdversarialTraining(Bound(Plain())), "Bound was built on another network"),
     ],
@@ -230,6 +244,35 @@ class Blind:
 def test_selectors(few, selector, message):
     with pytest.raises(ValueError, match=message):
         train(Plain(), few, selector=selector)
+
+
+class Mixed(AdversarialTraining):
+    """Mixup: what it mixes is drawn at every call."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        other = torch.randperm(len(images))
+        logits = model((adversarial + adversarial[other]) / 2)
+        return sum(cross_entropy(logits, y, reduction="none") / 2 for y in (labels, labels[other]))
+
+
+class Tied(Plain):
+    """The last layer's weights are another's, too."""
+
+    def __init__(self):
+        super().__init__(classes=12)
+        self.other = nn.Linear(12, 12)
+        self.other.weight = self.head.weight
+
+    def features(self, images):
+        return self.other(self.body(images))
+
+
+def test_a_head_may_share_its_weights(few):
+    assert len(train(Tied(), few, Smoothed(ATTACK)).coreset) == 50
+
+
+def test_a_loss_may_draw_at_random(few):
+    assert len(train(Plain(), few, Mixed(ATTACK)).coreset) == 50
 
 
 def test_labels_of_all_splits_are_within_the_logits(few):
