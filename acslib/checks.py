@@ -83,6 +83,11 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     if not weights:
         raise ValueError("no weight of the model asks for a gradient: call requires_grad_() on it")
+    if isinstance(optimiser, torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS evaluates the loss several times a step, which Algorithm 1 does not: take"
+            " another optimiser, like torch.optim.SGD"
+        )
     if not any(id(p) in weights for group in optimiser.param_groups for p in group["params"]):
         raise ValueError(
             "the optimiser has no weight of the model's that asks for a gradient: make it of"
@@ -231,6 +236,11 @@ def check_selection(
         norms = input_gradient_norms(model, images, labels)
         gradients = replace(gradients, input_norms=norms)
     for name in wanted:
+        if not hasattr(gradients, name):
+            raise ValueError(
+                f"the selector needs {name!r}, which no gradients have: its `needs` is a tuple of"
+                ' names among "labels", "losses", "predictions" and "input_norms"'
+            )
         if getattr(gradients, name) is None:
             raise ValueError(
                 f"the selector needs the samples' {name}, which the objective's gradients do not"

@@ -30,6 +30,7 @@ from acslib.selectors import (
     Coreset,
     PerClass,
     Random,
+    Score,
     Unweighted,
     craig,
     easiest,
@@ -231,6 +232,12 @@ class Blind:
         ),
         (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned a tuple"),
         (lambda g, k: None, "selector returned a NoneType"),
+        (
+            Score("wide", lambda g: g.dense()),
+            r"scores of wide are \(4, 130\): give a tensor \(4,\)",
+        ),
+        (Score("one", lambda g: 1.0), r"scores of one are float: give a tensor \(4,\)"),
+        (Score("typo", lambda g: g.losses, needs=("loss",)), "needs 'loss', which no gradients"),
         (Random, "the selector is <class .*Random'>: give a callable"),
         (lambda g, k: Coreset(torch.arange(k).int(), torch.ones(k)), "indices are torch.int32"),
         (lambda g, k: Coreset(torch.arange(k).flip(0), torch.ones(k)), "must be ascending"),
@@ -301,6 +308,19 @@ def test_what_cannot_be_trained(few):
     training = Training(Vanilla(), full(1), torch.Generator())
     with pytest.raises(ValueError, match="make it of model.parameters"):
         fit(State(Plain(), torch.optim.SGD(Plain().parameters(), 0.1)), few, training)
+    model = Plain()
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times a step"):
+        fit(State(model, torch.optim.LBFGS(model.parameters())), few, training)
+    for options, message in (
+        ({"batch_size": 8.5}, "batch_size is 8.5: give a whole number of at least 1"),
+        ({"monitor": -1}, "monitor is -1: give a whole number of at least 0"),
+        ({"seed": 0.5}, "seed is 0.5: give a whole number$"),
+        ({"gradient_clip": -1.0}, "gradient_clip is -1.0: give a finite number above 0"),
+        ({"lr_factor": 0}, "lr_factor is 0: give a finite number above 0"),
+        ({"before_step": "awp"}, r"before_step is 'awp': give a function \(model, compute"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Training(Vanilla(), full(1), torch.Generator(), **options)
     with pytest.raises(ValueError, match=r"generator is None: give a torch.Generator\(\)"):
         Training(Vanilla(), full(1), None)
 
