@@ -1,5 +1,4 @@
-"""torchvision, importable beside any build of torch: ``from acslib._torchvision import
-torchvision``.
+"""torchvision beside any build of torch: ``from acslib._torchvision import torchvision``.
 
 The package index carries torchvision's CUDA build. Beside a CPU build of torch its compiled
 operators cannot load, and ``import torchvision`` then stops at ``operator torchvision::nms does not
@@ -19,9 +18,7 @@ _DETECTION_OPERATORS = ("nms", "qnms")
 
 
 def _operators_load() -> bool:
-    """Whether torchvision's compiled extension works with this torch; loading it twice does no
-    harm.
-    """
+    """Whether torchvision's extension works with this torch; loading it twice does no harm."""
     found = importlib.util.find_spec("torchvision")
     if found is None or found.origin is None:
         raise ModuleNotFoundError("torchvision is not installed: pip install torchvision")

@@ -1,6 +1,4 @@
-"""What a trained network is worth: clean accuracy, and robust accuracy under PGD-50-10 or any other
-attack.
-"""
+"""What a trained network is worth: clean accuracy, and robust accuracy under PGD or any attack."""
 
 import dataclasses
 from collections.abc import Callable
@@ -21,8 +19,7 @@ from acslib.protocols import check_images, checked_labels, classes_of
 def clean_accuracy(
     model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 500
 ) -> tuple[float, Tensor]:
-    """The fraction of `images` (n, C, H, W) that `model` in evaluation mode labels rightly, and the
-    mask (n,).
+    """The fraction of `images` (n, C, H, W) that `model` in eval mode labels rightly; mask (n,).
 
     Raises ValueError for images outside [0, 1], labels that are not one class index of the model's
     for each image, and outputs that are not finite.

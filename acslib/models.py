@@ -1,5 +1,4 @@
-"""ResNets and WideResNets for small and large images: normalisation inside, `features` and a linear
-`head`.
+"""ResNets and WideResNets for images of any size: normalisation inside, `features`, `head`.
 
 ResNet-18 with the CIFAR stem has 11.17 M parameters, WideResNet-28-10 has 36.5 M, as in the paper.
 `adapt` makes such a model of any classifier whose last layer is an nn.Linear.
@@ -82,9 +81,7 @@ class Bottleneck(nn.Module):
 
 
 class PreActivationBlock(nn.Module):
-    """The block of Wide Residual Networks (Zagoruyko and Komodakis, 2016): BatchNorm and ReLU come
-    first.
-    """
+    """The block of Wide Residual Networks (Zagoruyko and Komodakis, 2016): BN-ReLU-conv twice."""
 
     expansion = 1
 
@@ -198,8 +195,7 @@ def build(
     depths: Sequence[int] | None = None,
     statistics: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> ResNet:
-    """One of `ARCHITECTURES`; `width` (channels of the first stage) and `depths` (blocks per stage)
-    make it smaller.
+    """One of `ARCHITECTURES`, smaller by `width` (first stage's channels) and `depths` (blocks).
 
     `statistics` is a pair (mean, std) per channel; without it the images are used as they are.
     Draws the initial weights from torch's global generator. Raises ValueError on an unknown

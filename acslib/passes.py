@@ -1,6 +1,4 @@
-"""A network looked at without being changed: frozen, as attacks see it, in bfloat16, at its last
-layer.
-"""
+"""A network looked at, not changed: frozen, as attacks see it, in bfloat16, at its last layer."""
 
 import contextlib
 from collections.abc import Iterable, Iterator
@@ -155,9 +153,7 @@ def penultimate(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def last_layer(head: nn.Module, features: Tensor) -> Tensor:
-    """Logits (n, C) from features (n, D), computed in the type of the weights, never in bfloat16 by
-    autocast.
-    """
+    """Logits (n, C) from features (n, D) in the weights' type, never in bfloat16 by autocast."""
     weight = next(head.parameters(), None)  # none where `models.adapt` has put an end there
     with torch.autocast(features.device.type, enabled=False):
         logits: Tensor = head(features if weight is None else features.to(weight.dtype))

@@ -1,5 +1,4 @@
-"""Which epochs are full, skipped, or trained on a coreset: the plan of Algorithm 1, and the cost it
-implies.
+"""The plan of Algorithm 1: which epochs are full, skipped, or on a coreset, and what it costs.
 
 Epochs count from 0. With kappa_epochs = floor(kappa * E) and T_warm = round(kappa_epochs * k), the
 paper's figures and times fit three phases: full data up to T_warm, nothing up to kappa_epochs, the
@@ -46,9 +45,7 @@ class Plan:
 
     @property
     def ceiling(self) -> float:
-        """The largest speed-up over full training that this plan allows: 1 / cost, before any
-        selection's cost.
-        """
+        """The largest speed-up that this plan allows: 1 / cost, if selections were free."""
         return 1 / self.cost if self.cost else math.inf
 
     @property

@@ -6,8 +6,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
-from acslib.paper import config, params, settings, strict
+from acslib.paper import config, params, records, settings, strict
 from acslib.paper.config import ParamsError, resolve, run_name, validated
 
 ROOT = Path(__file__).parent.parent
@@ -218,8 +219,19 @@ def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
     assert settings.is_neutral("ridge", 0.0)
     assert not settings.is_neutral("ridge", 0.1)
     assert not settings.is_neutral("lr", 0.1)
-    models = (params.Profile, params.ItemLimits, params.Group, params.Item, params.Attack)
-    assert all(field.description for model in models for field in model.model_fields.values())
+
+
+@pytest.mark.parametrize("module", [params, records], ids=["files of params", "records"])
+def test_every_field_of_a_file_says_what_it_is(module):
+    models = [
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, BaseModel)
+        if one.__module__ == module.__name__
+    ]
+    fields = [(model, *item) for model in models for item in model.model_fields.items()]
+    assert len(fields) > 20
+    assert not [(model, name) for model, name, field in fields if not field.description]
 
 
 @pytest.mark.parametrize(

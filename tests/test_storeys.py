@@ -1,6 +1,4 @@
-"""Two storeys: the method knows nothing of the experiments, and whoever imports it loads no more
-than it needs.
-"""
+"""Two storeys: the method knows nothing of the experiments, and loads no more than it needs."""
 
 import ast
 import subprocess

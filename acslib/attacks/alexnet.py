@@ -167,9 +167,7 @@ def prepare(
     device: str | torch.device = "cpu",
     progress: Progress = silent,
 ) -> AlexNet:
-    """Train or fetch, once, the AlexNet that compares images of `dataset`; `make lpips-net` calls
-    it.
-    """
+    """Train or fetch, once, the AlexNet that compares images of `dataset`: `make lpips-net`."""
     return alexnet_for(dataset, side, device=device, train=True, progress=progress)
 
 
@@ -180,8 +178,7 @@ def prepare(
 def imagenet_alexnet(
     stem: Literal["imagenet", "imagenet_32px"] = "imagenet", *, fetch: bool = True
 ) -> AlexNet:
-    """AlexNet with ImageNet's weights, frozen, from the first source that has them; always checked
-    by SHA-256.
+    """AlexNet with ImageNet's weights, frozen, checked by SHA-256, from the first source of them.
 
     In turn: `alexnet_features.npz` or `alexnet.ckpt` in the folder ACS_DATA; the cache;
     torchvision's file in torch hub's cache; with `fetch` and unless ACS_OFFLINE=1, torchvision's
@@ -362,8 +359,7 @@ def train_alexnet(
     device: str | torch.device = "cpu",
     progress: Progress = silent,
 ) -> AlexNet:
-    """An AlexNet trained to classify `dataset.train` (Adam, cosine decay, the data set's
-    augmentation), frozen.
+    """An AlexNet trained on `dataset.train`, frozen: Adam, cosine decay, the set's augmentation.
 
     `progress(epoch, accuracy)` is told the training accuracy. The same seed on the same machine
     gives the same weights.
@@ -404,8 +400,7 @@ def dataset_alexnet(
     progress: Progress = silent,
     device: str | torch.device = "cpu",
 ) -> AlexNet:
-    """The AlexNet of a small data set (digits, cifar10, svhn): read from the cache, or trained
-    there once.
+    """The AlexNet of digits, cifar10 or svhn: from the cache, or trained there once.
 
     Digits take seconds, all of CIFAR-10 a quarter of an hour on a core. Raises DataError if it is
     missing and may not be trained.

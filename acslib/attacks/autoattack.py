@@ -21,8 +21,7 @@ FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}
 
 @dataclass(frozen=True)
 class AutoAttack(Base):
-    """Standard AutoAttack (Croce and Hein, 2020) by the package pyautoattack: the worst of four
-    attacks.
+    """Standard AutoAttack (Croce and Hein, 2020), the worst of four attacks, by pyautoattack.
 
     APGD-CE (100 steps), targeted APGD-DLR and FAB (100 steps, the 9 likeliest wrong classes, or as
     many as there are) and Square (5,000 queries), each on what the ones before left standing.
@@ -113,9 +112,7 @@ class _Usable(nn.Module):
 
 @contextlib.contextmanager
 def _untouched_globals(device: torch.device) -> Iterator[None]:
-    """pyautoattack seeds torch's global generators and removes the tracer (of a debugger, or of
-    coverage).
-    """
+    """pyautoattack seeds torch's generators and removes a debugger's or coverage's tracer."""
     tracer = sys.gettrace()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         try:

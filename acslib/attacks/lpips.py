@@ -1,5 +1,4 @@
-"""The LPIPS distance between images, as perceptual adversarial training measures it (Laidlaw et
-al., ICLR 2021).
+"""The LPIPS distance between images, as Laidlaw et al. (ICLR 2021) measure it.
 
 The distance is between feature maps of a network: AlexNet (externally bounded; with ImageNet's
 weights, or a small one trained by `alexnet.train_alexnet`) or the attacked model itself
@@ -33,9 +32,7 @@ class LPIPS(nn.Module):
         self.net = net
 
     def embed(self, images: Tensor) -> Tensor:
-        """Images (n, c, H, W) in [0, 1] to vectors (n, K) whose l2 distance is the perceptual
-        one.
-        """
+        """Images (n, c, H, W) in [0, 1] to vectors (n, K) whose l2 distance is LPIPS."""
         parts = []
         for maps in cast(AlexNet, self.net).feature_maps(images):
             maps = maps.to(images.dtype)

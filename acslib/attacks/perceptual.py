@@ -24,9 +24,7 @@ class Embedding(Protocol):
 
 @dataclass(frozen=True)
 class _PerceptualAttack(Base):
-    """`bound` is on the LPIPS distance; `distance` None measures it in the attacked model
-    (self-bounded).
-    """
+    """`bound` is on LPIPS; `distance` None measures it in the attacked model (self-bounded)."""
 
     bound: float
     distance: LPIPS | None = field(default=None, compare=False)
@@ -59,8 +57,7 @@ class _PerceptualAttack(Base):
 
 @dataclass(frozen=True)
 class FastLPA(_PerceptualAttack):
-    """Fast Lagrangian perceptual attack, the inner maximisation of perceptual adversarial training
-    (Algorithm 3).
+    """Fast Lagrangian perceptual attack (Algorithm 3): perceptual training's inner maximisation.
 
     The multiplier of max(0, d - bound) grows from `multiplier` / 10 to `multiplier` while the step
     decays from `bound` to a tenth of it. Nothing is projected: d ends near the bound, well above it
@@ -108,8 +105,7 @@ class FastLPA(_PerceptualAttack):
 
 @dataclass(frozen=True)
 class LPA(_PerceptualAttack):
-    """Lagrangian perceptual attack, for evaluation (Algorithm 2): d <= bound holds for every image
-    it returns.
+    """Lagrangian perceptual attack (Algorithm 2), for evaluation: d <= bound always holds.
 
     `rounds` rounds of `iterations` steps; after each, the multiplier of the samples with d >= bound
     grows tenfold. A sample stops at its first iterate that fools the model inside the bound; the
@@ -157,8 +153,7 @@ class LPA(_PerceptualAttack):
 
 @dataclass(frozen=True)
 class PPGD(_PerceptualAttack):
-    """Perceptual projected gradient descent, for evaluation (Algorithm 1): d <= bound holds for
-    every image.
+    """Perceptual PGD (Algorithm 1), for evaluation: d <= bound holds for every image.
 
     Each step is the steepest ascent of the margin in the metric J'J of the distance, J being the
     Jacobian of the embedding: (J'J)^-1 g by `solver_steps` conjugate-gradient steps, scaled to the
@@ -226,8 +221,7 @@ def project(
     steps: int = 10,
     overshoot: float = 0.1,
 ) -> Tensor:
-    """Bring `x` to d(x, images) <= bound: Newton's steps down the gradient of d, then bisection
-    towards `images`.
+    """Bring `x` to d(x, images) <= bound: Newton's steps down d, then bisection to `images`.
 
     A Newton step aims `overshoot` beyond the bound. Samples already inside are returned as they
     are; whatever `steps` steps leave outside goes to the last point inside on its segment to the

@@ -17,9 +17,7 @@ from acslib.protocols import classes_of
 
 
 def project(x: Tensor, images: Tensor, norm: str, epsilon: float) -> Tensor:
-    """The nearest point to `x` within `epsilon` of `images`, then within [0, 1] (which stays inside
-    the ball).
-    """
+    """The nearest point to `x` within `epsilon` of `images`, then in [0, 1], still in the ball."""
     if norm == "linf":
         return x.clamp(images - epsilon, images + epsilon).clamp_(0, 1)
     change = x - images
@@ -154,16 +152,13 @@ class PGD(_GradientAttack):
 
 
 def FGSM(epsilon: float, step: float, **options: Any) -> PGD:
-    """One step of the fast gradient sign method from a random start (Wong et al., 2020): the attack
-    of FAT.
-    """
+    """One step of fast gradient sign from a random start (Wong et al., 2020): FAT's attack."""
     return PGD("linf", epsilon, step, steps=1, **options)
 
 
 @dataclass(frozen=True)
 class NFGSM(_GradientAttack):
-    """N-FGSM (de Jorge et al., NeurIPS 2022): one signed step from strong noise, never clipped to
-    the ball.
+    """N-FGSM (de Jorge et al., 2022): a signed step from strong noise, not clipped to the ball.
 
     The noise is uniform in [-noise * epsilon, noise * epsilon], the step is added to it, and only
     [0, 1] bounds both: the image moves by up to noise * epsilon + step. The paper trains with noise

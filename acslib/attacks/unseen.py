@@ -25,9 +25,7 @@ from acslib.passes import frozen
 
 @dataclass(frozen=True)
 class _Threat(Base):
-    """Ascent of the margin over a change bounded element by element, with rate `lr` (None: bound /
-    sqrt(iterations)).
-    """
+    """Ascent of the margin, each element bounded; `lr` None is bound / sqrt(iterations)."""
 
     bound: float
     iterations: int
@@ -47,9 +45,7 @@ class _Threat(Base):
         return self.render(images, self._search(model, images, labels))
 
     def change(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        """The change of each image with the largest margin met; its absolute values are at most
-        `bound`.
-        """
+        """The change of each image with the largest margin met, within `bound` by element."""
         with torch.inference_mode(False), torch.no_grad():
             images, labels = self._checked(model, images, labels)
             with frozen(model, self.mode):
@@ -162,8 +158,7 @@ class StAdv(_Threat):
 
 @dataclass(frozen=True)
 class ReColor(_Threat):
-    """Functional colour attack (Laidlaw and Feizi, 2019): one map of colours for all pixels of an
-    image.
+    """Functional colour attack (Laidlaw and Feizi, 2019): one map of colours for all pixels.
 
     The change is (n, 3, 16, 32, 32): how far each vertex of a grid over CIELUV space (L, u, v) is
     moved, interpolated trilinearly between them; equal colours stay equal. Units are 100 for L and

@@ -16,8 +16,7 @@ TRIES = 10  # to draw a crop that lies inside the image
 
 
 def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
-    """Each image (of a batch n, C, H, W, any dtype) shifted by up to `padding` pixels and, at
-    random, mirrored.
+    """Each image (n, C, H, W, any dtype) shifted by up to `padding` pixels, mirrored at random.
 
     A random crop of the zero-padded image (rows and columns from one draw of shape (2, n)), then a
     horizontal flip with probability 1/2 (a draw of shape (n,)), as He et al. 2016, section 4.2.

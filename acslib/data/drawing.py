@@ -4,8 +4,7 @@ import torch
 
 
 def stratified(labels: torch.Tensor, count: int | None, seed: int) -> torch.Tensor:
-    """At most `count` indices, ascending, drawn so that every class has its share to within one
-    sample.
+    """At most `count` indices, ascending; every class has its share to within one sample.
 
     A smaller count is a subset of a larger one.
     """
@@ -15,9 +14,7 @@ def stratified(labels: torch.Tensor, count: int | None, seed: int) -> torch.Tens
 
 
 def hold_out(labels: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Two complementary sets of indices, each ascending; the second has `count`, every class's
-    share.
-    """
+    """Two complementary sets of indices, ascending; the second has `count`, by classes' shares."""
     held_out = stratified(labels, count, seed)
     mask = torch.ones(len(labels), dtype=torch.bool)
     mask[held_out] = False

@@ -129,9 +129,7 @@ def _root(root: str | Path | None) -> Path | None:
 
 
 def _digits() -> Raw:
-    """scikit-learn's 1,797 digits (UCI optical recognition), a fixed fifth (360) of them for the
-    test.
-    """
+    """scikit-learn's 1,797 digits (UCI optical recognition), a fixed fifth (360) for the test."""
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:

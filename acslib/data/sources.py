@@ -217,9 +217,7 @@ def sample_cifar10(root: Path | None) -> Raw:
 
 
 def _cifar10(images: Bytes, labels: Bytes, provenance: str, where: Path) -> Raw:
-    """Checks 60,000 images (NHWC) and labels, the 50,000 training ones first, against the known
-    pixels.
-    """
+    """Checks 60,000 images (NHWC) and labels, the training ones first, against known pixels."""
     splits = {"train": slice(0, CIFAR10_TRAIN), "test": slice(CIFAR10_TRAIN, None)}
     for split, part in splits.items():
         for kind, array in (("images", images), ("labels", labels)):

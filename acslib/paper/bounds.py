@@ -26,9 +26,7 @@ SHOWN = {"linf": ("full", "gradmatch", "random"), "l2": ("full", "gradmatch")}
 
 
 class Descents:
-    """Descents on the four problems of a profile: each is made once, however often it is asked
-    for.
-    """
+    """Descents on the four problems of a profile: each is made once, for all who ask."""
 
     def __init__(self, numbers: Numbers, seeds: Sequence[int]):
         self.numbers, self.seeds = numbers, list(seeds)
@@ -201,9 +199,7 @@ def split_distances(problem: AdversarialLogistic) -> pd.Series:
 
 
 def rank_correlations(sizes: pd.DataFrame) -> pd.Series:
-    """Spearman's, of gradient error and left side, for each method and for all but adaptive
-    random.
-    """
+    """Spearman's, of gradient error and left side: by method, and without adaptive random."""
     ranks = {
         method: rows.gradient_error.corr(rows.left, "spearman")
         for method, rows in sizes.groupby("method", sort=False)

@@ -34,16 +34,12 @@ def default_device() -> str:
 
 
 def checked_device(name: str | None) -> str:
-    """The device by name, or ParamsError where torch has none such, or none that knows double
-    precision.
-    """
+    """The device by name, or ParamsError where torch has none such with double precision."""
     name = name or default_device()
     try:
         # groups of gradients are summed in double precision
         torch.ones(1, dtype=torch.float64, device=name).item()
-    except (
-        Exception
-    ) as error:  # each of torch's backends has its own way to say that it is not there
+    except Exception as error:  # each backend has its own way to say that it is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
         raise config.ParamsError(
             f"there is no device {name!r} here ({reason}): say cpu, or nothing"
@@ -136,9 +132,7 @@ def own_model(
 
 
 def statistics(setting: Setting, dataset: data.Dataset) -> tuple[Sequence[float], Sequence[float]]:
-    """Means and standard deviations of the channels: the usual ones of the paper's data sets, those
-    of the training images else.
-    """
+    """Channels' means and standard deviations: the usual ones, else the training images' own."""
     usual = models.CHANNEL_STATISTICS.get(setting.dataset)
     return usual or channel_statistics(dataset.train.images)
 

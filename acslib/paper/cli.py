@@ -226,7 +226,7 @@ def show_command(item: str, profile: str) -> None:
             f"there is no table or figure {item!r}{params.nearest(item, known)}"
         )
     config.profile(profile)
-    picture = shown_results().parent / "figures" / profile / f"{item}.pdf"
+    picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
     if item.startswith("fig") or item == "theorem1":
         if not picture.exists():
             raise files.RecordError(
@@ -238,16 +238,11 @@ def show_command(item: str, profile: str) -> None:
         print(f"{tables.text(item, profile)}\n")
         notebook = Path("build", profile, f"{item}.ipynb")
         print(
-            f"{shown_results()}/{profile}/{item}.csv (and .tex)"
+            f"{files.results_as_named()}/{profile}/{item}.csv (and .tex)"
             + (f"; {notebook} shows it with its pictures" if notebook.exists() else "")
         )
     if picture.exists():
         print(f"{picture} (and .png)")
-
-
-def shown_results() -> Path:
-    """The folder of results as Make and messages name it."""
-    return Path(os.environ.get("ACS_RESULTS") or "results")
 
 
 @acs.command("compare")

@@ -69,9 +69,7 @@ def measured(name: str, mean: str = "") -> Cell:
 
 
 def as_printed(name: str, mean: str = "") -> Cell:
-    """What the paper prints, with the difference that its numbers give; * where they disagree with
-    Table D4's.
-    """
+    """What the paper prints, with its numbers' difference; * where they disagree with Table D4."""
 
     def cell(row, full):
         value, reference, d4 = (

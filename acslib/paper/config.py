@@ -114,9 +114,7 @@ def _read(path: Path, stamp: tuple[int, int]) -> dict:
 
 
 def _state() -> tuple:
-    """What a checked file's meaning depends on: every file of every folder and its state, and what
-    is registered.
-    """
+    """What a checked file's meaning depends on: all files with their states, what is registered."""
     files = tuple(
         (path, *_stamp(path))
         for folder in folders()
@@ -230,9 +228,7 @@ def setting_layer(name: str) -> dict[str, Any]:
 
 
 def profile_layer(profile_name: str, setting_name: str) -> dict[str, Any]:
-    """What a profile lays over a setting: first all of the one that it extends, then all of its
-    own.
-    """
+    """What a profile lays over a setting: all of the one that it extends, then its own."""
     own = setting_layer(setting_name)
     merged: dict[str, Any] = {}
     for one in _lineage(profile_name, _state()):
@@ -334,9 +330,7 @@ def run_name(setting_name: str, method: str, varied: Mapping[str, Any] | None = 
 
 
 def _text(value: Any) -> str:
-    """A value as it is read back, without spaces; 1e-2 and 1/100 are 0.01, so that a run has one
-    name.
-    """
+    """A value as it is read back, without spaces; 1e-2 is 0.01: a run has one name."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             value = number(value)
@@ -377,8 +371,7 @@ def _item_of(name: str, state: tuple) -> params.Item:
 
 
 def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
-    """The groups of runs of a table or figure, each with `settings`, `methods`, `vary` (a list) and
-    `columns`.
+    """The groups of runs of a table or figure: `settings`, `methods`, `vary` (a list), `columns`.
 
     A profile's `items` may leave out settings of an item and vary something in all of its runs.
     A method of one's own that names the item is in every group that has gradmatch.
@@ -411,9 +404,7 @@ def registered_for(item_name: str) -> list[str]:
 
 
 def table_runs(item_name: str, profile_name: str) -> list[str]:
-    """The names of all runs that a table or figure needs, the full trainings it compares with
-    included, each once.
-    """
+    """The names of all runs that a table or figure needs, with the full trainings, each once."""
     names: dict[str, None] = {}
     for group in groups(item_name, profile_name):
         for setting_name in group["settings"]:
@@ -424,8 +415,7 @@ def table_runs(item_name: str, profile_name: str) -> list[str]:
 
 
 def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
-    """The attacks of Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in the
-    paper's order.
+    """Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in its order.
 
     `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
     """

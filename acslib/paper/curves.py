@@ -28,8 +28,7 @@ MEASURES = [
 
 
 def relative_error(accuracy, full):
-    """(error - error of full training) / error of full training, in percent; error = 100 % -
-    accuracy.
+    """The error above full training's as a percentage of that; error = 100 % - accuracy.
 
     `accuracy` and `full`: in percent. 0 is as good as full training, 100 makes twice its mistakes,
     below 0 is better.
@@ -40,9 +39,7 @@ def relative_error(accuracy, full):
 def by_seed(
     figure: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> pd.DataFrame:
-    """Figure 4's or 5's points: a row a run and seed, errors relative to the full training of the
-    same seed.
-    """
+    """Points of Figures 4, 5: a row a run and seed, errors relative to its full training."""
     table = pd.concat(
         [rows.gather(figure, profile, [seed], results).assign(seed=seed) for seed in seeds]
     )
@@ -104,8 +101,7 @@ def weights_mark(run: Run, seed: int, results: Path | None = None) -> str:
 
 
 def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFrame:
-    """Robust accuracy of a finished run under PGD with the setting's steps and one restart, for
-    each of `NORMS`.
+    """A finished run's robust accuracy under PGD (its steps, one restart) in each of `NORMS`.
 
     The step grows with the norm, so that every attack can cross its ball equally often.
     """

@@ -27,9 +27,7 @@ OTHERS = "paper (its data and networks)"
 
 
 def over_seeds(table: pd.DataFrame, by: list[str], measures: list[str]) -> pd.DataFrame:
-    """Mean and sample standard deviation (`<measure>_std`; NaN for one seed) of `measures` for each
-    of `by`.
-    """
+    """Mean and sample deviation (`<measure>_std`, NaN for one seed) of `measures` by `by`."""
     groups = table.groupby(by, sort=False)[measures]
     return groups.mean().join(groups.std().add_suffix("_std")).reset_index()
 
@@ -140,9 +138,7 @@ def draw_attack_curve(axis: Axes, part: pd.DataFrame, colour: str, marker: str, 
 
 
 def figure4(table: pd.DataFrame) -> Figure:
-    """Figure 4: relative robust error against speed-up, over coreset sizes (left) and warm starts
-    (right).
-    """
+    """Figure 4: relative robust error by speed-up: coreset sizes (left), warm starts (right)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.6, 4), sharey=True)
     for axis in (left, right):
         full_training(axis)
@@ -192,8 +188,7 @@ VERSIONS = {
 
 
 def figure5(table: pd.DataFrame) -> Figure:
-    """Figure 5: relative clean (a, c) and robust error (b, d) against speed-up for CRAIG (a, b),
-    GradMatch (c, d).
+    """Figure 5: relative errors by speed-up, clean (a, c), robust (b, d); CRAIG, then GradMatch.
 
     A method with several versions has a row of panels; one without stands in all of them.
     """
@@ -245,8 +240,7 @@ def legend(figure: Figure, handles: list, labels: list[str], with_paper: bool = 
 def tradeoff(
     gathered: pd.DataFrame, measure: str = "racc", mean: str = "", ylabel: str | None = None
 ) -> Figure:
-    """A table as a picture: robust accuracy against speed-up, a panel a setting, the paper's in
-    open grey marks.
+    """A table as a picture: robust accuracy by speed-up, a panel a setting, the paper's in grey.
 
     `measure` and `mean`: which robust accuracy, as the columns `<measure><mean>_pct` have it.
     """

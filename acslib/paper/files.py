@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import re
@@ -12,6 +13,16 @@ from acslib import writing
 
 RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parents[2] / "results")
 TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")
+
+
+def results_as_named() -> Path:
+    """The folder of results as Make and messages name it."""
+    return Path(os.environ.get("ACS_RESULTS") or "results")
+
+
+def file_digest(content: bytes) -> str:
+    """16 hexadecimal digits of a file's SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 class RecordError(ValueError):

@@ -17,9 +17,7 @@ from acslib.passes import DTYPES
 def table_c1_attacks(
     suite: dict[str, dict], distance, autoattack: tuple[str, ...], generator
 ) -> dict[str, Callable[..., torch.Tensor]]:
-    """The attacks of Table C1 as `config.table_c1` describes them; PPGD and LPA are bounded in
-    `distance` (LPIPS).
-    """
+    """The attacks of Table C1 by `config.table_c1`; LPIPS is `distance` for PPGD and LPA."""
     makers: dict[str, Callable[..., Callable[..., torch.Tensor]]] = {
         "autoattack_l2": lambda bound: auto.AutoAttack(
             "l2", bound, autoattack, generator=generator
@@ -72,9 +70,7 @@ def first(wanted: int | None, there: int) -> int:
 
 
 def evaluate_pgd(run: Run, model, images, labels, generator, told) -> dict:
-    """PGD with the paper's steps and restarts on every test image, AutoAttack on the first
-    `autoattack_n`.
-    """
+    """PGD as in the paper on every test image, AutoAttack on the first `autoattack_n`."""
     setting = run.setting
     assert setting.norm != "lpips", "it has attacks of its own"
     assert setting.evaluation_step is not None, "only lpips has none, see Setting"
@@ -119,9 +115,7 @@ def evaluate_perceptual(run: Run, model, images, labels, generator, told) -> dic
 
 
 def perceptual_suite(run: Run, side: int) -> dict[str, dict]:
-    """The attacks of Table C1 as the run has them on images of that side; `evaluation_epsilon` is
-    for LPIPS.
-    """
+    """Table C1's attacks as the run has them at that side; `evaluation_epsilon` is for LPIPS."""
     suite = config.table_c1(
         config.setting_layer(run.setting_name)["dataset"], side, run.setting.threats_effort
     )

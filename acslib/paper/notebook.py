@@ -62,8 +62,7 @@ def begin(names: dict[str, Any], *known: str) -> None:
 
 
 def assigned(history: Sequence[str]) -> dict[str, Any]:
-    """What the cell of parameters assigned, and papermill's below it: names, and the notebook's own
-    values.
+    """What the cells of parameters, papermill's too, assigned: names, the notebook's values.
 
     `history` is IPython's `In`, whose last entry is the cell that is running. Empty where no cell
     that only assigns plain values stands right before it: outside IPython, or where a cell is run
@@ -112,8 +111,7 @@ def as_number(name: str, value: Any) -> Any:
 
 
 def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
-    """The record of a run, trained if it is not finished, with a bar of its epochs and another of
-    its evaluation.
+    """The record of a run, trained if it is not finished, with bars of epochs and of evaluation.
 
     An interrupted run goes on from its last epoch. `leave`: whether the bars and a line an epoch
     stay.
@@ -164,9 +162,7 @@ def stopped(run: Run, seed: int, epochs: int) -> str:
 
 
 def train_missing(item: str, profile: str, seeds: list[int]) -> None:
-    """Train the runs that a table or figure still needs, with a bar of runs and one of the epochs
-    inside.
-    """
+    """Train the runs that a table or figure still needs, with bars of runs and of epochs."""
     missing = rows.missing(item, profile, seeds)
     total = len(config.table_runs(item, profile)) * len(seeds)
     print(f"{total - len(missing)} of {total} runs are trained, their records are only read")

@@ -1,7 +1,6 @@
 """Figures 1 and 2, drawn from a real run."""
 
 import dataclasses
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,8 @@ from acslib.paper.style import QUIET, line, literal
 from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
 
+FACTORS = ("errors", "features", "errors2", "features2")  # of `LastLayerGradients`
+
 # ---- what is drawn: Figures 1 and 2
 
 
@@ -43,9 +44,7 @@ class Selection:
 
 
 def select(objective, model, images: Tensor, labels: Tensor, budget: int) -> Selection:
-    """Figure 1b or 1c: the selection module for `objective` on a few images, sample by sample with
-    GradMatch.
-    """
+    """Figure 1b or 1c: the selection for `objective` on a few images, sample-wise, by GradMatch."""
     seen = objective.perturb(model, images, labels)
     gradients = objective.gradients(model, images, labels, seen)
     coreset = selectors.gradmatch(gradients, budget)
@@ -60,9 +59,7 @@ def figure1(
     robust: Selection,
     about: str = "",
 ) -> Figure:
-    """Figure 1: (a) the phases of a run and what each epoch cost, (b, c) selection for vanilla and
-    robust training.
-    """
+    """Figure 1: (a) phases and cost of each epoch; (b, c) vanilla and robust selection."""
     figure = plt.figure(figsize=(9.6, 8.4))
     parts: Any = figure.subfigures(3, 1, height_ratios=[1.15, 1, 1])
     top, middle, bottom = parts
@@ -83,9 +80,7 @@ def figure1(
 
 
 def epoch_seconds(axis: Axes, history: Sequence[dict], seconds_full_epoch: float) -> None:
-    """Seconds of each epoch as a stack of what took them, under an epoch of full training as a
-    line.
-    """
+    """Seconds of each epoch, stacked by what took them, under those of full training."""
     stack_seconds(axis, pd.DataFrame(history))
     axis.axhline(
         seconds_full_epoch, color="black", linestyle="--", linewidth=1, label="full training, mean"
@@ -94,9 +89,7 @@ def epoch_seconds(axis: Axes, history: Sequence[dict], seconds_full_epoch: float
 
 
 def module(figure, selection: Selection, scale: float) -> None:
-    """One row: images, the attack's images, their gradients, the coreset; an arrow from each to the
-    next.
-    """
+    """One row, with arrows: images, the attack's images, their gradients, the coreset."""
     grid = figure.add_gridspec(1, 7, width_ratios=[1.5, 0.7, 1.5, 0.7, 0.8, 0.7, 1.5])
     show_mosaic(empty(figure, grid[0]), selection.images, "images")
     if selection.adversarial is None:
@@ -139,9 +132,7 @@ def arrow(axis, text: str) -> None:
 def show_mosaic(
     axis, images: Tensor, title: str, coreset: Coreset | None = None, columns: int = 6
 ) -> None:
-    """Images side by side; with a coreset, its own framed as thickly as they weigh and the others
-    faded.
-    """
+    """Images side by side; a coreset's framed as thickly as they weigh, the others faded."""
     images = images.float().cpu()
     chosen = torch.zeros(len(images), dtype=torch.bool)
     if coreset is not None:
@@ -179,9 +170,7 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 
 
 def sample_gradients(run: Run, model, data: Dataset, seed: int, count: int) -> LastLayerGradients:
-    """Adversarial last-layer gradients of the first `count` training images, as the run's
-    selections see them.
-    """
+    """Adversarial last-layer gradients of the first `count` training images, as in selections."""
     how = build.training_of(run, data.train.labels, seed, str(data.train.labels.device))
     how.generator.manual_seed(seed)
     few = dataclasses.replace(data, train=data.train[:count])
@@ -191,8 +180,7 @@ def sample_gradients(run: Run, model, data: Dataset, seed: int, count: int) -> L
 
 
 def in_plane(gradients: LastLayerGradients, coreset: Coreset) -> tuple[float, float]:
-    """The coreset's weighted total gradient, in units of the total: its part along the total, and
-    the rest's length.
+    """The coreset's total gradient, in units of the true one: the part along it, the rest's length.
 
     The distance from there to (1, 0) is the relative error of eq. (12), in however many dimensions.
     """
@@ -205,8 +193,7 @@ def in_plane(gradients: LastLayerGradients, coreset: Coreset) -> tuple[float, fl
 def figure2(
     gradients: LastLayerGradients, coresets: dict[str, Sequence[Coreset]], about: str = ""
 ) -> Figure:
-    """Figure 2: a coreset among all gradients (two principal components), and how near its total
-    comes to theirs.
+    """Figure 2: a coreset among all gradients (two principal components), and its total's error.
 
     `coresets`: one or more for each method; the first of "gradmatch" is drawn on the left.
     """
@@ -268,38 +255,28 @@ def totals(
 def write_kept(
     item: str, table: pd.DataFrame, tensors: dict[str, Tensor], results: Path | None = None
 ) -> Path:
-    """Write results/<profile>/<item>.safetensors, then <item>.csv, which has its digest; gives the
-    CSV's path.
-    """
+    """Write results/<profile>/<item>.safetensors, then <item>.csv with its digest; that path."""
     folder = (results or files.RESULTS) / table.profile.iloc[0]
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
     files.write_atomically(folder / f"{item}.safetensors", content)
-    return frames.write_frame(folder / f"{item}.csv", table.assign(weights=file_digest(content)))
+    return frames.write_frame(
+        folder / f"{item}.csv", table.assign(weights=files.file_digest(content))
+    )
 
 
 def read_kept(
     item: str, profile: str, results: Path | None = None
 ) -> tuple[pd.DataFrame, dict[str, Tensor]]:
-    """What `write_kept` wrote. Raises RecordError for files that are missing, damaged, or do not
-    belong together.
-    """
+    """What `write_kept` wrote. RecordError for files missing, damaged or of different runs."""
     table = tables.read_table(item, profile, results)
     path = (results or files.RESULTS) / profile / f"{item}.safetensors"
     content = path.read_bytes() if path.is_file() else b""
-    if file_digest(content) != table.weights.iloc[0]:
+    if files.file_digest(content) != table.weights.iloc[0]:
         raise files.RecordError(
             f"{path} is missing, damaged or of another run than {item}.csv: delete both and make"
             f" {item} PROFILE={profile} again"
         )
     return table, load(content)
-
-
-def file_digest(content: bytes) -> str:
-    """16 hexadecimal digits of a file's SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
-FACTORS = ("errors", "features", "errors2", "features2")
 
 
 def gradient_tensors(gradients: LastLayerGradients, prefix: str = "") -> dict[str, Tensor]:

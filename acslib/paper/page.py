@@ -1,5 +1,4 @@
-"""Everything of one profile on one page, in the paper's order, ours beside the paper's: HTML and
-PDF.
+"""Everything of a profile on one page, ours beside the paper's, in its order: HTML and PDF.
 
     python -m acslib.paper.page --profile demo --seeds "0 1 2"
 
@@ -228,9 +227,7 @@ def grouped(table: pd.DataFrame) -> Iterator[tuple[Sequence[str], bool]]:
 
 
 def pdf_pages(items: Sequence[Entry], profile: str) -> bytes:
-    """Landscape A4: a page with what this is and what is missing, then a page a table and a page a
-    picture.
-    """
+    """Landscape A4: what this is and what is missing; a page a table, a page a picture."""
     buffer = io.BytesIO()
     with PdfPages(buffer, metadata={"Title": TITLE, "CreationDate": None}) as pdf:
         gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
@@ -257,9 +254,7 @@ def pages(item: Entry) -> Iterator[Figure]:
 
 
 def text_page(heading: str, paragraphs: Sequence[str]) -> tuple[Figure, float]:
-    """A page with a heading and text, and the height at which the text ends, as a fraction of the
-    page's.
-    """
+    """A page with a heading and text, and where the text ends, as a share of the height."""
     figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
     figure.set_layout_engine("none")
     plain: dict[str, Any] = {"parse_math": False}
@@ -271,8 +266,7 @@ def text_page(heading: str, paragraphs: Sequence[str]) -> tuple[Figure, float]:
 
 
 def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
-    """Monospaced columns below `top`, in letters as large as the page has room for, the paper's
-    numbers in grey.
+    """Monospaced columns below `top`, as large as fits, the paper's numbers in grey.
 
     Gives the height at which the table ends.
     """
@@ -311,9 +305,7 @@ def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
 def publish(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
 ) -> Path:
-    """Copy tables and figures to results/published/<profile>/, and write its README.md; gives the
-    folder.
-    """
+    """Copy tables and figures, with a README.md, to results/published/<profile>/; its path."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items, folder = (
         [entry(name, profile, seeds, results, pictures) for name in item_names()],

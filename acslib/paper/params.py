@@ -164,7 +164,9 @@ class Attack(Model):
     """One attack of Table C1."""
 
     bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
-    iterations: Count | None = Field(default=None, description="Steps; null for AutoAttack.")
+    iterations: Count | None = Field(
+        default=None, description="Steps; null for AutoAttack, which has its own."
+    )
 
 
 class Suite(Model):
@@ -180,8 +182,8 @@ class Suite(Model):
 class Attacks(Model):
     """params/attacks.yaml: Table C1."""
 
-    cifar10: Suite
-    imagenet12: Suite
+    cifar10: Suite = Field(description="For CIFAR-10.")
+    imagenet12: Suite = Field(description="For ImageNet-12.")
 
 
 SUITES = tuple(Attacks.model_fields)
@@ -210,7 +212,7 @@ class Theorem1(Model):
     """params/theorem1.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
-    common: Theorem1Common
+    common: Theorem1Common = Field(description="For every profile.")
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 

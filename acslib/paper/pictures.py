@@ -118,9 +118,7 @@ def show_images(
 
 
 def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
-    """The samples of largest weight; one of each weight where there are enough, since batches share
-    theirs.
-    """
+    """The samples of largest weight; one of each weight if enough, as batches share theirs."""
     order = coreset.weights.argsort(descending=True, stable=True)
     first = torch.cat([torch.ones(1, dtype=torch.bool), coreset.weights[order].diff() != 0])
     order = (order[first] if int(first.sum()) >= count else order)[:count]

@@ -10,7 +10,6 @@ if they want it.
 
 import contextlib
 import functools
-import hashlib
 import linecache
 import os
 import sys
@@ -19,6 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
+
+from acslib.paper.files import file_digest
 
 VARIABLE = "ACS_PLUGINS"
 Kind = TypeVar("Kind")
@@ -152,7 +153,7 @@ def _all_or_nothing() -> Iterator[None]:
 def _execute(path: Path) -> None:
     """Run a file as a module. Raises PluginError, which says where it stopped."""
     content = path.read_bytes()
-    module = types.ModuleType(f"acs_plugin_{path.stem}_{_digest(content)[:8]}")
+    module = types.ModuleType(f"acs_plugin_{path.stem}_{file_digest(content)[:8]}")
     module.__file__ = str(path)
     _run[str(path)] = content
     sys.modules[module.__name__] = module
@@ -230,18 +231,14 @@ def source_of(frame: types.FrameType) -> Source:
             " what a record was made with: write it to one"
         )
     place = str(Path(place).absolute()) if is_file else place
-    return Source(place, frame.f_lineno, _digest(content), is_file)
+    return Source(place, frame.f_lineno, file_digest(content), is_file)
 
 
 def _text_of(place: str, is_file: bool) -> bytes:
     return Path(place).read_bytes() if is_file else "".join(linecache.getlines(place)).encode()
 
 
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:16]
-
-
 @functools.cache
 def combined(contents: tuple[str, ...]) -> str:
     """A short digest of several contents, of each once, in any order."""
-    return _digest("\n".join(sorted(set(contents))).encode())[:8]
+    return file_digest("\n".join(sorted(set(contents))).encode())[:8]

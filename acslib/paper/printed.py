@@ -1,6 +1,4 @@
-"""The paper's tables as printed (`results/paper/*.csv`), and where their numbers disagree with one
-another.
-"""
+"""The paper's tables as printed (`results/paper/*.csv`), and where their numbers disagree."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -48,16 +46,15 @@ NAMES = {
 HALF_A_DIGIT = 0.0051  # of the second decimal, the last that is printed
 
 
-def paper_table(table: str) -> pd.DataFrame:
-    """The table as printed, with what its own numbers imply: speed-ups, and the means of Table D4's
-    attacks.
+def paper_table(item: str) -> pd.DataFrame:
+    """The table as printed, with what it implies: speed-ups, the means of Table D4's attacks.
 
     Table 2 also gets those means, as `..._mean_d4_pct`. Empty for what is not one of `TABLES`.
     Raises RecordError where the file of one is missing, as in an installed package.
     """
-    if table not in TABLES:
+    if item not in TABLES:
         return pd.DataFrame()
-    path = FOLDER / f"{table}.csv"
+    path = FOLDER / f"{item}.csv"
     if not path.is_file():
         raise files.RecordError(
             f"there is no {path}, which has the paper's own numbers: run from a checkout of the"
@@ -72,7 +69,7 @@ def paper_table(table: str) -> pd.DataFrame:
             ].mean(axis=1)
     if "time_min" in printed:
         printed["speedup_x"] = of_full(printed)["time_min"] / printed.time_min
-    if table == "table2":
+    if item == "table2":
         means = paper_table("tableD4")[[*KEY, "racc_seen_mean_pct", "racc_unseen_mean_pct"]]
         means.columns = means.columns.str.replace("_mean_", "_mean_d4_")
         printed = printed.merge(means, on=KEY)
@@ -106,11 +103,9 @@ class Check:
         )
 
 
-def checks(table: str) -> Iterator[Check]:
-    """Every number of the table that other printed numbers determine: differences, ratios, means,
-    repeated rows.
-    """
-    printed = paper_table(table)
+def checks(item: str) -> Iterator[Check]:
+    """Every printed number that others determine: differences, ratios, means, repeated rows."""
+    printed = paper_table(item)
     if printed.empty:
         return
     full = of_full(printed)
@@ -126,8 +121,8 @@ def checks(table: str) -> Iterator[Check]:
     }
     for name, (values, measure, source) in implied.items():
         yield from number_checks(printed, printed[name], values, measure, source)
-    if table in TWINS:
-        other, which = TWINS[table]
+    if item in TWINS:
+        other, which = TWINS[item]
         rows = printed.query(which) if which else printed
         there = rows[KEY].merge(paper_table(other), on=KEY, how="left").set_index(rows.index)
         for name in (
@@ -165,6 +160,6 @@ def row_in_words(row: pd.Series) -> str:
     )
 
 
-def errata(table: str) -> list[str]:
+def errata(item: str) -> list[str]:
     """A sentence for each printed number that disagrees with the others."""
-    return [str(check) for check in checks(table) if not check.agrees]
+    return [str(check) for check in checks(item) if not check.agrees]

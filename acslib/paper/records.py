@@ -37,9 +37,7 @@ def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
 
 
 def clear_leftovers(run: Run, results: Path | None = None) -> None:
-    """Remove what killed runs of a profile have left: temporary files, and checkpoints beside
-    finished records.
-    """
+    """Remove what a profile's killed runs left: temporary files, checkpoints beside records."""
     for folder in run_folder(run, 0, results).parent.parent.glob("*/seed*"):
         files.clear_leftovers(folder)
         if (folder / "record.json").exists():
@@ -92,9 +90,7 @@ def fingerprint(run: Run, workers: Workers | None = None) -> str:
 
 
 def training_fingerprint(run: Run) -> str:
-    """The same of what the training looks at, so that a mistake in the evaluation costs no
-    training.
-    """
+    """The same of what training looks at: a mistake in the evaluation costs no training."""
     counted = parameters(run, lambda key: owner(key) != "evaluation")
     return digest([run.method, counted]) + made_with(run)
 
@@ -150,9 +146,7 @@ def is_outdated(found: str, now: str) -> bool:
 
 
 def clear_outdated(run: Run, seed: int, results: Path | None = None) -> None:
-    """Remove what a run keeps if it was made with an earlier content of a plugin's file: the run is
-    trained anew.
-    """
+    """Remove what a run keeps from an earlier content of a plugin's file: it is trained anew."""
     folder = run_folder(run, seed, results)
     path = folder / "record.json"
     if path.exists():
@@ -235,11 +229,14 @@ class Row(Part):
     """An epoch of the history."""
 
     epoch: Annotated[int, Field(ge=0, description="From 0.")]
-    phase: Literal["full", "skip", "coreset"]
+    phase: Annotated[
+        Literal["full", "skip", "coreset"],
+        Field(description="Trained on all images, not trained, or trained on the coreset."),
+    ]
     selection: Annotated[dict[str, Any] | None, Field(description="Size and errors of a coreset.")]
-    seconds_select: float
-    seconds_attack: float
-    seconds_update: float
+    seconds_select: Annotated[float, Field(description="Selecting a coreset.")]
+    seconds_attack: Annotated[float, Field(description="Making adversarial images.")]
+    seconds_update: Annotated[float, Field(description="Updating weights.")]
 
 
 class WarmStart(Part):
@@ -247,7 +244,7 @@ class WarmStart(Part):
     them itself, seconds included.
     """
 
-    shared: Literal[True]
+    shared: Annotated[Literal[True], Field(description="Always so: else there is no such part.")]
     epochs: Annotated[int, Field(ge=1, description="How many.")]
     made_by: Annotated[str, Field(alias="from", description="The run that trained them.")]
 
@@ -263,20 +260,20 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal[1]
+    format: Annotated[Literal[1], Field(description="Of this file; 1 is the only one so far.")]
     run: Annotated[str, Field(description="The run's name.")]
-    profile: str | None = None
-    seed: Annotated[int, Field(ge=0)]
+    profile: Annotated[str | None, Field(description="The profile's name.")] = None
+    seed: Annotated[int, Field(ge=0, description="What the run's random draws begin with.")]
     fingerprint: Annotated[str, Field(description="Digest of all parameters.")]
     params: Annotated[dict[str, Any], Field(description="The parameters themselves.")]
-    method: str | None = None
-    setting: str | None = None
+    method: Annotated[str | None, Field(description="The method's name.")] = None
+    setting: Annotated[str | None, Field(description="The setting's name.")] = None
     data: Annotated[str, Field(description="Which images, in words.")]
     threads: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     processes: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     plan: Annotated[dict[str, Any] | None, Field(description="Cost of the schedule.")] = None
-    metrics: Metrics
-    seconds: Seconds
+    metrics: Annotated[Metrics, Field(description="Accuracies as fractions.")]
+    seconds: Annotated[Seconds, Field(description="What the run took, in seconds.")]
     history: Annotated[tuple[Row, ...], Field(min_length=1, description="One row an epoch.")]
     warm_start: Annotated[
         WarmStart | None, Field(description="First epochs that another run has trained.")
@@ -333,9 +330,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def _check_names(path: Path, record: dict[str, Any]) -> None:
-    """Raise RecordError for a record of a method, model, data set or objective that nobody knows
-    here.
-    """
+    """RecordError for a method, model, data set or objective that nobody knows here."""
     names = {"method": record.get("method")} | record["params"]
     own = ", ".join(record["provenance"].get("plugins", {}))
     known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}

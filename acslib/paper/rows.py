@@ -38,15 +38,14 @@ def planned(item: str, profile: str) -> list[Planned]:
 
 
 def gather(
-    table: str,
+    item: str,
     profile: str,
     seeds,
     results: Path | None = None,
     partial: bool = False,
     settings: Collection[str] | None = None,
 ) -> pd.DataFrame:
-    """One row a run, means over `seeds`; the paper's printed values under `paper_...` (NaN where it
-    has none).
+    """One row a run, means over `seeds`; the paper's values, or NaN, under `paper_...`.
 
     Differences and speed-up are to the full training of the same setting and number of epochs,
     paired by seed. `speedup_ceiling_x` is what the schedule allows, 1/k up to rounding. Raises
@@ -55,7 +54,7 @@ def gather(
     """
     seeds = list(seeds)
     wanted = [
-        row for row in planned(table, profile) if settings is None or row.setting_name in settings
+        row for row in planned(item, profile) if settings is None or row.setting_name in settings
     ]
     if partial:
         wanted = [
@@ -63,15 +62,15 @@ def gather(
             for row in wanted
             if all(trained(run, seeds, results) for run in needed(row, profile))
         ]
-    names = varied(table, profile)
+    names = varied(item, profile)
     rows = []
     for row in wanted:
         made = row_of(*needed(row, profile), row.columns, seeds, results)
         rows.append(
             made | {name: value_of(name, row, profile) for name in names if name not in made}
         )
-    ours = pd.DataFrame([{"table": table} | row for row in rows])
-    return with_paper(ours, table) if rows else ours
+    ours = pd.DataFrame([{"table": item} | row for row in rows])
+    return with_paper(ours, item) if rows else ours
 
 
 def varied(item: str, profile: str) -> list[str]:
@@ -80,9 +79,7 @@ def varied(item: str, profile: str) -> list[str]:
 
 
 def value_of(name: str, row: Planned, profile: str) -> Any:
-    """A row's value of a parameter, before `epoch_factor` scales it; None where full training knows
-    nothing of it.
-    """
+    """A parameter's value before `epoch_factor`; None where full training knows nothing of it."""
     if row.method == "full" and owner(name) == "coreset":
         return None
     layer = config.setting_layer(row.setting_name) | config.profile_layer(profile, row.setting_name)
@@ -172,9 +169,7 @@ def row_of(
 
 
 def same_data(several: list[dict]) -> None:
-    """Raise RecordError unless all records are of the same images: else their mean and difference
-    mean nothing.
-    """
+    """RecordError unless all records are of the same images: else a mean says nothing."""
     for record in several[1:]:
         if record["data"] != several[0]["data"]:
             raise files.RecordError(
@@ -192,9 +187,7 @@ def together(several: list[dict], name: str) -> str:
 
 
 def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
-    """Percent: the mean over seeds, its standard deviation, and the mean difference to full
-    training.
-    """
+    """Percent: the mean over seeds, its standard deviation, the difference to full training."""
     return {
         f"{name}{mean}_pct": 100 * made.mean(),
         f"{name}_std_pct": 100 * made.std(),
@@ -234,9 +227,7 @@ def trained(run: config.Run, seeds: Sequence[int], results: Path | None) -> bool
 
 
 def flat(record: dict) -> dict:
-    """The measures of a record, with the mean gradient error (relative, eq. 12) over its
-    selections.
-    """
+    """A record's measures, with the mean relative gradient error (eq. 12) of its selections."""
     numbers = {key: value for key, value in record["metrics"].items() if isinstance(value, float)}
     numbers |= {key: record["seconds"][key] for key in ("select", "attack", "update", "total")}
     timed = record.get("calibration") or {"full_epoch": median_epoch(record["history"], "full")}
@@ -303,9 +294,9 @@ def network(setting) -> str:
     )
 
 
-def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
+def with_paper(ours: pd.DataFrame, item: str) -> pd.DataFrame:
     """The rows with the paper's numbers for them, as columns `paper_...`."""
-    theirs = printed.paper_table(table)
+    theirs = printed.paper_table(item)
     if theirs.empty:
         return ours
     if "acc_clean_pct" in theirs:
@@ -323,12 +314,12 @@ def with_paper(ours: pd.DataFrame, table: str) -> pd.DataFrame:
 
 
 def missing(
-    table: str, profile: str, seeds: Sequence[int], results: Path | None = None
+    item: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> list[tuple[config.Run, int]]:
     """The runs that `gather` still needs, full trainings first."""
     wanted = {
         (run.name, seed): run
-        for row in planned(table, profile)
+        for row in planned(item, profile)
         for run in reversed(needed(row, profile))
         for seed in seeds
     }
@@ -343,8 +334,7 @@ def missing(
 def against_adaptive(
     gathered: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
 ) -> pd.DataFrame:
-    """Points by which each method's `measure` lies above adaptive random's, which costs as many
-    adversarial images.
+    """Points of `measure` above adaptive random's, which costs as many adversarial images.
 
     `chance`: the standard error of such a difference from drawing `n` test images (a column) alone,
     for each seed anew; a difference of less than two of it says nothing. Upper bound: both networks

@@ -3,8 +3,8 @@
     python -m acslib.paper rules --profile demo --seeds "0 1 2" --output results/.make/demo.mk
 
 There are four kinds of rules. First epochs that several runs have in common are trained by one of
-them. A run's record is made by training. A table's CSV is made by its
-notebook in `notebooks/experiments/` from these records. A figure is made by its notebook in
+them. A run's record is made by training. A table's CSV is made by its notebook in
+`notebooks/experiments/` from these records. A figure is made by its notebook in
 `notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib.paper`
 that it imports, directly or through others: whoever changes how figures look trains and gathers
 nothing. Needs neither torch nor pandas, as Make waits for it.
@@ -12,7 +12,6 @@ nothing. Needs neither torch nor pandas, as Make waits for it.
 
 import ast
 import json
-import os
 import shlex
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -55,7 +54,7 @@ def runs(item: str, profile: str) -> list[config.Run]:
 
 
 def record(run: config.Run, seed: int) -> Path:
-    return records.run_folder(run, seed, results()) / "record.json"
+    return records.run_folder(run, seed, files.results_as_named()) / "record.json"
 
 
 def run_rules(several: Sequence[config.Run], seed: int) -> str:
@@ -75,7 +74,10 @@ def run_rules(several: Sequence[config.Run], seed: int) -> str:
 def warm_starts(run: config.Run, several: Sequence[config.Run], seed: int) -> list[Path]:
     """What stands for the first epochs that a run has in common with others, shortest first."""
     others = [other for other in several if other.setting_name == run.setting_name]
-    return [warm.marker(run, seed, epochs, results()) for epochs in warm.shared(run, others)]
+    return [
+        warm.marker(run, seed, epochs, files.results_as_named())
+        for epochs in warm.shared(run, others)
+    ]
 
 
 def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -> str:
@@ -112,18 +114,16 @@ def networks_of(run: config.Run) -> list[Path]:
 
 
 def is_fresh(run: config.Run, seed: int) -> bool:
-    """Whether a run's record may be used: made with these parameters, and with one's own files as
-    they are.
-    """
+    """Whether a run's record may be used: of these parameters, and one's own files as they are."""
     try:
-        return records.finished_record(run, seed, results()) is not None
+        return records.finished_record(run, seed, files.results_as_named()) is not None
     except files.RecordError:
         return False
 
 
 def lpips_network(run: config.Run) -> Path:
     """Stands for the network that LPIPS looks through, which is in the cache."""
-    return results() / ".make" / f"lpips-{run.setting.dataset}"
+    return files.results_as_named() / ".make" / f"lpips-{run.setting.dataset}"
 
 
 def lpips_rule(stands_for_it: Path) -> str:
@@ -139,8 +139,8 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
 
     An item of one's own has none: `any.ipynb` gathers and draws it, being told its name.
     """
-    table = results() / profile / f"{item}.csv"
-    picture = results().parent / "figures" / profile / f"{item}.pdf"
+    csv = files.results_as_named() / profile / f"{item}.csv"
+    picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
     if not (experiment or drawing):
@@ -149,7 +149,7 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
     made = {}
     own = [in_checkout(path) for path in plugins.files()]  # labels, colours, the methods of items
     if experiment:
-        made[table] = table_rule(table, experiment, profile, seeds, needed)
+        made[csv] = table_rule(csv, experiment, profile, seeds, needed)
     if drawing:
         made[picture] = notebook_rule(picture, drawing, [*made, *own], profile, seeds)
     show = f"@$(PY) -m acslib.paper show {item} --profile {profile}"
@@ -157,17 +157,17 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
 
 
 def table_rule(
-    table: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
+    csv: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
 ) -> str:
     """A table's CSV, made again too when other seeds are asked for than last time. An empty file
     has those in its name.
     """
-    marks = results() / ".make" / f"{profile}-{table.stem}.seeds-"
+    marks = files.results_as_named() / ".make" / f"{profile}-{csv.stem}.seeds-"
     mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
     trained = [record(run, seed) for run in needed for seed in seeds]
-    with_what: list[Path | str] = [*parameters(table.stem, profile), *trained]
+    with_what: list[Path | str] = [*parameters(csv.stem, profile), *trained]
     with_what.append(unless(f"$(wildcard {mark})"))
-    made = notebook_rule(table, notebook, with_what, profile, seeds)
+    made = notebook_rule(csv, notebook, with_what, profile, seeds)
     return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
 
 
@@ -250,11 +250,6 @@ def sources() -> list[Path]:
     found = [*(ROOT / "acslib/paper").glob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
     return [in_checkout(path) for path in [*here, *plugins.files()]]
-
-
-def results() -> Path:
-    """The folder of results as Make names it."""
-    return Path(os.environ.get("ACS_RESULTS") or "results")
 
 
 def in_checkout(path: Path) -> Path:

@@ -133,9 +133,7 @@ def parameter(description: str, of: Owner = "training", **since: Any) -> Any:
 
 
 class Setting(BaseModel):
-    """One column of Tables C2/C3 as it is run: every number that determines a training and its
-    evaluation.
-    """
+    """One column of Tables C2/C3 as it is run: all that determines training and evaluation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -395,7 +393,10 @@ else:
         __doc__="Some of a setting's parameters, each as in `Setting`: `given()` has them.",
         __config__=ConfigDict(extra="forbid", frozen=True),
         **{
-            name: (Annotated[field.annotation, *field.metadata, Field()], None)
+            name: (
+                Annotated[field.annotation, *field.metadata, Field(description=field.description)],
+                None,
+            )
             for name, field in Setting.model_fields.items()
         },
     )

@@ -17,9 +17,7 @@ CONSTRUCTED = ("map", "seq", "str", "null", "bool", "int", "float")
 
 
 class Loader(yaml.SafeLoader):
-    """Raises YAMLError where a mapping has a name twice: of two values the first would be ignored
-    without a word.
-    """
+    """Raises YAMLError where a mapping has a name twice: the first value would be ignored."""
 
     yaml_implicit_resolvers: ClassVar[dict] = {}
     yaml_constructors: ClassVar[dict] = {

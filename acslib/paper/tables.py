@@ -58,7 +58,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def title(table: str, gathered: pd.DataFrame) -> str:
+def title(item: str, gathered: pd.DataFrame) -> str:
     """What this is, with the profile and the data in it."""
     first = gathered.iloc[0]
     sources = "; ".join(
@@ -81,7 +81,7 @@ def title(table: str, gathered: pd.DataFrame) -> str:
         if name in gathered
     )
     return (
-        f"{config.read_yaml(table)['title']}. Profile {first.profile}, {number}. {sources}."
+        f"{config.read_yaml(item)['title']}. Profile {first.profile}, {number}. {sources}."
         + (f" Networks: {networks}." if networks else "")
         + attacked
         + made_on
@@ -91,27 +91,27 @@ def title(table: str, gathered: pd.DataFrame) -> str:
 # ---- files
 
 
-def write_table(table: str, gathered: pd.DataFrame, results: Path | None = None) -> Path:
-    """Write results/<profile>/<table>.csv and .tex, atomically; gives the CSV's path."""
+def write_table(item: str, gathered: pd.DataFrame, results: Path | None = None) -> Path:
+    """Write results/<profile>/<item>.csv and .tex, atomically; gives the CSV's path."""
     folder = (results or files.RESULTS) / gathered.profile.iloc[0]
-    files.write_atomically(folder / f"{table}.tex", latex(table, gathered).encode())
-    return frames.write_frame(folder / f"{table}.csv", gathered)
+    files.write_atomically(folder / f"{item}.tex", latex(item, gathered).encode())
+    return frames.write_frame(folder / f"{item}.csv", gathered)
 
 
-def read_table(name: str, profile: str, results: Path | None = None) -> pd.DataFrame:
+def read_table(item: str, profile: str, results: Path | None = None) -> pd.DataFrame:
     """The CSV of a table or figure. Raises RecordError if it is missing or damaged."""
-    path = (results or files.RESULTS) / profile / f"{name}.csv"
-    remedy = f"make {name} PROFILE={profile} makes it"
+    path = (results or files.RESULTS) / profile / f"{item}.csv"
+    remedy = f"make {item} PROFILE={profile} makes it"
     if path.exists():
-        remedy = f"delete it and make {name} PROFILE={profile} again"
-    return frames.read_frame(path, NEEDED.get(name, TABLE | {"racc_pct"}), remedy)
+        remedy = f"delete it and make {item} PROFILE={profile} again"
+    return frames.read_frame(path, NEEDED.get(item, TABLE | {"racc_pct"}), remedy)
 
 
-def latex(table: str, gathered: pd.DataFrame) -> str:
+def latex(item: str, gathered: pd.DataFrame) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    caption = " ".join([title(table, gathered), *notes(table)])
+    caption = " ".join([title(item, gathered), *notes(item)])
     body = escaped(shown(gathered)).hide(axis="index")
-    return body.to_latex(hrules=True, caption=latex_text(caption), label=table)
+    return body.to_latex(hrules=True, caption=latex_text(caption), label=item)
 
 
 def escaped(frame: pd.DataFrame) -> Styler:
@@ -131,10 +131,10 @@ def as_mathematics(text: str) -> str:
     return text.replace("±", r"$\pm$").replace("·", r"$\cdot$")
 
 
-def text(table: str, profile: str, results: Path | None = None) -> str:
+def text(item: str, profile: str, results: Path | None = None) -> str:
     """The table for a terminal."""
-    gathered = read_table(table, profile, results)
-    return "\n".join([title(table, gathered), "", *lines(shown(gathered)), *notes(table)])
+    gathered = read_table(item, profile, results)
+    return "\n".join([title(item, gathered), "", *lines(shown(gathered)), *notes(item)])
 
 
 def lines(frame: pd.DataFrame) -> list[str]:
@@ -147,16 +147,14 @@ def lines(frame: pd.DataFrame) -> list[str]:
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
-def notes(table: str) -> list[str]:
-    """What to know of the printed numbers: those that disagree with others (Table 2's means are
-    Table D4's matter).
-    """
+def notes(item: str) -> list[str]:
+    """Printed numbers that disagree with others; Table 2's means are Table D4's matter."""
     said = (
         [sentence for sentence in printed.errata("table2") if "D4" in sentence]
-        if table == "tableD4"
+        if item == "tableD4"
         else []
     )
-    return [f"* In the paper: {sentence}." for sentence in said or printed.errata(table)]
+    return [f"* In the paper: {sentence}." for sentence in said or printed.errata(item)]
 
 
 def expect(outcomes: dict[str, bool], profile: str) -> None:

@@ -1,5 +1,4 @@
-"""Theorem 1 where every constant is known: adversarial logistic regression, whose inner maximum has
-a closed form.
+"""Theorem 1 with all constants known: logistic regression, whose inner maximum is closed-form.
 
 A linear classifier theta meets x~ = x + delta with |delta| <= epsilon; the loss phi_i(theta) of a
 sample is max log(1 + exp(-y theta.x~)) + mu/2 |theta|^2 = log(1 + exp(-(y theta.x - epsilon
@@ -78,8 +77,7 @@ class AdversarialLogistic:
         return softplus(-self.labels * (images @ theta)) + self.mu / 2 * theta.square().sum()
 
     def gradients(self, theta: Tensor) -> Tensor:
-        """The gradients of phi_i, (n, d), by Danskin's theorem: x* is found, then held fixed (eq.
-        16).
+        """The gradients of phi_i, (n, d), by Danskin's theorem, eq. (16): x* is found, then fixed.
 
         Where x* is not unique (a zero in theta under linf, theta = 0 under l2) they are
         subgradients, which is all that the proof's eq. (B19) needs.
@@ -214,8 +212,7 @@ CONSISTENT = "mean, rate with μ"
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """What coreset gradient descent did at t = 0 .. T-1, under a reading; every field is (T,)
-    float64.
+    """What coreset gradient descent did at t = 0 .. T-1, by a reading; fields (T,), float64.
 
     gaps: L(theta_t) - L(theta*). errors: Gamma, the gradient error. norms: |grad L_gamma(theta_t)|,
     which the proof needs to be at most sigma. totals: the sum of the weights in use.
@@ -228,9 +225,7 @@ class Descent:
 
 
 def rates(problem: AdversarialLogistic, iterations: int, reading: Reading) -> Tensor:
-    """The theorem's learning rates, (T,): Delta / (sigma sqrt T), or 2 / (n mu (1 + t)) where mu >
-    0.
-    """
+    """The learning rates, (T,): Delta / (sigma sqrt T), or 2 / (n mu (1 + t)) where mu > 0."""
     if problem.mu == 0:
         rate = problem.delta / (problem.sigma * iterations**0.5)
         return torch.full((iterations,), rate, dtype=torch.float64)
@@ -243,9 +238,7 @@ def descend(
     iterations: int,
     reading: Reading = READINGS[CONSISTENT],
 ) -> Descent:
-    """Coreset gradient descent, eq. (9), from 0, with a coreset of the exact gradients (n, d) at
-    every iteration.
-    """
+    """Eq. (9) from 0: descent with a coreset of the exact gradients (n, d) at each step."""
     scale = reading.scale(problem)
     best = problem.losses(problem.optimum).sum()
     theta = torch.zeros_like(problem.images[0])
@@ -286,8 +279,7 @@ def right_side(
 def sides(
     problem: AdversarialLogistic, path: Descent, reading: Reading = READINGS[CONSISTENT]
 ) -> dict[str, float]:
-    """Both sides of Theorem 1 for all of `path`, in the units of L / n, so that readings can stand
-    side by side.
+    """Both sides of Theorem 1 for all of `path`, in units of L / n, so that readings compare.
 
     left <= noise + error = bound is the theorem; gradient_error is the mean of Gamma that it has;
     gradient_norm, over sigma, must not exceed 1 for the proof.
@@ -343,8 +335,7 @@ SELECTORS = {
 
 
 def selector(method: str, n: int, fraction: float, seed: int = 0) -> Select:
-    """What `descend` calls at every iteration: (n, d) gradients to a coreset of at most
-    ceil(fraction n) samples.
+    """What `descend` calls at each step: gradients (n, d) to at most ceil(fraction n) samples.
 
     Raises ValueError for a method that is not one of `SELECTORS`.
     """

@@ -172,8 +172,7 @@ def gradmatch(
 def _scaled_target(
     gradients: LastLayerGradients, target: Tensor, norms2: Vector, scale: float
 ) -> tuple[Tensor, float]:
-    """A target of its own, and the power of two that it is divided by where it is very large or
-    small.
+    """A target of its own, divided by a power of two where very large or small; that power.
 
     gradients: as they were given. norms2, scale: what became of them.
     """
