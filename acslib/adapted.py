@@ -109,7 +109,8 @@ class Adapted(nn.Module):
                 f" {tuple(output.shape)}: they must be (n, D), one row an image"
             )
         self._has_run = True
-        return output.to(next(self.head.parameters()).dtype)
+        weight = next(self.head.parameters(), None)  # none in a network that is adapted again
+        return output if weight is None else output.to(weight.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         return last_layer(self.head, self.features(images))
@@ -163,6 +164,9 @@ def _statistics(
 ) -> dict[str, Tensor | None]:
     if mean is None and std is None:
         return {"mean": None, "std": None}
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None and not hasattr(values, "__len__"):
+            raise ValueError(f"{name} is {values!r}: give one number a channel, like [{values!r}]")
     if mean is None or std is None or len(mean) != len(std) or not all(s > 0 for s in std):
         raise ValueError(
             f"mean is {mean} and std is {std}: give one number a channel for both, std above 0"
@@ -179,6 +183,8 @@ def _statistics(
 def _refuse_wrappers(net: nn.Module) -> None:
     if not isinstance(net, nn.Module):
         raise ValueError(f"net is {net!r}: give a torch.nn.Module")
+    if hasattr(net, "parts_in_any_dtype"):
+        raise ValueError(f"{type(net).__name__} is a model already: use it as it is")
     for part in net.modules():
         if isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel):
             raise ValueError(f"net is in a {type(part).__name__}: unwrap it, give net.module")

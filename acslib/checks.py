@@ -16,7 +16,7 @@ from acslib import protocols
 from acslib.attacks.calling import bound_to
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
-from acslib.objectives import gradients_by_autograd, gradients_of
+from acslib.objectives import Objective, gradients_by_autograd, gradients_of
 from acslib.passes import frozen
 from acslib.selectors.coreset import (
     Coreset,
@@ -83,6 +83,11 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     if not weights:
         raise ValueError("no weight of the model asks for a gradient: call requires_grad_() on it")
+    if isinstance(optimiser, torch.optim.LBFGS):
+        raise ValueError(
+            "LBFGS evaluates the loss several times a step, which Algorithm 1 does not: take"
+            " another optimiser, like torch.optim.SGD"
+        )
     if not any(id(p) in weights for group in optimiser.param_groups for p in group["params"]):
         raise ValueError(
             "the optimiser has no weight of the model's that asks for a gradient: make it of"
@@ -231,6 +236,11 @@ def check_selection(
         norms = input_gradient_norms(model, images, labels)
         gradients = replace(gradients, input_norms=norms)
     for name in wanted:
+        if not hasattr(gradients, name):
+            raise ValueError(
+                f"the selector needs {name!r}, which no gradients have: its `needs` is a tuple of"
+                ' names among "labels", "losses", "predictions" and "input_norms"'
+            )
         if getattr(gradients, name) is None:
             raise ValueError(
                 f"the selector needs the samples' {name}, which the objective's gradients do not"
@@ -251,18 +261,25 @@ def check_selection(
 def check_gradients(
     objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
-    """Raise ValueError unless an objective's own `gradients` are autograd's of its `loss`."""
-    own = getattr(objective, "gradients", None)
-    if own is None:
-        return
+    """Raise ValueError unless the gradients to select by are all of those of the `loss`.
+
+    An objective's own `gradients` must be autograd's. A loss that is random draws the same each
+    time.
+    """
     adversarial = objective.perturb(model, images, labels)
-    found = own(model, images, labels, adversarial)
+    with seeded(1, images.device):
+        exact = gradients_by_autograd(objective, model, images, labels, adversarial)
+    check_head_passed(objective, model, images, labels, adversarial, exact)
+    own = getattr(objective, "gradients", None)
+    if own is None or getattr(own, "__func__", None) is Objective.gradients:
+        return
+    with seeded(1, images.device):
+        found = own(model, images, labels, adversarial)
     if not isinstance(found, LastLayerGradients):
         raise ValueError(
             f"the objective's gradients are {type(found).__name__}: return LastLayerGradients, or"
             " leave `gradients` out, autograd finds them"
         )
-    exact = gradients_by_autograd(objective, model, images, labels, adversarial)
     if found.shape != exact.shape:
         raise ValueError(
             f"the objective's gradients have shape {found.shape}, the head's {exact.shape}:"
@@ -273,4 +290,29 @@ def check_gradients(
         raise ValueError(
             f"the objective's gradients are not those of its loss (relative error {error:.2g}):"
             " leave `gradients` out, autograd finds them"
+        )
+
+
+def check_head_passed(
+    objective: protocols.Objective,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    adversarial: Tensor,
+    exact: LastLayerGradients,
+) -> None:
+    """Raise ValueError where the head's weights are used in the loss without passing the head."""
+    weight = protocols.head_of(model).weight
+    uses = sum(p is weight for module in model.modules() for p in module._parameters.values())
+    if uses != 1:  # it is computed from others, or tied to another layer
+        return
+    with trainable(model), seeded(1, images.device):
+        losses = objective.loss(model, images, labels, adversarial)
+        (whole,) = torch.autograd.grad(losses.sum(), weight, allow_unused=True)
+    total = exact.total().view(len(weight), -1)[:, : weight.shape[1]].to(weight.dtype)
+    if whole is not None and (whole - total).norm() > 0.01 * whole.norm().clamp_min(1e-6):
+        raise ValueError(
+            "the loss uses the weights of the model's head besides its outputs, so that the"
+            " gradients to select by are not all of the loss's: leave such a term to the"
+            " optimiser's weight_decay"
         )

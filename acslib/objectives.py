@@ -211,6 +211,11 @@ def gradients_by_autograd(
             losses = objective.loss(model, images, labels, adversarial)
             protocols.check_loss(losses, len(labels))
             zeros = [zero for _, zero in passes]
+            if not zeros:
+                raise ValueError(
+                    "the loss does not pass through the model's head, so that it has no gradients"
+                    " to select by: compute it from model(...), or from model.head(...)"
+                )
             _check_separate(losses, zeros)
             found = torch.autograd.grad(losses.sum(), zeros, allow_unused=True)
     finally:

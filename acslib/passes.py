@@ -154,8 +154,9 @@ def penultimate(model: Any, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def last_layer(head: nn.Module, features: Tensor) -> Tensor:
     """Logits (n, C) from features (n, D) in the weights' type, never in bfloat16 by autocast."""
+    weight = next(head.parameters(), None)  # none where `models.adapt` has put an end there
     with torch.autocast(features.device.type, enabled=False):
-        logits: Tensor = head(features.to(next(head.parameters()).dtype))
+        logits: Tensor = head(features if weight is None else features.to(weight.dtype))
     return logits
 
 

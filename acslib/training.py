@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -103,8 +104,22 @@ class Training:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {' or '.join(values)}")
         if not isinstance(self.generator, torch.Generator):
             raise ValueError(f"generator is {self.generator!r}: give a torch.Generator()")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size is {self.batch_size}: give at least 1")
+        counts = {"batch_size": 1, "monitor": 0, "lr_warmup": 0, "seed": None}
+        for name, least in counts.items():
+            value = getattr(self, name)
+            if not isinstance(value, SupportsIndex) or (
+                least is not None and operator.index(value) < least
+            ):
+                limit = "" if least is None else f" of at least {least}"
+                raise ValueError(f"{name} is {value!r}: give a whole number{limit}")
+        for name in ("lr_factor", "gradient_clip"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ValueError(f"{name} is {value}: give a finite number above 0")
+        if self.before_step is not None and not callable(self.before_step):
+            raise ValueError(
+                f"before_step is {self.before_step!r}: give a function (model, compute_gradients)"
+            )
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, relu
 from acslib._torchvision import torchvision
 from acslib.attacks import PGD
 from acslib.folding import foldable
-from acslib.models import Adapted, adapt
+from acslib.models import Adapted, adapt, build
 from acslib.objectives import AdversarialTraining
 from acslib.passes import attacker, penultimate
 
@@ -202,6 +202,25 @@ def test_the_head_may_be_given(by):
     assert adapt(net, "last" if by == "name" else net.last).head is net.last
     with pytest.raises(ValueError, match="layer 'middle'"):
         adapt(net, "middle" if by == "name" else net.middle)
+
+
+def test_a_model_may_be_adapted_again():
+    net = torchvision.models.mobilenet_v3_small(num_classes=CLASSES).eval()
+    once = adapt(net, mean=[0.5] * 3, std=[0.25] * 3)
+    twice = adapt(once, mean=[0.5], std=[0.5])
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(once(images), net((images - 0.5) / 0.25))
+        assert torch.equal(twice(images), once((images - 0.5) / 0.5))
+    assert twice.head is once.head
+    with pytest.raises(ValueError, match="ResNet is a model already: use it as it is"):
+        adapt(build("resnet18", channels=3, width=4, depths=(1, 1)))
+
+
+def test_normalisation_is_one_number_a_channel():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
+    with pytest.raises(ValueError, match=r"mean is 0.5: give one number a channel, like \[0.5\]"):
+        adapt(net, mean=0.5, std=0.5)
 
 
 def test_a_size_that_is_not_guessed_is_no_hindrance():

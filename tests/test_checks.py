@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, log_softmax
+from torch.nn.functional import binary_cross_entropy, cross_entropy, kl_div, linear, log_softmax
 
 from acslib import data as datasets
 from acslib import gradients, models
@@ -30,6 +30,7 @@ from acslib.selectors import (
     Coreset,
     PerClass,
     Random,
+    Score,
     Unweighted,
     craig,
     easiest,
@@ -163,6 +164,18 @@ class Detached(Vanilla):
         return super().loss(model, images, labels, adversarial).detach()
 
 
+class Functional(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        logits = linear(model.features(images), model.head.weight, model.head.bias)
+        return cross_entropy(logits, labels, reduction="none")
+
+
+class Decayed(Vanilla):
+    def loss(self, model, images, labels, adversarial=None):
+        decay = model.head.weight.square().sum()
+        return super().loss(model, images, labels, adversarial) + decay
+
+
 class Bound:
     """An attack with a network of its own, as torchattacks' are."""
 
@@ -186,6 +199,8 @@ class Bound:
         (Objective(), "Objective has no loss"),
         (Vanilla, r"objective is the class Vanilla: make one, like Vanilla\(\)"),
         (lambda model, images, labels: images, "give an object with perturb"),
+        (Functional(), "the loss does not pass through the model's head"),
+        (Decayed(), "uses the weights of the model's head besides its outputs"),
         (Detached(), "loss has no gradient with respect to the model's weights"),
         (AdversarialTraining(Bound(Plain())), "Bound was built on another network"),
     ],
@@ -217,6 +232,12 @@ class Blind:
         ),
         (lambda g, k: (torch.arange(k), torch.ones(k)), "selector returned a tuple"),
         (lambda g, k: None, "selector returned a NoneType"),
+        (
+            Score("wide", lambda g: g.dense()),
+            r"scores of wide are \(4, 130\): give a tensor \(4,\)",
+        ),
+        (Score("one", lambda g: 1.0), r"scores of one are float: give a tensor \(4,\)"),
+        (Score("typo", lambda g: g.losses, needs=("loss",)), "needs 'loss', which no gradients"),
         (Random, "the selector is <class .*Random'>: give a callable"),
         (lambda g, k: Coreset(torch.arange(k).int(), torch.ones(k)), "indices are torch.int32"),
         (lambda g, k: Coreset(torch.arange(k).flip(0), torch.ones(k)), "must be ascending"),
@@ -230,6 +251,35 @@ class Blind:
 def test_selectors(few, selector, message):
     with pytest.raises(ValueError, match=message):
         train(Plain(), few, selector=selector)
+
+
+class Mixed(AdversarialTraining):
+    """Mixup: what it mixes is drawn at every call."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        other = torch.randperm(len(images))
+        logits = model((adversarial + adversarial[other]) / 2)
+        return sum(cross_entropy(logits, y, reduction="none") / 2 for y in (labels, labels[other]))
+
+
+class Tied(Plain):
+    """The last layer's weights are another's, too."""
+
+    def __init__(self):
+        super().__init__(classes=12)
+        self.other = nn.Linear(12, 12)
+        self.other.weight = self.head.weight
+
+    def features(self, images):
+        return self.other(self.body(images))
+
+
+def test_a_head_may_share_its_weights(few):
+    assert len(train(Tied(), few, Smoothed(ATTACK)).coreset) == 50
+
+
+def test_a_loss_may_draw_at_random(few):
+    assert len(train(Plain(), few, Mixed(ATTACK)).coreset) == 50
 
 
 def test_labels_of_all_splits_are_within_the_logits(few):
@@ -258,6 +308,19 @@ def test_what_cannot_be_trained(few):
     training = Training(Vanilla(), full(1), torch.Generator())
     with pytest.raises(ValueError, match="make it of model.parameters"):
         fit(State(Plain(), torch.optim.SGD(Plain().parameters(), 0.1)), few, training)
+    model = Plain()
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss several times a step"):
+        fit(State(model, torch.optim.LBFGS(model.parameters())), few, training)
+    for options, message in (
+        ({"batch_size": 8.5}, "batch_size is 8.5: give a whole number of at least 1"),
+        ({"monitor": -1}, "monitor is -1: give a whole number of at least 0"),
+        ({"seed": 0.5}, "seed is 0.5: give a whole number$"),
+        ({"gradient_clip": -1.0}, "gradient_clip is -1.0: give a finite number above 0"),
+        ({"lr_factor": 0}, "lr_factor is 0: give a finite number above 0"),
+        ({"before_step": "awp"}, r"before_step is 'awp': give a function \(model, compute"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Training(Vanilla(), full(1), torch.Generator(), **options)
     with pytest.raises(ValueError, match=r"generator is None: give a torch.Generator\(\)"):
         Training(Vanilla(), full(1), None)
 

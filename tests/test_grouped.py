@@ -1,5 +1,6 @@
 """Selectors made of a selector, random ones, and what a selector may return."""
 
+import dataclasses
 import math
 from functools import partial
 
@@ -260,14 +261,25 @@ def test_what_a_selector_returns_is_refused_in_one_sentence():
             make()
 
 
+class Lossy:
+    needs = ("losses",)
+
+    def __call__(self, gradients, budget):
+        return selectors.hardest(gradients, budget)
+
+
+def test_scores_that_are_not_weighted_are_averaged_by_group_too():
+    gradients = dataclasses.replace(labelled(20), losses=torch.rand(20, dtype=torch.float64))
+    plain = BatchWise(selectors.hardest, 5)(gradients, 10)
+    assert same(BatchWise(Unweighted(selectors.hardest), 5)(gradients, 10), plain)
+
+
 def test_what_a_wrapper_lacks_is_said():
     gradients = labelled(20)
     refused = {
         "PerClass needs the samples' labels": lambda: PerClass(craig)(torch.eye(4), 2),
         "groups of samples have no labels": lambda: BatchWise(PerClass(craig), 5),
-        "groups of samples have no predictions and": lambda: BatchWise(
-            Unweighted(selectors.el2n), 5
-        ),
+        "groups of samples have no losses": lambda: BatchWise(Lossy(), 5),
         "Unweighted is made of None": lambda: Unweighted(None),
         "PerClass is made of <class": lambda: PerClass(Random),
         "batch size is 0": lambda: BatchWise(craig, 0),

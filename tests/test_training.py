@@ -338,7 +338,7 @@ def test_gradients_that_overflow_are_told_with_the_rate(few):
     [
         ({"attack_mode": "Train"}, "attack_mode is 'Train': choose train or eval"),
         ({"precision": "bf16"}, "precision is 'bf16': choose float32 or bfloat16"),
-        ({"batch_size": 0}, "batch_size is 0: give at least 1"),
+        ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan: give a finite one above 0"),
     ],
 )
@@ -449,7 +449,8 @@ def test_robust_accuracy_is_that_of_the_adversarial_images(few, clean_last):
     attack = PGD("linf", 0.3, 0.1, 3, random_start=False)
     data = dataclasses.replace(few, padding=0)
     settings = how(Both(attack), plan=full(1), batch_size=200)
-    state = State(small_model(), torch.optim.SGD(small_model().parameters(), 1e-9))
+    trained = small_model()
+    state = State(trained, torch.optim.SGD(trained.parameters(), 1e-9))
     row = fit(state, data, settings).history[0]
     model, images, labels = small_model(), data.train.float_images(), data.train.labels
     adversarial = attack(model.eval(), images, labels)

@@ -162,6 +162,13 @@ class Unweighted(_Wrapper):
     Classes are not weighted by their size; the sum of all weights stays n.
     """
 
+    @property
+    def scores(self) -> Callable[[LastLayerGradients], Tensor]:
+        """Those of the selector inside; AttributeError where it has none."""
+        selector: Any = self.selector
+        found: Callable[[LastLayerGradients], Tensor] = selector.scores
+        return found
+
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
         found = _checked(self.selector, gradients, budget)
         weights = torch.full_like(found.weights, len(gradients) / max(len(found), 1))

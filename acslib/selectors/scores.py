@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from acslib.gradients import LastLayerGradients
-from acslib.selectors.coreset import Coreset, check_budget
+from acslib.selectors.coreset import Coreset, NotACoreset, check_budget
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,14 @@ class Score:
                     f"{self.name} needs the samples' {field}:"
                     f" give LastLayerGradients(..., {field}=...)"
                 )
-        scores: Tensor = self.score(gradients).detach().cpu().double()
+        found = self.score(gradients)
+        if not isinstance(found, Tensor) or found.shape != (len(gradients),):
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise NotACoreset(
+                f"the scores of {self.name} are {shape}: give a tensor ({len(gradients)},), one"
+                " number a sample"
+            )
+        scores = found.detach().cpu().double()
         bad = (~scores.isfinite()).nonzero().flatten().tolist()
         if bad:
             raise ValueError(
