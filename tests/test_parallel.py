@@ -11,7 +11,6 @@ import torch
 SCRIPT = """
 import dataclasses, sys
 import torch
-import torch.distributed as dist
 from torch import nn
 from acslib import data, parallel, schedule, selectors
 from acslib.attacks import PGD
@@ -19,7 +18,7 @@ from acslib.objectives import AdversarialTraining, Trades
 from acslib.training import State, Training, fit
 
 if len(sys.argv) > 3:
-    dist.init_process_group("gloo")
+    parallel.join("cpu")
 
 class Plain(nn.Module):
     def __init__(self):
