@@ -48,7 +48,8 @@ state = fit(State(model, optimiser), digits, how)
 if parallel.rank() == 0:
     rows = [{k: v for k, v in row.items() if "seconds" not in k} for row in state.history]
     torch.save([[p.detach() for p in model.parameters()], rows], sys.argv[2])
-print("process", parallel.rank(), "of", parallel.processes(), "done")
+# in one piece, since both processes write to one pipe
+sys.stdout.write(f"process {parallel.rank()} of {parallel.processes()} done\\n")
 """
 ROOT = Path(__file__).parents[1]
 TORCHRUN = [
