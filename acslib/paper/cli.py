@@ -223,7 +223,7 @@ def show_command(item: str, profile: str) -> None:
     known = [*config.tables(), "theorem1"]
     if item not in known:
         raise config.ParamsError(
-            f"there is no table or figure {item!r}{params.nearest(item, known)}"
+            f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"

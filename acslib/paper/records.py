@@ -176,14 +176,8 @@ def training(folder: Path) -> Iterator[None]:
     """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
     train it: they make the same files.
     """
-    # the folder itself is locked: it needs no file, which a killed process would leave
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH)
+    with files.locked(folder, fcntl.LOCK_SH):
         yield
-    finally:
-        os.close(handle)
 
 
 def is_training(folder: Path) -> bool:
