@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from acslib.paper import config, files, params, records
+from acslib.writing import reason
 
 # ValueError: what is wrong with parameters, data, records and losses, in a sentence
 PROBLEMS = (ValueError, OSError, ImportError, MemoryError)
@@ -458,4 +459,5 @@ def refuse(what: str, code: int) -> int:
 def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError | RuntimeError):
         return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
-    return str(error) or type(error).__name__
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return where + reason(error)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from acslib.paper import files
+from acslib.writing import reason
 
 # columns that may be all digits by chance and are no numbers
 DIGESTS = {"commit": str, "weights": str}
@@ -62,7 +63,7 @@ def read_frame(path: Path, needed: Collection[str], way_out: str) -> pd.DataFram
         table = pd.read_csv(io.StringIO(text), dtype=DIGESTS)
         check_columns(table, needed)
     except (ValueError, csv.Error, OSError) as error:
-        raise files.RecordError(f"{path} is damaged ({error}): {way_out}") from None
+        raise files.RecordError(f"{path} is damaged ({reason(error)}): {way_out}") from None
     return table
 
 

@@ -27,6 +27,7 @@ from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, shown
 from acslib.paper.settings import REGISTRIES, is_neutral, owner
+from acslib.writing import reason
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -301,7 +302,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecordError(f"there is no {path}: train that run first") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it and run again") from None
+        raise RecordError(f"{path} is damaged ({reason(error)}): delete it and run again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise RecordError(

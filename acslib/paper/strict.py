@@ -83,11 +83,11 @@ for kind in ("int", "float"):
 
 
 def size(content: Any, known: dict[int, int]) -> int:
-    """How many values there are; what holds itself has too many. `known` are those of parts."""
+    """How many values there are, aliases followed; `known` holds what has been counted."""
     if not isinstance(content, dict | list):
         return 1
     if id(content) not in known:
-        known[id(content)] = VALUES_AT_MOST + 1  # while it is counted: met again, it holds itself
+        known[id(content)] = 1  # while it is counted: what holds itself is shown as [...] there
         parts = content.values() if isinstance(content, dict) else content
         known[id(content)] = 1 + sum(size(part, known) for part in parts)
     return known[id(content)]

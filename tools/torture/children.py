@@ -121,7 +121,9 @@ def refused(ended: Ended, *names: str) -> tuple[Ending, str]:
 
 def plain(line: str, *names: str) -> tuple[Ending, str]:
     """Whether a line is what people are told."""
-    odd = [word for word in ("object at 0x", "pydantic", "<class ", "Error:") if word in line]
+    odd = [
+        word for word in ("object at 0x", "pydantic", "<class ", "Error:", "[Errno") if word in line
+    ]
     if not line.startswith("acs: ") or odd or len(line) > 2000:
         return "failure", f"is no plain sentence: {line[:300]!r}"
     missing = [name for name in names if name not in line]

@@ -70,7 +70,7 @@ def full_at(number: int) -> Work:
 
 def too_long(bench: Bench, kind: str) -> Iterator[Outcome]:
     """No file may have more bytes than so many."""
-    for size in bench.some((100, 2000, 10_000, 20_000, 40_000)):
+    for size in bench.some((2000, 5000, 10_000, 20_000, 40_000)):
         results = bench.folder()
 
         def limited(size: int = size) -> int:
