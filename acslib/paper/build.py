@@ -15,17 +15,18 @@ from acslib import data, models, objectives, selectors
 from acslib.attacks import alexnet
 from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
-from acslib.attacks.pgd import PGD
+from acslib.attacks.pgd import NFGSM, PGD
 from acslib.gradients import check_gram
 from acslib.paper import config
 from acslib.paper.config import Run
-from acslib.paper.methods import BUILT_IN, METHODS
+from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
 from acslib.protocols import Model
 from acslib.training import State, Training
 
 Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
+SOLVERS = ("craig", "gradmatch")  # they look at inner products of gradients
 
 
 def default_device() -> str:
@@ -52,7 +53,8 @@ def precision(setting: Setting, device: str) -> str:
     return fastest_precision(device) if setting.precision == "auto" else setting.precision
 
 
-def load_data(setting: Setting, device: str) -> data.Dataset:
+def load_data(setting: Setting, device: str, seed: int = 0) -> data.Dataset:
+    """The setting's data set; `seed` matters where images are drawn by each seed."""
     own = DATASETS[setting.dataset]
     asked: dict[str, Any] = {
         "train_limit": setting.train_limit,
@@ -61,6 +63,8 @@ def load_data(setting: Setting, device: str) -> data.Dataset:
         "image_size": setting.image_size,
         "classes": setting.classes,
     }
+    if setting.draw_images == "each":
+        asked["seed"] = seed
     if own is not None:
         return load_own(setting.dataset, own, asked, device)
     return data.load(setting.dataset, device=device, sample=setting.sample, **asked)
@@ -184,9 +188,11 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
 
 
 def inner_attack(setting: Setting, steps: int, generator: torch.Generator, device: str):
-    """What training attacks with: Fast-LPA where the norm is lpips, else PGD."""
+    """What training attacks with: Fast-LPA where the norm is lpips, else PGD or N-FGSM."""
     if setting.norm == "lpips":
         return training_attack(setting, steps, generator, device)
+    if setting.attack == "nfgsm":
+        return NFGSM(setting.epsilon, generator=generator)
     assert setting.step is not None, "only lpips has none, see Setting"
     return PGD(
         setting.norm,
@@ -221,6 +227,16 @@ def adaptive_random(setting: Setting, seed: int) -> Selector:
     return selectors.AdaptiveRandom(seed)
 
 
+def el2n(setting: Setting, seed: int) -> Selector:
+    """The largest errors |p - y|."""
+    return selectors.el2n
+
+
+def easiest(setting: Setting, seed: int) -> Selector:
+    """The smallest gradients of the loss with respect to the image."""
+    return selectors.easiest
+
+
 def selector_of(method: str) -> Callable[[Setting, int], Selector]:
     """What builds a method's selector, by its entry in `METHODS`."""
     named = METHODS[method].selector
@@ -236,9 +252,10 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
     setting = run.setting
     if not METHODS[run.method].selects:
         return None
+    seed += setting.selection_draw * (config.LAST_SEED + 1)
     selector = selector_of(run.method)(setting, seed)
     if selectors.needs_gradients(selector):
-        if run.method in BUILT_IN:
+        if run.method in SOLVERS:
             # numba compiles, or loads what it has compiled, before any clock runs
             selector(torch.eye(2), 1)
         selector = at_granularity(selector, run, n, seed)
@@ -259,7 +276,7 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    elif run.method in BUILT_IN:
+    elif run.method in SOLVERS:
         # too many inner products are better known now than at the first selection
         budget = math.ceil(setting.coreset_fraction * n)
         rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
@@ -298,7 +315,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:
     """A run, ready to be trained from its first epoch."""
-    dataset = load_data(run.setting, device)
+    dataset = load_data(run.setting, device, seed)
     model = build_model(run.setting, dataset, seed, device)
     state = State(model, build_optimiser(run.setting, model))
     return Experiment(dataset, state, training_of(run, dataset.train.labels, seed, device))
