@@ -26,6 +26,7 @@ from acslib.protocols import Model
 from acslib.training import State, Training
 
 Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
+SEEDS_BETWEEN_DRAWS = 1_000_000  # torch's generator on the CPU looks at 32 bits of a seed
 SOLVERS = ("craig", "gradmatch")  # they look at inner products of gradients
 
 
@@ -252,7 +253,7 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
     setting = run.setting
     if not METHODS[run.method].selects:
         return None
-    seed += setting.selection_draw * (config.LAST_SEED + 1)
+    seed += setting.selection_draw * SEEDS_BETWEEN_DRAWS
     selector = selector_of(run.method)(setting, seed)
     if selectors.needs_gradients(selector):
         if run.method in SOLVERS:

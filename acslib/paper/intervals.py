@@ -10,7 +10,11 @@ from acslib.paper import study
 from acslib.paper.methods import METHODS
 from acslib.paper.style import QUIET
 
-SIZES = {0.1: ("v", "#56B4E9"), 0.2: ("o", "#0072B2"), 0.5: ("s", "#332288")}
+SIZES: dict[float | str, tuple[str, str]] = {
+    0.1: ("v", "#56B4E9"),
+    0.2: ("o", "#0072B2"),
+    0.5: ("s", "#332288"),
+}
 MEAN = ("D", "#000000")
 TITLES = {"linf": "PGD, linf", "trades": "TRADES", "l2": "PGD, l2"}
 
@@ -55,7 +59,7 @@ def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
         for arm in dict.fromkeys(table.arm)
         if arm != reference and table[table.arm == arm].difference.notna().any()
     ]
-    marks: dict[float | str, tuple[str, str]] = {**SIZES, study.MEAN: MEAN}
+    marks = SIZES | {study.MEAN: MEAN}
     for place, arm in enumerate(arms):
         part = table[(table.arm == arm) & table.difference.notna()]
         for offset, (_, row) in enumerate(part.iterrows()):
@@ -99,7 +103,7 @@ def cost(axis: Axes, table: pd.DataFrame) -> None:
     """Robust accuracy against the images that were attacked, a mark an arm and size."""
     shown = table[table.k != study.MEAN]
     for _, row in shown.iterrows():
-        marker, colour = mark(row.k, {**SIZES, 1.0: ("*", "#000000")})
+        marker, colour = mark(row.k, SIZES | {1.0: ("*", "#000000")})
         axis.plot(row.seconds, row.value, marker=marker, color=colour, markersize=6)
     for arm in ("full", "full_early", "nfgsm"):
         for _, row in shown[shown.arm == arm].iterrows():
