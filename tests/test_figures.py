@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 
 from acslib import models, objectives, schedule, selectors
 from acslib.attacks import PGD
@@ -232,6 +232,28 @@ def test_figure4_draws_sizes_left_and_warm_starts_right():
     assert line(right, "warm start 20 %").tolist() == [[2, 2]]
     assert line(right, "warm start 60 %").tolist() == [[2, 6]]
     assert "50, 10 %" in left.get_title()
+
+
+def test_figure4s_warm_starts_look_like_their_methods():
+    """Of several methods: colour and marker say which, size and shade how long."""
+    table = figure4_table()
+    another = table[table.series == "warm_start"].assign(method="el2n")
+    table = pd.concat([table, another], ignore_index=True)
+    axis = figures.figure4(table).axes[1]
+    handles, labels = axis.get_legend_handles_labels()
+    marks = {
+        label: handle.lines[0]
+        for handle, label in zip(handles, labels, strict=True)
+        if label != "Full"
+    }
+    looks = style.looks(table.method)
+    for value in ("adv_gradmatch", "el2n"):
+        method = looks[value]
+        short, long = (marks[f"{method.label}, warm start {start} %"] for start in (20, 60))
+        for mark in (short, long):
+            assert (mark.get_color(), mark.get_marker()) == (method.colour, method.marker)
+        assert short.get_markersize() < long.get_markersize()
+        assert sum(to_rgb(short.get_markerfacecolor())) < sum(to_rgb(long.get_markerfacecolor()))
 
 
 def test_error_bars_are_over_seeds_and_absent_for_one():

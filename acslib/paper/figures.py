@@ -166,18 +166,27 @@ def coreset_sizes(axis: Axes, sizes: pd.DataFrame) -> None:
 
 
 def warm_starts(axis: Axes, warm: pd.DataFrame) -> None:
-    """A mark a warm start, the darker the shorter."""
+    """A mark a warm start in its method's colour and shape: the longer, the larger and lighter."""
     methods = looks(warm.method)
-    values, marks = sorted(warm.warm_start.unique()), "vs^oDPX"
-    for (method, start), part in warm.sort_values("warm_start").groupby(["method", "warm_start"]):
-        i = values.index(start)
-        colour = plt.get_cmap("cividis")(i / max(1, len(values) - 1) * 0.85)
-        several = f", {label_of(methods[method])}" if len(methods) > 1 else ""
-        label = f"warm start {100 * start:g} %{several}"
-        look = colour, marks[i % len(marks)]
-        trace(axis, part, "warm_start", "relative_robust_error_pct", look, label, linestyle="")
+    values, measure = sorted(warm.warm_start.unique()), "relative_robust_error_pct"
+    for value, method in methods.items():
+        several = f"{label_of(method)}, " if len(methods) > 1 else ""
+        for start, part in warm[warm.method == value].groupby("warm_start"):
+            place = values.index(start) / max(1, len(values) - 1)
+            label = f"{several}warm start {100 * start:g} %"
+            look = {
+                "linestyle": "",
+                "markersize": 5 + 6 * place,
+                "markerfacecolor": lighter(method.colour, 0.85 * place),
+            }
+            trace(axis, part, "warm_start", measure, (method.colour, method.marker), label, **look)
     names = ", ".join(map(label_of, methods.values()))
     axis.set(title=f"{names}, coreset size {spelt(warm.coreset_fraction)}")
+
+
+def lighter(colour: str, share: float) -> tuple[float, ...]:
+    """A colour mixed with white, of which there is a share."""
+    return tuple(part + share * (1 - part) for part in to_rgb(colour))
 
 
 # ---- Figure 5
