@@ -366,6 +366,35 @@ def test_what_a_data_set_cannot_do_is_refused(forgotten):
         build.load_data(free, "cpu")
 
 
+def test_an_augmentation_that_is_asked_for_reaches_the_data_set(forgotten, monkeypatch):
+    """The usual one is left to the data set, which may have another one."""
+    asked = []
+    monkeypatch.setattr(data, "load", lambda name, **rest: asked.append(rest.get("augmentation")))
+
+    def load(augmentation="its own", **rest):
+        asked.append(augmentation)
+        return digits
+
+    digits = data.from_arrays(*[torch.zeros(4, 1, 2, 2), torch.arange(4) % 2] * 2, channel_axis=1)
+    register.dataset("own", load)
+    register.dataset("without", lambda train_limit, test_limit: digits)
+    for changed in ("", "+augmentation@resized_crop"):
+        for name in ("cifar10", "own"):
+            run = config.resolve(f"{SETTING}.full+dataset@{name}{changed}", "smoke")
+            build.load_data(run.setting, "cpu")
+    assert asked == [None, "its own", "resized_crop", "resized_crop"]
+    run = config.resolve(f"{SETTING}.full+dataset@without+augmentation@resized_crop", "smoke")
+    said = "augmentation is resized_crop, and the data set 'without' has none: .*to crop"
+    with pytest.raises(ParamsError, match=said):
+        build.load_data(run.setting, "cpu")
+
+
+def test_an_augmentation_that_small_images_cannot_have_is_refused():
+    run = config.resolve(f"{SETTING}.full+augmentation@resized_crop", "smoke")
+    with pytest.raises(data.DataError, match="'resized_crop', but digits has images too small"):
+        build.load_data(run.setting, "cpu")
+
+
 # ---- folders of parameters of one's own
 
 

@@ -26,6 +26,7 @@ from acslib.protocols import Model
 from acslib.training import State, Training
 
 Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
+OFF = {"validation_fraction": "0", "augmentation": "crop"}  # what asks nothing of a data set
 
 
 def default_device() -> str:
@@ -61,6 +62,8 @@ def load_data(setting: Setting, device: str) -> data.Dataset:
         "image_size": setting.image_size,
         "classes": setting.classes,
     }
+    if setting.augmentation != "crop":  # which is whatever a data set of one's own does
+        asked["augmentation"] = setting.augmentation
     if own is not None:
         return load_own(setting.dataset, own, asked, device)
     return data.load(setting.dataset, device=device, sample=setting.sample, **asked)
@@ -82,7 +85,7 @@ def load_own(
         elif key != "device" and value:
             raise config.ParamsError(
                 f"{key} is {value}, and the data set {name!r} has none: give its function a"
-                f" parameter {key}, or set {key} to null"
+                f" parameter {key}, or set {key} to {OFF.get(key, 'null')}"
             )
     dataset = load(**given)
     if not isinstance(dataset, data.Dataset):

@@ -92,8 +92,9 @@ def dataset(name: str, load: Callable[..., Any]) -> None:
 
     load: keyword arguments of `acslib.data.load` -> `acslib.data.Dataset`, such as
     functools.partial(acslib.data.from_folder, "birds"). It is given train_limit, test_limit,
-    validation_fraction, image_size, classes and device, as far as it has parameters of these names.
-    What a setting asks for and `load` cannot do is refused.
+    validation_fraction, image_size, classes and device, as far as it has parameters of these names,
+    and augmentation where that is not crop. What a setting asks for and `load` cannot do is
+    refused.
     """
     _add(settings.DATASETS, name, load)
 

@@ -169,6 +169,12 @@ class Setting(BaseModel):
     )
     validation_fraction: BelowOne = parameter("Share of the training images that is held out.")
 
+    augmentation: Literal["crop", "resized_crop"] = parameter(
+        "How training images are varied: crop shifts them by a few pixels, resized_crop stretches a"
+        " random part, for image folders.",
+        neutral="crop",
+    )
+
     # the objective and its attack
     objective: ObjectiveName = parameter(
         "The training objective: eq. (2), (3), (4), or (3) with Fast-LPA."
