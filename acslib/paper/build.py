@@ -22,10 +22,9 @@ from acslib.paper.config import Run
 from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
-from acslib.protocols import Model
+from acslib.protocols import Model, Selector
 from acslib.training import State, Training
 
-Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
 OFF = {"validation_fraction": "0", "augmentation": "crop"}  # what asks nothing of a data set
 
 
