@@ -32,20 +32,17 @@ NOTHING = "from acslib.paper import register\n"
 
 
 @pytest.fixture
-def use(tmp_path, monkeypatch):
+def use(tmp_path, use_plugins):
     """use(text, ...): as if ACS_PLUGINS named files with these texts; forgotten after the test."""
 
     def use(*texts):
         paths = [tmp_path / f"mine{number}.py" for number, _ in enumerate(texts)]
         for path, text in zip(paths, texts, strict=True):
             path.write_text(text)
-        monkeypatch.setenv("ACS_PLUGINS", ":".join(map(str, paths)))
-        plugins.reload()
+        use_plugins(*paths)
         return paths
 
-    yield use
-    monkeypatch.delenv("ACS_PLUGINS", raising=False)
-    plugins.reload()
+    return use
 
 
 @pytest.fixture
@@ -150,11 +147,10 @@ def test_all_files_register_or_none(use):
 
 
 @pytest.mark.parametrize(("value", "said"), [("no.py", "there is no file"), ("{0}:{0}", "twice")])
-def test_files_that_are_not_there_or_there_twice(value, said, use, monkeypatch):
+def test_files_that_are_not_there_or_there_twice(value, said, use, use_plugins):
     (path,) = use(NOTHING)
-    monkeypatch.setenv("ACS_PLUGINS", value.format(path))
     with pytest.raises(PluginError, match=said):
-        plugins.reload()
+        use_plugins(value.format(path))
 
 
 def test_relative_paths_are_made_absolute_for_whoever_is_started_from_here(tmp_path):
