@@ -143,7 +143,7 @@ def test_it_is_installed_as_acs():
     import tomllib
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"acs": "acslib.paper.cli:main"}
+    assert scripts == {"acs": "acslib.paper.__main__:main"}
 
 
 # ---- list
