@@ -391,7 +391,7 @@ def test_what_is_published_can_be_drawn(profile, number):
 # ---- every method that is in a CSV
 
 
-def with_another(table, value="el2n"):
+def with_another(table, value="margin"):
     """The same CSV with one method more, as if it had been registered when it was made."""
     like = table[table.method == "adaptive_random"]
     more = like.assign(method=value)
@@ -444,17 +444,17 @@ def test_every_method_of_a_csv_is_drawn(name):
     said = " ".join(legends(DRAWN[name](table)))
     wanted = {method.label for method in style.looks(table.method).values()}
     if name in ("fig3", "fig5"):  # full training has another name there; versions have their own
-        wanted = {"el2n"} | ({"adaptive random"} if name == "fig5" else set())
+        wanted = {"margin"} | ({"adaptive random"} if name == "fig5" else set())
     assert {label for label in wanted if label not in said} == set()
 
 
 def test_no_two_methods_look_alike_and_those_of_the_list_look_as_it_says():
     values = [method.printed for method in METHODS.values()]
-    looks = style.looks([*values, "el2n", "another"])
-    assert list(looks) == [*values, "el2n", "another"]
+    looks = style.looks([*values, "margin", "another"])
+    assert list(looks) == [*values, "margin", "another"]
     assert [looks[value] for value in values] == list(METHODS.values())
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
-    assert (looks["el2n"].label, looks["el2n"].printed) == ("el2n", "el2n")
+    assert (looks["margin"].label, looks["margin"].printed) == ("margin", "margin")
 
 
 @pytest.mark.parametrize("name", DRAWN)

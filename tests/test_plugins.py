@@ -17,7 +17,7 @@ from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
 from acslib.paper import build, config, plugins, records, register, runs, warm
 from acslib.paper.files import RecordError
-from acslib.paper.methods import METHODS
+from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.params import ParamsError
 from acslib.paper.plugins import PluginError
 
@@ -77,9 +77,9 @@ def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path
 def test_methods_differ_in_colour_and_marker(use):
     many = [f'register.method("m{number}", print)' for number in range(6)]
     use(NOTHING + "\n".join(many))
-    assert len(METHODS) == 11
-    assert len({method.colour for method in METHODS.values()}) == 11
-    assert len({method.marker for method in METHODS.values()}) == 11
+    assert len(METHODS) == len(BUILT_IN) + 6
+    assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+    assert len({method.marker for method in METHODS.values()}) == len(METHODS)
     assert METHODS["m0"].label == METHODS["m0"].printed == "m0"
 
 
@@ -167,8 +167,8 @@ def test_relative_paths_are_made_absolute_for_whoever_is_started_from_here(tmp_p
 
 
 def test_an_unknown_name_says_where_others_come_from():
-    with pytest.raises(ParamsError, match="no method 'el2n'.*ACS_PLUGINS names files"):
-        config.resolve(f"{SETTING}.el2n")
+    with pytest.raises(ParamsError, match="no method 'margin'.*ACS_PLUGINS names files"):
+        config.resolve(f"{SETTING}.margin")
     for part in ("model", "dataset", "objective"):
         with pytest.raises(ParamsError, match=f"{part} is 'mine', it should be .*ACS_PLUGINS"):
             config.resolve(f"{SETTING}.full+{part}@mine")
@@ -383,6 +383,14 @@ def test_an_augmentation_that_is_asked_for_reaches_the_data_set(forgotten, monke
     said = "augmentation is resized_crop, and the data set 'without' has none: .*to crop"
     with pytest.raises(ParamsError, match=said):
         build.load_data(run.setting, "cpu")
+
+
+def test_a_data_set_that_cannot_draw_by_seed_says_so_with_any_seed(forgotten):
+    register.dataset("without", lambda train_limit, test_limit: None)
+    run = config.resolve(f"{SETTING}.full+dataset@without+draw_images@each", "smoke")
+    for seed in (0, 1):
+        with pytest.raises(ParamsError, match=f"seed is {seed}.*or set draw_images to fixed"):
+            build.load_data(run.setting, "cpu", seed)
 
 
 def test_an_augmentation_that_small_images_cannot_have_is_refused():

@@ -684,7 +684,15 @@ def some_gradients(epoch=0):
     generator = torch.Generator().manual_seed(0)
     errors = torch.randn(64, 4, dtype=torch.float64, generator=generator)
     features = torch.rand(64, 3, dtype=torch.float64, generator=generator)
-    return LastLayerGradients(errors, features, labels=torch.arange(64) % 4, epoch=epoch)
+    return LastLayerGradients(
+        errors,
+        features,
+        labels=torch.arange(64) % 4,
+        epoch=epoch,
+        predictions=errors.softmax(1),
+        losses=errors.norm(dim=1),
+        input_norms=features.norm(dim=1),
+    )
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].selects])

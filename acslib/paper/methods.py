@@ -54,6 +54,8 @@ BUILT_IN = {
             "adaptive_random",
             f"{BUILD}:adaptive_random",
         ),
+        Method("el2n", "EL2N", "#E69F00", "D", "el2n", f"{BUILD}:el2n"),
+        Method("easiest", "EasyCore", "#CC79A7", "P", "easiest", f"{BUILD}:easiest"),
     )
 }
 METHODS: Registry[Method] = Registry("method", BUILT_IN)
@@ -62,8 +64,8 @@ METHODS: Registry[Method] = Registry("method", BUILT_IN)
 # ---- how those look that are not built in
 
 # Okabe and Ito's that are left, without the yellow that paper swallows; then Tol's "muted"
-COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#332288", "#882255", "#44AA99", "#DDCC77", "#661100")
-MARKERS = "DPX<>phd8H"
+COLOURS = ("#56B4E9", "#332288", "#882255", "#44AA99", "#DDCC77", "#661100")
+MARKERS = "X<>phd8H"
 KNOWN_MARKERS = ".,ov^<>12348spP*hH+xXDd|_"  # matplotlib's
 
 

@@ -290,6 +290,9 @@ class Record(BaseModel):
     processes: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     plan: Annotated[dict[str, Any] | None, Field(description="Cost of the schedule.")] = None
     metrics: Annotated[Metrics, Field(description="Accuracies as fractions.")]
+    masks: Annotated[
+        dict[str, str], Field(description="Of each accuracy, which images are right; see `masks`.")
+    ] = {}
     seconds: Annotated[Seconds, Field(description="What the run took, in seconds.")]
     history: Annotated[tuple[Row, ...], Field(min_length=1, description="One row an epoch.")]
     warm_start: Annotated[

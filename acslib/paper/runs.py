@@ -14,6 +14,7 @@ from torch import nn
 from acslib import data, parallel, schedule
 from acslib.paper import build, checkpoints, config, files, records, warm
 from acslib.paper.config import Run
+from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
 from acslib.training import Diverged, State, fit
 
@@ -228,9 +229,11 @@ def finish(
     weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
     checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
     started = time.perf_counter()
-    metrics = evaluate(run, model, experiment.data, seed, device, evaluating)
+    metrics, masks = evaluate(run, model, experiment.data, seed, device, evaluating)
     seconds = time.perf_counter() - started
-    return record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
+    record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
+    kept = {name: packed(mask.cpu().numpy()) for name, mask in masks.items()}
+    return record | {"masks": kept}
 
 
 def record_of(
@@ -279,7 +282,7 @@ def load_trained(
         finished = (path.parent / "record.json").exists()
         lost = f"delete {path.parent}, which has lost it, and " if finished else ""
         raise files.RecordError(f"there is no {path}: {lost}train {run.name}")
-    dataset = build.load_data(run.setting, device)
+    dataset = build.load_data(run.setting, device, seed)
     model = build.build_model(run.setting, dataset, seed, device)
     checkpoints.load_weights(path, model, checkpoints.origin(run, seed))
     return model.to(device).eval(), dataset

@@ -76,6 +76,7 @@ Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0, le=MOST)]
 Epochs = Annotated[int, BeforeValidator(number), Field(ge=1, le=100_000)]
 Steps = Annotated[int, BeforeValidator(number), Field(ge=0, le=100_000)]
+Draws = Annotated[int, BeforeValidator(number), Field(ge=0, le=1000)]
 Channels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
 Blocks = Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)]
 Pixels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
@@ -158,6 +159,10 @@ class Setting(BaseModel):
     )
     train_limit: Count | None = parameter("At most so many training images; null is all.")
     test_limit: Count | None = parameter("At most so many test images; null is all.")
+    draw_images: Literal["fixed", "each"] = parameter(
+        "Which images the limits keep and are held out: fixed for all seeds, or drawn by each.",
+        neutral="fixed",
+    )
     classes: Names | None = parameter(
         "WordNet ids of the classes, for image folders; null is all that there are.", neutral=None
     )
@@ -187,6 +192,10 @@ class Setting(BaseModel):
         "The attack's step in training, in units of epsilon; null for lpips, which has its own."
     )
     steps: Steps = parameter("The attack's steps in training.")
+    attack: Literal["pgd", "nfgsm"] = parameter(
+        "Training's attack under linf: PGD, or N-FGSM, whose single step has the size epsilon.",
+        neutral="pgd",
+    )
     selection_steps: Steps = parameter(
         "The attack's steps when gradients are computed to select by.", of="coreset"
     )
@@ -255,6 +264,11 @@ class Setting(BaseModel):
         "Algorithm 3's epsilon, as a share of the total gradient; the paper prints none.",
         of="coreset",
         neutral=1e-6,
+    )
+    selection_draw: Draws = parameter(
+        "Which of a seed's independent draws selections and their groups take; 0 is the first.",
+        of="coreset",
+        neutral=0,
     )
     weights: Flag = parameter(
         "Train with the coreset's weights; false gives every sample the same.",
@@ -336,6 +350,8 @@ class Setting(BaseModel):
             raise ValueError(
                 f"only_correct is true with objective {self.objective}: it is for fast_lpa"
             )
+        if self.attack == "nfgsm" and self.norm != "linf":
+            raise ValueError(f"attack is nfgsm under norm {self.norm}: it is for linf")
         if self.trades_start != "uniform" and self.objective != "trades":
             raise ValueError(
                 f"trades_start is {self.trades_start} with objective {self.objective}: it is for"
