@@ -33,6 +33,7 @@ from acslib.paper import (
     runs,
 )
 from acslib.paper.methods import METHODS
+from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -252,6 +253,39 @@ def test_records_stay_valid_when_a_parameter_is_added():
     name = "resnet50-fastlpa-cifar10.gradmatch"
     changed = config.resolve(name, "full", before[name] | {"only_correct": True})
     assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+
+
+def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
+    finished, tmp_path, run
+):
+    """Also where a record counts it, as version 0.1.0 did, whose default was eq. (4)."""
+    assert (run.setting.objective, run.setting.trades_form) == ("adversarial", "kl")
+    record, path = copied(finished, tmp_path, run)
+    made = []
+    for form in ("ce", "kl"):
+        old = config.resolve(run.name, run.profile, {"trades_form": form})
+        assert records.fingerprint(old) == records.fingerprint(run)
+        made.append(records.fingerprint_before(old, records.Workers()))
+        record["params"]["trades_form"] = form
+        files.write_json(path, record | {"fingerprint": made[-1]})
+        assert records.finished_record(run, 0, tmp_path)["fingerprint"] == made[-1]
+    assert made[0] != made[1]
+    record["params"] |= {"trades_form": "ce", "lr": 0.5}
+    files.write_json(path, record | {"fingerprint": "else"})
+    with pytest.raises(files.RecordError, match=r"other parameters \(lr 0.5, now 0.2\)"):
+        records.finished_record(run, 0, tmp_path)
+
+
+def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
+    def fingerprints(objective):
+        name = f"resnet18-linf-cifar10.full+objective@{objective}"
+        forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
+        return {records.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
+
+    assert len(fingerprints("adversarial")) == 1
+    assert len(fingerprints("trades")) == 4
+    monkeypatch.setitem(OBJECTIVES.own, "mine", lambda setting, attack: None)
+    assert len(fingerprints("mine")) == 4, "one's own may look at all parameters"
 
 
 def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():

@@ -22,10 +22,15 @@ from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
-from acslib.protocols import Model
+from acslib.protocols import Model, Selector
 from acslib.training import State, Training
 
-Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
+# what asks nothing of a data set, where it is not null
+WITHOUT = {
+    "validation_fraction": "validation_fraction to 0",
+    "augmentation": "augmentation to crop",
+    "seed": "draw_images to fixed",
+}
 SEEDS_BETWEEN_DRAWS = 1_000_000  # torch's generator on the CPU looks at 32 bits of a seed
 SOLVERS = ("craig", "gradmatch")  # they look at inner products of gradients
 
@@ -64,6 +69,8 @@ def load_data(setting: Setting, device: str, seed: int = 0) -> data.Dataset:
         "image_size": setting.image_size,
         "classes": setting.classes,
     }
+    if setting.augmentation != "crop":  # which is whatever a data set of one's own does
+        asked["augmentation"] = setting.augmentation
     if setting.draw_images == "each":
         asked["seed"] = seed
     if own is not None:
@@ -84,10 +91,10 @@ def load_own(
     for key, value in ({"device": device} | asked).items():
         if key in known or all_known:
             given[key] = value
-        elif key != "device" and value:
+        elif key == "seed" or (key != "device" and value):
             raise config.ParamsError(
                 f"{key} is {value}, and the data set {name!r} has none: give its function a"
-                f" parameter {key}, or set {key} to null"
+                f" parameter {key}, or set {WITHOUT.get(key, f'{key} to null')}"
             )
     dataset = load(**given)
     if not isinstance(dataset, data.Dataset):

@@ -26,7 +26,7 @@ from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, shown
-from acslib.paper.settings import REGISTRIES, is_neutral, owner
+from acslib.paper.settings import REGISTRIES, is_neutral, owner, unused
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -84,9 +84,19 @@ def fingerprint(run: Run, workers: Workers | None = None) -> str:
     """A short digest of all that determines the record: every parameter, but not the run's name or
     profile; threads and processes where there are several (those that are asked for by default).
     """
-    workers = asked() if workers is None else workers
+    return _fingerprint(run, identity(run), asked() if workers is None else workers)
+
+
+def fingerprint_before(run: Run, workers: Workers) -> str:
+    """What version 0.1.0 called by this name: a parameter that the objective does not look at
+    counts with its own value.
+    """
+    return _fingerprint(run, run.setting.model_dump(mode="json"), workers)
+
+
+def _fingerprint(run: Run, values: dict[str, Any], workers: Workers) -> str:
     several = [] if workers == Workers() else [list(workers)]
-    return digest([run.method, parameters(run, lambda key: True), *several]) + made_with(run)
+    return digest([run.method, _counted(values, lambda key: True), *several]) + made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
@@ -97,10 +107,17 @@ def training_fingerprint(run: Run) -> str:
 
 def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
     """Those that count, unless their value is what it was before there was the parameter."""
+    return _counted(identity(run), counts)
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """All parameters, those that the run's objective does not look at with one value for all."""
+    return run.setting.model_dump(mode="json") | unused(run.setting)
+
+
+def _counted(values: dict[str, Any], counts: Callable[[str], bool]) -> dict[str, Any]:
     return {
-        key: value
-        for key, value in run.setting.model_dump(mode="json").items()
-        if counts(key) and not is_neutral(key, value)
+        key: value for key, value in values.items() if counts(key) and not is_neutral(key, value)
     }
 
 
@@ -365,15 +382,25 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
     if (record["run"], record["seed"]) != (run.name, seed):
         raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
-    workers = workers_of(record)
-    made = fingerprint(run, workers if "threads" in record else Workers())
-    if is_outdated(record["fingerprint"], made):
+    state = state_of(record, run)
+    if state == "outdated":
         return None
-    if record["fingerprint"] != made:
-        changed = differences(record["params"], run.setting.model_dump(mode="json"))
+    if state == "other":
+        changed = differences(record["params"] | unused(run.setting), identity(run))
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
-    check_workers(path, workers, way_out)
+    check_workers(path, workers_of(record), way_out)
     return record
+
+
+def state_of(record: dict[str, Any], run: Run) -> Literal["valid", "outdated", "other"]:
+    """Whether a record is of a run as it is now; outdated where a plugin's file has changed since,
+    other where parameters have.
+    """
+    workers = workers_of(record) if "threads" in record else Workers()
+    now = fingerprint(run, workers)
+    if record["fingerprint"] in (now, fingerprint_before(run, workers)):
+        return "valid"
+    return "outdated" if is_outdated(record["fingerprint"], now) else "other"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:

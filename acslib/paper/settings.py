@@ -128,7 +128,8 @@ def parameter(description: str, of: Owner = "training", **since: Any) -> Any:
 
     of: "coreset" where full training knows nothing of it, "evaluation" where training does not.
     neutral: for a parameter that came later, the value at which runs are what they were before; a
-    record made before stays valid at that value.
+    record made before stays valid at that value. only: the one objective that looks at the
+    parameter; `unused` stands for its value in the identity of a run with another one.
     """
     return Field(description=description, json_schema_extra={"of": of, **since})
 
@@ -173,6 +174,12 @@ class Setting(BaseModel):
     )
     validation_fraction: BelowOne = parameter("Share of the training images that is held out.")
 
+    augmentation: Literal["crop", "resized_crop"] = parameter(
+        "How training images are varied: crop shifts them by a few pixels, resized_crop stretches a"
+        " random part, for image folders.",
+        neutral="crop",
+    )
+
     # the objective and its attack
     objective: ObjectiveName = parameter(
         "The training objective: eq. (2), (3), (4), or (3) with Fast-LPA."
@@ -192,9 +199,14 @@ class Setting(BaseModel):
     selection_steps: Steps = parameter(
         "The attack's steps when gradients are computed to select by.", of="coreset"
     )
-    beta: NotNegative = parameter("1 / lambda of eq. (4); the paper prints none, TRADES has 6.")
+    beta: NotNegative = parameter(
+        "1 / lambda of eq. (4); the paper prints none, TRADES has 6.", only="trades", unused=6.0
+    )
     trades_form: Literal["ce", "kl"] = parameter(
-        "TRADES' second term: ce is eq. (4), kl the divergence of TRADES' own code."
+        "TRADES' second term: kl is the divergence of TRADES' own code, ce eq. (4), which ends in a"
+        " constant prediction.",
+        only="trades",
+        unused="ce",  # the default before version 0.2.0
     )
     trades_start: Literal["uniform", "normal"] = parameter(
         "Where TRADES' attack begins: uniform in the ball, or TRADES' own code's 0.001 N(0, 1).",
@@ -392,6 +404,20 @@ def is_neutral(name: str, value: Any) -> bool:
     """
     mark = _mark(name)
     return "neutral" in mark and value == mark["neutral"]
+
+
+def unused(setting: Setting) -> dict[str, Any]:
+    """The parameters that a setting's objective does not look at, with what stands for them in the
+    identity of a run: their value makes no other run. One's own objectives may look at all.
+    """
+    if OBJECTIVES[setting.objective] is not None:
+        return {}
+    marks = {name: _mark(name) for name in Setting.model_fields}
+    return {
+        name: mark["unused"]
+        for name, mark in marks.items()
+        if "only" in mark and mark["only"] != setting.objective
+    }
 
 
 def choices(name: str) -> tuple[str, ...]:
