@@ -27,6 +27,7 @@ from acslib.paper import (
     checkpoints,
     config,
     files,
+    masks,
     measures,
     printed,
     records,
@@ -130,6 +131,44 @@ def test_adaptive_random_is_drawn_afresh_and_random_is_not():
         draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
+
+
+def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp_path, monkeypatch):
+    """The training's history, weights and seconds stay; another rate is refused as ever."""
+    name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
+    before = config.resolve(name, "demo", {"evaluation_steps": 1})
+    first = runs.execute(before, 0, "cpu", tmp_path)
+    stronger = {"evaluation_steps": 20, "evaluation_epsilon": 0.3}
+    now = config.resolve(name, "demo", stronger)
+    assert records.finished_record(now, 0, tmp_path) is None
+    heard = []
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "fit", lambda *_: 1 / 0)
+        again = runs.execute(now, 0, "cpu", tmp_path, announce=heard.append)
+    assert heard == ["the evaluation's parameters have changed: evaluated again, not trained"]
+    assert again["history"] == first["history"]
+    assert again["metrics"]["acc"] == first["metrics"]["acc"]
+    assert again["metrics"]["racc"] < first["metrics"]["racc"]
+    assert masks.unpacked(again["masks"]["racc"]).mean() == pytest.approx(again["metrics"]["racc"])
+    assert again["params"]["evaluation_steps"] == 20
+    assert records.finished_record(now, 0, tmp_path) == again
+    # as if it had been evaluated so at once
+    whole = runs.execute(now, 0, "cpu", tmp_path / "at once")
+    assert again["metrics"] == whole["metrics"]
+    assert again["masks"] == whole["masks"]
+    with pytest.raises(files.RecordError, match="other parameters"):
+        runs.execute(config.resolve(name, "demo", {"lr": 0.5} | stronger), 0, "cpu", tmp_path)
+
+
+def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_again(tmp_path):
+    name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
+    first = runs.execute(config.resolve(name, "demo", {"evaluation_steps": 1}), 0, "cpu", tmp_path)
+    now = config.resolve(name, "demo", {"evaluation_steps": 2})
+    (records.run_folder(now, 0, tmp_path) / "weights.safetensors").unlink()
+    rows = []
+    again = runs.execute(now, 0, "cpu", tmp_path, progress=rows.append)
+    assert len(rows) == 1
+    assert again["metrics"]["acc"] == first["metrics"]["acc"]
 
 
 def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_a_true_difference_is_seen():
 def test_the_figure_has_every_arm_that_has_a_difference():
     figure = intervals.figure_study(study.compared(by_seed()))
     names = [text.get_text() for text in figure.axes[0].get_yticklabels()]
-    assert names == ["Adv. GradMatch", "adaptive random null", "full early"]
+    assert names == ["Adv. GradMatch", "Adaptive random, other draws", "All data, fewer epochs"]
     plt.close(figure)
 
 

@@ -227,7 +227,7 @@ def show_command(item: str, profile: str) -> None:
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
-    if item.startswith("fig") or item == "theorem1":
+    if item.startswith("fig") or item in ("theorem1", "life"):
         if not picture.exists():
             raise files.RecordError(
                 f"there is no {picture}: make {item} PROFILE={profile} makes it"

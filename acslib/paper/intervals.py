@@ -42,13 +42,31 @@ def figure_study(table: pd.DataFrame) -> Figure:
         fontsize=9,
         color=QUIET,
     )
+    figure.legend(handles=legend_handles(), fontsize=9, ncols=4, loc="outside lower left")
     return figure
+
+
+ARMS = {
+    "adaptive_random_null": "Adaptive random, other draws",
+    "adaptive_random_each_epoch": "Adaptive random, every epoch",
+    "random": "Random, drawn once",
+    "gradmatch_unweighted": "Adv. GradMatch, unweighted",
+    "full_early": "All data, fewer epochs",
+    "nfgsm": "All data, N-FGSM",
+    "full": "All data (more time)",
+}
 
 
 def spelt(arm: str) -> str:
     """An arm's name for people."""
-    label = METHODS[arm].label if arm in METHODS else arm.replace("_", " ")
-    return label
+    return ARMS.get(arm) or (METHODS[arm].label if arm in METHODS else arm.replace("_", " "))
+
+
+def legend_handles() -> list[Line2D]:
+    return [
+        Line2D([], [], marker=marker, color=colour, linestyle="", label=size_label(size))
+        for size, (marker, colour) in (SIZES | {study.MEAN: MEAN}).items()
+    ]
 
 
 def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
@@ -71,13 +89,6 @@ def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
     axis.axvline(0, color=QUIET, linewidth=1)
     axis.set(xlabel=f"difference of {what} (points)", ylim=(len(arms) - 0.4, -0.6))
     axis.set_yticks(range(len(arms)), [spelt(arm) for arm in arms])
-    handles = [
-        Line2D([], [], marker=marker, color=colour, linestyle="", label=size_label(size))
-        for size, (marker, colour) in marks.items()
-    ]
-    axis.legend(
-        handles=handles, fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=(0.5, -0.13)
-    )
 
 
 def mark(size, marks: dict) -> tuple[str, str]:
@@ -100,14 +111,25 @@ def shade_chance(axis: Axes, table: pd.DataFrame) -> None:
 
 
 def cost(axis: Axes, table: pd.DataFrame) -> None:
-    """Robust accuracy against the images that were attacked, a mark an arm and size."""
-    shown = table[table.k != study.MEAN]
+    """Robust accuracy against training time, as a share of full training's; a mark an arm and size.
+
+    In the colours of the sizes; arms that train on all the data have their names beside them.
+    """
+    shown = table[table.k.astype(str) != study.MEAN]
+    whole = float(shown[shown.arm == "full"].seconds.iloc[0])
     for _, row in shown.iterrows():
         marker, colour = mark(row.k, SIZES | {1.0: ("*", "#000000")})
-        axis.plot(row.seconds, row.value, marker=marker, color=colour, markersize=6)
-    for arm in ("full", "full_early", "nfgsm"):
-        for _, row in shown[shown.arm == arm].iterrows():
+        axis.plot(row.seconds / whole, row.value, marker=marker, color=colour, markersize=6)
+        if row.arm in ("full", "full_early", "nfgsm"):
+            ahead = row.seconds / whole > 0.6
             axis.annotate(
-                spelt(arm), (row.seconds, row.value), (5, 4), textcoords="offset points", fontsize=8
+                spelt(row.arm),
+                (row.seconds / whole, row.value),
+                (-8 if ahead else 8, -3),
+                textcoords="offset points",
+                ha="right" if ahead else "left",
+                fontsize=8,
             )
-    axis.set(xlabel="seconds of training (CPU)", ylabel="robust accuracy (%)", xscale="log")
+    axis.set(
+        xlabel="training time (full training: 1)", ylabel="robust accuracy (%)", xlim=(0, 1.05)
+    )

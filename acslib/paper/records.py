@@ -371,19 +371,17 @@ def _damage(mistake: Any) -> str:
 
 
 def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
-    """The record of a finished run. None if there is none, or if a file of one's own that
-    registered a part of it has changed since. Raises RecordError if it is damaged, of another run,
-    or made with other parameters.
+    """The record of a finished run. None if there is none, if a file of one's own that registered a
+    part of it has changed since, or if it was evaluated with other parameters. Raises RecordError
+    if it is damaged, of another run, or trained with other parameters.
     """
-    path = run_folder(run, seed, results) / "record.json"
-    if not path.exists():
+    record = read_own(run, seed, results)
+    if record is None:
         return None
-    record = read_record(path)
+    path = run_folder(run, seed, results) / "record.json"
     way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
-    if (record["run"], record["seed"]) != (run.name, seed):
-        raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
     state = state_of(record, run)
-    if state == "outdated":
+    if state in ("outdated", "evaluated"):
         return None
     if state == "other":
         changed = differences(record["params"] | unused(run.setting), identity(run))
@@ -392,25 +390,66 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     return record
 
 
-def state_of(record: dict[str, Any], run: Run) -> Literal["valid", "outdated", "other"]:
+def read_own(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+    """The record in a run's folder, None without one. Raises RecordError if it is damaged or of
+    another run.
+    """
+    path = run_folder(run, seed, results) / "record.json"
+    if not path.exists():
+        return None
+    record = read_record(path)
+    if (record["run"], record["seed"]) != (run.name, seed):
+        raise RecordError(
+            f"{path} is of {record['run']}, seed {record['seed']}: move {path.parent} away, or set"
+            " ACS_RESULTS to another folder"
+        )
+    return record
+
+
+def evaluated_otherwise(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+    """The record of a run that was trained as it is asked for, evaluated with other parameters, and
+    still has its weights; else None. It needs an evaluation, and no training.
+    """
+    record = read_own(run, seed, results)
+    if record is None or state_of(record, run) != "evaluated":
+        return None
+    weights = run_folder(run, seed, results) / "weights.safetensors"
+    return record if workers_of(record) == asked() and weights.exists() else None
+
+
+def state_of(
+    record: dict[str, Any], run: Run
+) -> Literal["valid", "outdated", "evaluated", "other"]:
     """Whether a record is of a run as it is now; outdated where a plugin's file has changed since,
-    other where parameters have.
+    evaluated where parameters of the evaluation alone have, other where any has.
     """
     workers = workers_of(record) if "threads" in record else Workers()
     now = fingerprint(run, workers)
     if record["fingerprint"] in (now, fingerprint_before(run, workers)):
         return "valid"
-    return "outdated" if is_outdated(record["fingerprint"], now) else "other"
+    if is_outdated(record["fingerprint"], now):
+        return "outdated"
+    changed = changed_parameters(record["params"] | unused(run.setting), identity(run))
+    of_evaluation = changed and all(owner(key) == "evaluation" for key in changed)
+    return "evaluated" if of_evaluation and record.get("method") == run.method else "other"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """In words, what a record's parameters were and are now; at most five of them."""
     changed = [
         f"{key} {shown(old.get(key))}, now {shown(new[key])}"
+        for key in changed_parameters(old, new)
+    ]
+    return "; ".join(changed[:5]) or "another method"
+
+
+def changed_parameters(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The names of those that differ; one that came later may have its neutral value."""
+    return [
+        key
         for key in new
         if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
     ]
-    return "; ".join(changed[:5]) or "another method"
 
 
 def check_workers(path: Path, made: Workers, way_out: str) -> None:

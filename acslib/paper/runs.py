@@ -35,6 +35,7 @@ def execute(
     evaluating: Told = nobody,
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
+    A run that only its evaluation's parameters have changed of is evaluated again from its weights.
 
     `announce` is told in a line which images these are, and what has to be made first, before
     anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
@@ -51,6 +52,11 @@ def execute(
         done = records.finished_record(run, seed, results)
         if done is not None:
             return done
+        trained = records.evaluated_otherwise(run, seed, results)
+        if trained is not None:
+            if parallel.rank() == 0:
+                trained = evaluate_again(run, trained, own, results, announce, evaluating)
+            return parallel.from_first(trained)
         experiment, sharing = begin(run, seed, own, results, announce)
         warm_start = train(run, experiment, sharing, progress, announce)
         calibration = calibrate(experiment, announce)
@@ -228,12 +234,47 @@ def finish(
     run, seed, model = sharing.run, sharing.seed, experiment.state.model
     weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
     checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
-    started = time.perf_counter()
-    metrics, masks = evaluate(run, model, experiment.data, seed, device, evaluating)
-    seconds = time.perf_counter() - started
+    metrics, masks, seconds = evaluated(run, model, experiment.data, seed, device, evaluating)
     record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
+    return record | {"masks": masks}
+
+
+def evaluate_again(
+    run: Run,
+    trained: dict[str, Any],
+    device: str,
+    results: Path | None,
+    announce: Told,
+    evaluating: Told,
+) -> dict[str, Any]:
+    """Evaluate a run's weights by the parameters of now, and write its record anew.
+
+    trained: the record that it has. Where and when training was done stays in it.
+    """
+    seed = trained["seed"]
+    announce("the evaluation's parameters have changed: evaluated again, not trained")
+    model, images = load_trained(run, seed, device, results)
+    metrics, masks, seconds = evaluated(run, model, images, seed, device, evaluating)
+    record = trained | {
+        "fingerprint": records.fingerprint(run),
+        "params": run.setting.model_dump(mode="json"),
+        "metrics": metrics,
+        "masks": masks,
+        "seconds": trained["seconds"] | {"evaluate": seconds},
+        "provenance": trained["provenance"] | {"evaluation": records.provenance(device)},
+    }
+    del record["sha256"]
+    return records.write_record(records.run_folder(run, seed, results) / "record.json", record)
+
+
+def evaluated(
+    run: Run, model: nn.Module, images: data.Dataset, seed: int, device: str, evaluating: Told
+) -> tuple[dict[str, Any], dict[str, str], float]:
+    """Accuracies, the masks that they are of, and the seconds that it took."""
+    started = time.perf_counter()
+    metrics, masks = evaluate(run, model, images, seed, device, evaluating)
     kept = {name: packed(mask.cpu().numpy()) for name, mask in masks.items()}
-    return record | {"masks": kept}
+    return metrics, kept, time.perf_counter() - started
 
 
 def record_of(

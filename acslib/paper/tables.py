@@ -32,6 +32,7 @@ NEEDED = {
     "fig3": POINTS | {"curve", "epsilon_255", "training_epsilon_255", "steps", "test_images"},
     "fig4": POINTS | ERRORS | {"series", "warm_start"},
     "fig5": POINTS | ERRORS | {"version", "relative_clean_error_pct"},
+    "life": {"profile", "method", "draw", "condition", "epoch", "view", "error", "seed"},
     "study": {
         *("objective", "k", "arm", "measure", "seeds", "value", "difference"),
         *("ci_low", "ci_high", "seconds", "adversarial_images"),
