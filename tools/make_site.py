@@ -31,15 +31,25 @@ from types import ModuleType
 import lessons
 import nbformat
 
+from acslib.paper import page
+
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/*.md", "results/published/**/*.md")
+PUBLISHED = ROOT / "results" / "published"
+DOCUMENTS = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "docs/*.md",
+    "results/published/**/*.md",
+)
 # the menu; a page that is not there is left out, and a document that is not listed comes last
 CHAPTERS = {
     "Course": ("lessons/index", "docs/teaching"),
     "Results": (
         *("results/published/README", "docs/claims", "docs/study"),
-        *("results/published/mini/README", "results/published/demo/README", "docs/lab-book"),
+        *("results/published/mini/README", "results/published/demo/README", "results/paper/index"),
+        "docs/lab-book",
     ),
     "How it works": (
         *("docs/architecture", "docs/differences", "docs/reference"),
@@ -57,15 +67,17 @@ def gather(source: Path) -> None:
     shutil.rmtree(source, ignore_errors=True)
     documents = [path for pattern in DOCUMENTS for path in sorted(ROOT.glob(pattern))]
     linked = {target for document in documents for target, _ in links(document)} - set(documents)
-    folders = sorted(path for path in linked if path.is_dir() and page(path) != "lessons/index")
-    pages = [*map(page, documents), *map(page, folders), "lessons/index", "api/index"]
+    folders = sorted(path for path in linked if path.is_dir() and place_of(path) != "lessons/index")
+    pages = [*map(place_of, documents), *map(place_of, folders), "lessons/index", "api/index"]
     for document in documents:
-        write(source / f"{page(document)}.md", with_links(document) + contents(document, pages))
+        write(source / f"{place_of(document)}.md", with_links(document) + contents(document, pages))
     for folder in folders:
-        write(source / f"{page(folder)}.md", folder_page(folder))
+        write(source / f"{place_of(folder)}.md", folder_page(folder))
     for path in linked | {file for folder in folders for file in folder.iterdir()}:
-        if path.is_file() and not page(path).startswith("api/"):
+        if path.is_file() and not place_of(path).startswith("api/"):
             write(source / path.relative_to(ROOT), path.read_bytes())
+    for folder in sorted(path.parent for path in PUBLISHED.glob("*/README.md")):
+        write(source / folder.relative_to(ROOT) / "paper.pdf", paper_pdf(folder))
     write_course(source / "lessons")
     write_api(source / "api")
 
@@ -75,7 +87,7 @@ def write(path: Path, content: str | bytes) -> None:
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def page(path: Path) -> str:
+def place_of(path: Path) -> str:
     """The page, without its ending, that shows a file or folder of the repository."""
     place = path.relative_to(ROOT)
     if path == ROOT / "README.md":
@@ -103,21 +115,23 @@ def with_links(document: Path) -> str:
     text = document.read_text()
     for target, link in links(document):
         text = text.replace(link[0], f"{link[1]}({address(document, target)}{link[3] or ''})")
+    if document.parent.parent == PUBLISHED:
+        text = text.replace("\n## ", "\n{download}`All of it as a PDF <paper.pdf>`\n\n## ", 1)
     return DIAGRAM.sub("", text)
 
 
 def address(document: Path, target: Path) -> str:
     """Where a page's link to a file or folder leads."""
-    found = page(target)
+    found = place_of(target)
     ending = {"api": ".rst"}.get(found.split("/")[0], ".md")
     if target.is_file() and target.suffix != ".md" and not found.startswith("api/"):
         ending = ""
-    return posixpath.relpath(found + ending, posixpath.dirname(page(document)) or ".")
+    return posixpath.relpath(found + ending, posixpath.dirname(place_of(document)) or ".")
 
 
 def contents(document: Path, pages: list[str]) -> str:
     """The menu, a group a chapter, for the first page; nothing for others."""
-    if page(document) != "index":
+    if place_of(document) != "index":
         return ""
     listed = {name for chapter in CHAPTERS.values() for name in chapter}
     others = [name for name in pages if name not in listed and name != "index"]
@@ -142,11 +156,19 @@ def folder_page(folder: Path) -> str:
     return "\n\n".join([*parts, ""])
 
 
+def paper_pdf(folder: Path) -> bytes:
+    """A profile's published tables and figures as `make paper` prints them."""
+    names, profile = page.item_names(), folder.name
+    items = [page.entry(name, profile, [0], PUBLISHED, PUBLISHED) for name in names]
+    said = (folder / "README.md").read_text().split("\n\n")[1]
+    return page.pdf_pages(items, re.sub(r"\\(.)", r"\1", said))
+
+
 # ---- the course
 
 
 def write_course(folder: Path) -> None:
-    """The students' notebooks with their helpers, an archive of them all, and a page before them."""
+    """The students' notebooks with their helpers, an archive of all, and a page before them."""
     made = {
         f"{source.stem}.ipynb": nbformat.writes(lessons.notebook(source, "student")) + "\n"
         for source in lessons.sources()
@@ -201,7 +223,8 @@ def goal(cell: nbformat.NotebookNode) -> str:
     """What a lesson's first cell says that one can do afterwards, and the minutes it takes."""
     found = re.search(r"\*\*Afterwards you can\*\*(.*?)\n\n", cell.source, re.S)
     minutes = re.search(r"\*\*Minutes:\*\* (\d+)", cell.source)
-    assert found and minutes, f"the head of {title(cell)!r} lacks goals or minutes"
+    if not found or not minutes:
+        raise ValueError(f"the head of {title(cell)!r} lacks goals or minutes")
     return f"Afterwards you can{found[1].replace(chr(10), ' ')} {minutes[1]} minutes."
 
 
@@ -258,11 +281,9 @@ def public_names(module: ModuleType) -> list[str]:
     if "__all__" in vars(module):
         return list(module.__all__)
     package = sys.modules[module.__name__.rpartition(".")[0]]
-    shown = {
-        name
-        for name in getattr(package, "__all__", ())
-        if getattr(getattr(package, name), "__module__", None) == module.__name__
-    }
+    listed = () if package.__name__ == "acslib" else getattr(package, "__all__", ())
+    homes = {name: getattr(getattr(package, name), "__module__", None) for name in listed}
+    shown = {name for name, home in homes.items() if home == module.__name__}
     return [name for name in definitions(module) if name not in shown and name[0] != "_"]
 
 
@@ -314,7 +335,10 @@ def constant(module: ModuleType, name: str) -> str:
 
 def cache() -> Path:
     """Where the outputs of lessons are kept that ran with these helpers and this library."""
-    sources = [*sorted((ROOT / "acslib").rglob("*.py")), *map(lessons.SOURCES.joinpath, lessons.HELPERS)]
+    sources = [
+        *sorted((ROOT / "acslib").rglob("*.py")),
+        *map(lessons.SOURCES.joinpath, lessons.HELPERS),
+    ]
     digest = hashlib.sha256(os.environ.get("ACS_LESSONS", "").encode())
     for source in sources:
         digest.update(source.read_bytes())

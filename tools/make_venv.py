@@ -1,10 +1,10 @@
 """Makes .venv from the lock (requirements.txt), or says in one sentence what stands in the way.
 
 `make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench`
-pin old packages that the lock cannot hold. `make_venv.py site` makes .venv-site, the lock's versions
-and the extra `site`. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with
-that version of torch and the extra `test`. A second call waits for the first and takes what it
-made. Standard library only, and old syntax, so that a Python that is too old can say that it is.
+pin old packages that the lock cannot hold. `make_venv.py site` makes .venv-site with the lock's
+versions and the extra `site`. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with that version
+of torch and the extra `test`. A second call waits for the first and takes what it made. Standard
+library only, and old syntax, so that a Python that is too old can say that it is.
 """
 
 import fcntl

@@ -32,20 +32,20 @@ TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
 TRADEOFF = "Robust accuracy, upwards, against speed-up, to the right"
 # what the pictures show, for readers who do not see them
 SEEN = {
-    "fig1": "(a) A bar an epoch: first all the data, then skipped epochs, then the coreset; below it"
+    "fig1": "(a) A box an epoch: all the data, then skipped epochs, then the coreset. Below it,"
     " each epoch's seconds. (b), (c) Images, their gradients as a coloured grid, and the chosen"
     " images framed as thickly as they weigh; in (c) the images are attacked first.",
-    "fig2": "Left: gradients as points in their plane of largest variance, the chosen ones larger by"
-    " weight. Right: where the weighted sums of GradMatch, CRAIG and random subsets end, and a star"
-    " where the sum of all gradients does.",
+    "fig2": "Left: gradients as points in their plane of largest variance, chosen ones as large as"
+    " they weigh. Right: where the weighted sums of GradMatch, CRAIG and random subsets end, and a"
+    " star where the sum of all gradients does.",
     "fig3": "Robust accuracy falls as the attack's norm grows: a curve for each training.",
     "fig4": "Relative robust error against speed-up: left a line for each method over coreset"
     " sizes, right a mark for each warm start, and a star for full training.",
     "fig5": "Four panels, CRAIG above GradMatch, clean error left and robust error right: lines of"
     " relative error against speed-up for plain, batch-wise, batch-wise with warm start, and"
     " adaptive random.",
-    "theorem1": "What is left to the optimum falls with the iterations, lines of all methods far"
-    " below their dashed bounds; beside it which readings of the theorem hold, and the left side"
+    "theorem1": "What is left to the optimum falls with the iterations, a line for each method"
+    " and its bound dashed; beside it which readings of the theorem hold, and the left side"
     " against the gradient error.",
     "table1": f"{TRADEOFF}: a panel for each network, objective and data set, a mark for each"
     " method, the paper's in grey.",
@@ -193,8 +193,8 @@ def cell(column: str, text: str, quoted: bool) -> Cell:
 # ---- HTML
 
 
-def html_page(items: Sequence[Entry], profile: str) -> str:
-    """One file that needs no other, readable on a narrow screen too."""
+def html_page(items: Sequence[Entry], said: str) -> str:
+    """One file that needs no other, readable on a narrow screen too; it begins with `said`."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -203,7 +203,7 @@ def html_page(items: Sequence[Entry], profile: str) -> str:
     )
     return environment.get_template("page.html.jinja").render(
         title=TITLE,
-        introduction=introduction(profile),
+        introduction=said,
         items=items,
         heads=heads,
         lines=lines,
@@ -214,8 +214,8 @@ def html_page(items: Sequence[Entry], profile: str) -> str:
 # ---- PDF
 
 
-def pdf_pages(items: Sequence[Entry], profile: str) -> bytes:
-    """Landscape A4: what this is and what is missing, then a page or more for each item."""
+def pdf_pages(items: Sequence[Entry], said: str) -> bytes:
+    """Landscape A4: `said` and what is missing, then a page or more for each item."""
     pdf = FPDF("landscape", "mm", "A4")
     pdf.set_title(TITLE)
     pdf.set_lang("en")
@@ -225,7 +225,7 @@ def pdf_pages(items: Sequence[Entry], profile: str) -> bytes:
     pdf.add_font(FONT, "", fonts / "DejaVuSans.ttf")
     pdf.add_font(FONT, "B", fonts / "DejaVuSans-Bold.ttf")
     gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
-    begin_page(pdf, TITLE, [introduction(profile), *gone])
+    begin_page(pdf, TITLE, [said, *gone])
     for item in items:
         if item.table is not None or item.picture:
             begin_page(pdf, item.heading, [item.caption, *item.notes])
@@ -241,11 +241,11 @@ def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
     pdf.add_page()
     pdf.set_font(FONT, "B", 14)
     pdf.start_section(title)
-    pdf.multi_cell(0, text=title, new_x="LMARGIN", new_y="NEXT")
+    pdf.multi_cell(0, 7, title, new_x="LMARGIN", new_y="NEXT")
     pdf.set_font(FONT, "", 8)
     for paragraph in paragraphs:
         pdf.ln(1.5)
-        pdf.multi_cell(0, text=paragraph, align="L", new_x="LMARGIN", new_y="NEXT")
+        pdf.multi_cell(0, 4, paragraph, align="L", new_x="LMARGIN", new_y="NEXT")
     pdf.ln(3)
 
 
@@ -264,7 +264,7 @@ def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
         align="LEFT",
         borders_layout="SINGLE_TOP_LINE",
         headings_style=FontFace(emphasis=None),
-        line_height=1.4 * pdf.font_size,
+        line_height=1.7 * pdf.font_size,
         padding=(0, scale * PADDING),
         text_align=["LEFT" if head.word else "RIGHT" for head in rows[0][0]],
     ) as drawn:
@@ -335,7 +335,8 @@ def write_page(
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
-    made = {"html": html_page(items, profile).encode(), "pdf": pdf_pages(items, profile)}
+    said = introduction(profile)
+    made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)

@@ -1,6 +1,5 @@
 """Sphinx's settings for the site. `tools/make_site.py` gathers what Sphinx reads, and calls it."""
 
-import itertools
 import re
 
 from docutils import nodes
@@ -24,7 +23,7 @@ exclude_patterns = ["lessons/*.py"]
 myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
 
-# notebooks: the outputs of a lesson are kept, a failing lesson fails the site; widgets need a kernel
+# notebooks: outputs are kept, a lesson that fails fails the site, and no widget asks for a kernel
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
@@ -46,6 +45,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 
 # ---- outputs without a kernel
@@ -54,7 +54,9 @@ html_show_sphinx = False
 def without_widgets(app: Sphinx, document: nodes.document) -> None:
     """Leave out widgets, whose static twins stand above them, and their state."""
     for bundle in list(document.findall(nodes.container)):
-        kinds = [child.get("mime_type") for child in bundle.children if isinstance(child, nodes.Element)]
+        kinds = [
+            child.get("mime_type") for child in bundle.children if isinstance(child, nodes.Element)
+        ]
         if "application/vnd.jupyter.widget-view+json" in kinds:
             bundle.parent.remove(bundle)
     app.env.nb_metadata[app.env.docname].pop("js_files", None)
@@ -70,17 +72,34 @@ def with_alt_texts(app: Sphinx, document: nodes.document) -> None:
             image["alt"] = " ".join(" ".join(twin.astext() for twin in twins).split())
 
 
+# ---- tables
+
+
+def with_papers_numbers(app: Sphinx, document: nodes.document) -> None:
+    """Mark the cells that the paper prints: columns called "paper ...", rows "in the paper"."""
+    for table in document.findall(nodes.tgroup):
+        head, *rows = [list(row.children) for row in table.findall(nodes.row)]
+        titled = [cell.astext().startswith("paper ") for cell in head]
+        for row in (head, *rows):
+            quoted = any(cell.astext().endswith("in the paper") for cell in row)
+            for cell, column in zip(row, titled, strict=True):
+                cell["classes"] += ["paper"] * (quoted or column)
+
+
 # ---- docstrings
 
 NAMED = re.compile(r"^([a-z_]\w*(?:, [a-z_]\w*)*): ", re.M)  # "weights: (k,), float64"
 
 
 def as_plain_text(app, what, name, obj, options, lines: list[str]) -> None:
-    """Docstrings are plain text: backticks mean code, an indented block is one, all else is itself."""
+    """Docstrings are plain text: backticks mean code, an indented block is one, and that is all."""
     paragraphs = re.split(r"\n\n+", "\n".join(lines).strip("\n"))
     parts = []
-    for block, group in itertools.groupby(paragraphs, lambda text: text.startswith("  ")):
-        parts += ["::", *group] if block else map(in_rest, group)
+    before = False
+    for text in paragraphs:
+        block = text.startswith("  ")
+        parts += ["::"] * (block and not before) + [text if block else in_rest(text)]
+        before = block
     lines[:] = "\n\n".join([*parts, ""]).split("\n")
 
 
@@ -94,7 +113,7 @@ def in_rest(paragraph: str) -> str:
 
 
 def escaped(text: str) -> str:
-    """Text in which reStructuredText finds nothing but code in backticks and the dashes of lists."""
+    """Text in which reStructuredText finds only the code in backticks and the dashes of lists."""
     parts = re.split(r"`+([^`]+)`+", text)
     parts[::2] = [re.sub(r"([\\*|_`])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [rf"\ ``{part.strip()}``\ " for part in parts[1::2]]
@@ -104,4 +123,5 @@ def escaped(text: str) -> str:
 def setup(app: Sphinx) -> None:
     app.connect("doctree-read", without_widgets)
     app.connect("doctree-read", with_alt_texts)
+    app.connect("doctree-read", with_papers_numbers)
     app.connect("autodoc-process-docstring", as_plain_text)
