@@ -17,6 +17,7 @@
     const style = getComputedStyle(element);
     const hidden = element.scrollWidth - element.clientWidth;
     if (hidden < 2 || element.clientWidth < 20 || !shown(element) || style.overflowX === "visible") continue;
+    if (element.closest("mjx-assistive-mml")) continue; // it is read aloud, not shown
     if (!element.textContent.trim() && !element.querySelector("img, svg")) continue;
     const bar = element.offsetHeight - element.clientHeight > 8;
     const scrolls = ["auto", "scroll"].includes(style.overflowX);

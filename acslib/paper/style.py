@@ -43,6 +43,8 @@ def use() -> None:
         }
     )
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
+
         texts = shell.display_formatter.formatters["text/plain"]
         texts.for_type(Figure, lambda figure, printer, cycle: printer.text(described(figure)))
 

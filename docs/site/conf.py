@@ -43,7 +43,10 @@ html_theme = "furo"
 html_title = "Adversarial coreset selection"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/icon.svg"
 html_copy_source = False
+html_use_index = False  # the search finds names, and a page of them is too wide for a phone
+html_domain_indices = False
 html_show_sphinx = False
 html_show_copyright = False
 
@@ -117,6 +120,7 @@ def escaped(text: str) -> str:
     parts = re.split(r"`+([^`]+)`+", text)
     parts[::2] = [re.sub(r"([\\*|_`])", r"\\\1", part) for part in parts[::2]]
     parts[1::2] = [rf"\ ``{part.strip()}``\ " for part in parts[1::2]]
+    parts[::2] = [part.replace("file://", r"file\://") for part in parts[::2]]
     return re.sub(r"^(\(?\w{1,3}[.)] )", r"\\\1", "".join(parts), flags=re.M)
 
 
