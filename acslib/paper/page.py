@@ -19,6 +19,7 @@ import jinja2
 import matplotlib
 import pandas as pd
 from fpdf import FPDF, FontFace
+from fpdf.enums import CellBordersLayout
 
 from acslib.paper import columns, config, files, records, rows, style, tables
 
@@ -64,6 +65,7 @@ SEEN = {
 FONT = "DejaVu"  # matplotlib brings it
 MARGIN, PADDING = 14, 1.5  # of the PDF's pages and cells, in mm
 GREY = 118  # of 255: what the paper prints
+RULE, PLAIN = CellBordersLayout.TOP, CellBordersLayout.INHERIT  # above a row of another group
 
 
 @dataclass(frozen=True)
@@ -272,7 +274,7 @@ def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
             line = drawn.row()
             for one in cells:
                 style = FontFace(color=GREY if one.paper else 0)
-                line.cell(one.text, style=style, border="TOP" if starts else "INHERIT")
+                line.cell(one.text, style=style, border=RULE if starts else PLAIN)
     pdf.ln(3)
 
 
