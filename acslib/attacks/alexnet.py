@@ -1,9 +1,7 @@
 """AlexNet, whose feature maps the LPIPS distance compares, and where its weights come from."""
 
 import hashlib
-import io
 import os
-import pickle
 import subprocess
 import sys
 import tarfile
@@ -11,16 +9,16 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib import data, models
+from acslib.data.archives import read_pickle
 from acslib.data.files import DataError, Unavailable, cache_folder, read_tensors, write_tensors
 
 
@@ -55,11 +53,6 @@ SHA256 = {
     # the five convolutions' weights and biases as little-endian float32, whatever they came packed
     # in
     "alexnet features": "2b566cc3a4d6f0a7343701af22f461f1ac3dcd03a3ac28cce10968a1d3c85fdc",
-}
-ARRAY_PARTS = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
 }
 TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # its name holds the first digits of its SHA-256
 TORCHVISION_URL = f"https://download.pytorch.org/models/{TORCHVISION_FILE}"
@@ -300,15 +293,6 @@ def _from_source_package() -> dict[str, Tensor]:
     return state
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Can make numpy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ARRAY_PARTS:
-            raise DataError(f"a pickle of arrays asks for {module}.{name}: do not use it")
-        return ARRAY_PARTS[module, name]
-
-
 def _from_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
     """The pickle `alexnet.ckpt`; opened only if it is the one we know."""
     found = hashlib.sha256(content).hexdigest()
@@ -317,7 +301,7 @@ def _from_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
             f"alexnet.ckpt from {origin} has SHA-256 {found[:12]}..., expected"
             f" {SHA256['alexnet.ckpt'][:12]}...: not opened, fetch it again"
         )
-    layers = _ArrayUnpickler(io.BytesIO(content)).load()["AlexNet_0"]
+    layers = read_pickle(content, origin)["AlexNet_0"]
     state = {}
     for number, position in enumerate(CONVOLUTIONS):
         layer = layers[f"Conv_{number}"]

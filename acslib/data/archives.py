@@ -127,7 +127,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return parts[module, name]
 
 
-def read_pickle(content: bytes, where: Path) -> Any:
+def read_pickle(content: bytes, where: Path | str) -> Any:
     """Numbers, words, lists, dictionaries and numpy arrays, as Python 2 or 3 has pickled them.
 
     A pickle with anything else in it is refused before it can do it. Raises DataError.

@@ -227,18 +227,19 @@ def show_command(item: str, profile: str) -> None:
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
-    if item.startswith("fig") or item == "theorem1":
+    if item.startswith("fig") or item in ("theorem1", "life"):
         if not picture.exists():
             raise files.RecordError(
                 f"there is no {picture}: make {item} PROFILE={profile} makes it"
             )
     else:
-        from acslib.paper import tables
+        from acslib.paper import study, tables
 
-        print(f"{tables.text(item, profile)}\n")
+        is_study = item == study.ITEM
+        print(f"{study.text(profile) if is_study else tables.text(item, profile)}\n")
         notebook = Path("build", profile, f"{item}.ipynb")
         print(
-            f"{files.results_as_named()}/{profile}/{item}.csv (and .tex)"
+            f"{files.results_as_named()}/{profile}/{item}.csv{'' if is_study else ' (and .tex)'}"
             + (f"; {notebook} shows it with its pictures" if notebook.exists() else "")
         )
     if picture.exists():

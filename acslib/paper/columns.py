@@ -61,6 +61,18 @@ def plain(column: str, digits: int | None = None) -> Cell:
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
 
 
+def as_given(parameter: str) -> Cell:
+    """A parameter's value; a dash where full training knows nothing of it."""
+    return lambda row, full: "-" if pd.isna(row[parameter]) else value_text(row[parameter])
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value as YAML has it."""
+    if pd.api.types.is_bool(value):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def measured(name: str, mean: str = "") -> Cell:
     """Mean, standard deviation over seeds, and difference to full training in brackets."""
     return lambda row, full: with_difference(
@@ -92,6 +104,12 @@ def seconds(row, full) -> str:
     """T, its standard deviation over seeds, and the difference to full training."""
     difference = None if row.method == "full" else row.time_s - full.time_s
     return with_difference(row.time_s, difference, row.get("time_std_s"), digits=1)
+
+
+def paired_seconds(row, full):
+    """The same, the difference being to the full training that the row was compared with."""
+    difference = None if row.method == "full" else 60 * row.time_diff_min
+    return with_difference(row.time_s, difference, row.time_std_s, digits=1)
 
 
 def run_on(row) -> str:
@@ -166,6 +184,30 @@ ATTACKS = {
 }
 MEANS = {"unseen": "unseen mean", "seen": "seen mean"}
 IN_THE_PAPER = "· in the paper"
+
+
+# what an item of one's own shows behind what it varies
+OUTCOMES: dict[str, Cell] = {
+    "ACC %": measured("acc"),
+    "RACC %": measured("racc"),
+    "unseen RACC %": measured("racc_unseen", "_mean"),
+    "AA %": measured("autoattack"),
+    "T s": paired_seconds,
+    "speed-up (at most)": speedup,
+}
+
+
+def columns_of_own(table: pd.DataFrame, varied: Iterable[str]) -> pd.DataFrame:
+    """An item of one's own for people: who, the parameters that it varies, what came of it.
+
+    Differences are to the full training that a row was compared with, which need not be a row
+    itself. Columns without a value are left out.
+    """
+    layout = WHO | {name: as_given(name) for name in varied} | OUTCOMES
+    found = pd.DataFrame(
+        [{title: cell(row, row) for title, cell in layout.items()} for _, row in table.iterrows()]
+    )
+    return found.loc[:, (found != "-").any()]
 
 
 def every_attack(table: pd.DataFrame) -> Iterable[dict]:

@@ -357,7 +357,10 @@ def tables() -> list[str]:
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
     if name not in tables():
-        raise ParamsError(f"there is no table or figure {name!r}{nearest(name, tables())}")
+        raise ParamsError(
+            f"there is no table or figure {name!r}{nearest(name, tables())}; ACS_PARAMS names"
+            " folders with items of one's own"
+        )
     return _item_of(name, _state())
 
 

@@ -153,11 +153,32 @@ class Group(Model):
         return self
 
 
+class Design(Model):
+    """What is fixed before a study is run. An arm is the value of `columns: {arm: ...}`."""
+
+    reference: Name = Field(description="The arm that the others are compared with.")
+    chance: Name = Field(description="The reference with other draws.")
+    verdict: Name = Field(description="The arm that is asked about.")
+    at_least: Annotated[Count, Field(ge=2)] = Field(description="Seeds, at least so many.")
+    half_width: dict[Literal["linf", "trades"], Positive] = Field(
+        description="Of the 95 % interval, in points; seeds are added until it is reached."
+    )
+
+
 class Item(Model):
     """params/<table or figure>.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
     runs: tuple[Group, ...] = Field(min_length=1, description="What is trained for it.")
+    design: Design | None = Field(default=None, description="Of a study.")
+
+    @model_validator(mode="after")
+    def arms(self):
+        if self.design is not None:
+            known = [str(group.columns.get("arm")) for group in self.runs]
+            for name in (self.design.reference, self.design.chance, self.design.verdict):
+                refuse_unknown("design", [name], known)
+        return self
 
 
 class Attack(Model):

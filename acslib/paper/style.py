@@ -3,7 +3,6 @@
 import io
 import sys
 from collections.abc import Iterable
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acslib.paper import files
-from acslib.paper.methods import METHODS, Method
+from acslib.paper.methods import METHODS, Method, free_look
 
 FOLDER = files.RESULTS.parent / "figures"
 PAPER = "#AAAAAA"  # what the paper prints, beside ours
 QUIET = "#555555"  # lines and sentences that only explain
-# for methods of a CSV that nobody has registered here: the rest of Okabe and Ito's palette
-SPARE = (("#CC79A7", "D"), ("#E69F00", "P"), ("#56B4E9", "X"), ("#F0E442", "d"))
 
 
 def use() -> None:
@@ -71,15 +68,15 @@ def panel(axis: Axes) -> str:
 def looks(values: Iterable[str]) -> dict[str, Method]:
     """How each method of a CSV's column `method` looks, in the order of the column.
 
-    A method that is not registered here has its own name and a look that is left.
+    A method that is not registered here has its own name, and a look that is free.
     """
     known = {method.printed: method for method in METHODS.values()}
-    taken = {method.colour for method in METHODS.values()}
-    spare = cycle([look for look in SPARE if look[0] not in taken] or SPARE)
-    return {
-        value: known.get(value) or Method(value, value, *next(spare), value)
-        for value in dict.fromkeys(values)
-    }
+    found: dict[str, Method] = {}
+    for value in dict.fromkeys(values):
+        if value not in known:
+            known[value] = Method(value, value, *free_look(known.values()), value)
+        found[value] = known[value]
+    return found
 
 
 def line(method: Method) -> dict[str, Any]:

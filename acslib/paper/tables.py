@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from acslib.paper import config, files, frames, printed
-from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, every_attack
+from acslib.paper import config, files, frames, printed, rows
+from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, columns_of_own, every_attack
 
 # the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
 TABLE = {
@@ -14,6 +14,7 @@ TABLE = {
     *("profile", "data", "network", "seeds", "acc_pct", "time_s"),
     *("speedup_median_x", "speedup_ceiling_x"),
 }
+OWN = {"time_diff_min", "time_std_s"}  # beside TABLE, of an item of one's own
 POINTS = {"profile", "data", "network", "seeds", "seed", "run", "method", "racc_pct"}
 ERRORS = {"relative_robust_error_pct", "speedup_median_x", "coreset_fraction"}
 NEEDED = {
@@ -31,6 +32,11 @@ NEEDED = {
     "fig3": POINTS | {"curve", "epsilon_255", "training_epsilon_255", "steps", "test_images"},
     "fig4": POINTS | ERRORS | {"series", "warm_start"},
     "fig5": POINTS | ERRORS | {"version", "relative_clean_error_pct"},
+    "life": {"profile", "method", "draw", "condition", "epoch", "view", "error", "seed"},
+    "study": {
+        *("objective", "k", "arm", "measure", "seeds", "value", "difference"),
+        *("ci_low", "ci_high", "seconds", "adversarial_images"),
+    },
     "theorem1": {"profile", "norm", "part", "method", "iterations", "left", "bound"},
 }
 
@@ -48,7 +54,9 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(every_attack(table))
     if name == "table5":
         return pd.DataFrame(both_modes(table))
-    layout = LAYOUTS.get(name, LAYOUTS["table1"])
+    if name not in LAYOUTS:
+        return columns_of_own(table, rows.varied(name, table.profile.iloc[0]))
+    layout = LAYOUTS[name]
     full = table[table.method == "full"].drop_duplicates("setting").set_index("setting")
     return pd.DataFrame(
         [
@@ -104,7 +112,16 @@ def read_table(item: str, profile: str, results: Path | None = None) -> pd.DataF
     remedy = f"make {item} PROFILE={profile} makes it"
     if path.exists():
         remedy = f"delete it and make {item} PROFILE={profile} again"
-    return frames.read_frame(path, NEEDED.get(item, TABLE | {"racc_pct"}), remedy)
+    return frames.read_frame(path, needed_columns(item, profile), remedy)
+
+
+def needed_columns(item: str, profile: str) -> set[str]:
+    """The columns without which a CSV cannot be shown and drawn; what an item of one's own varies
+    is among them.
+    """
+    if item in NEEDED:
+        return NEEDED[item]
+    return TABLE | ({"racc_pct"} if item in LAYOUTS else {*OWN, *rows.varied(item, profile)})
 
 
 def latex(item: str, gathered: pd.DataFrame) -> str:
