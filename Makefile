@@ -12,6 +12,7 @@
 ## RUN, SEED what `make run` trains
 ## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
+## EXECUTE   no: `make site` leaves the lessons' outputs out, which takes minutes off; default yes
 ## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
 ## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
@@ -43,7 +44,7 @@ TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-bac
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records run lab lessons test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records run lab lessons site test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -111,6 +112,9 @@ test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones be
 
 lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
 	@$(PY) tools/lessons.py
+
+site: .venv-site/.complete ## course, results, claims and API as pages that read without a network: build/site
+	@.venv-site/bin/python tools/make_site.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis
