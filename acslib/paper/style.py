@@ -66,6 +66,12 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+def described(figure: Figure, text: str) -> Figure:
+    """The figure with what is seen on it in words, which `notebook.show` hands on."""
+    figure.set_label(text)
+    return figure
+
+
 def save_figure(figure: Figure, name: str, profile: str) -> Path:
     """Write figures/<profile>/<name>.png and .pdf, each whole or not at all; gives the PDF's path.
 
