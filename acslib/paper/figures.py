@@ -163,16 +163,27 @@ def coreset_sizes(axis: Axes, sizes: pd.DataFrame) -> None:
 
 
 def warm_starts(axis: Axes, warm: pd.DataFrame) -> None:
-    """A mark a warm start, the darker the shorter."""
+    """A mark a warm start, the darker the shorter, filled in a way that is the method's."""
     methods = looks(warm.method)
     values, marks = sorted(warm.warm_start.unique()), "vs^oDPX"
+    fills = ("full", "none", "left", "top", "right", "bottom")
     for (method, start), part in warm.sort_values("warm_start").groupby(["method", "warm_start"]):
         i = values.index(start)
         colour = plt.get_cmap("cividis")(i / max(1, len(values) - 1) * 0.85)
         several = f", {label_of(methods[method])}" if len(methods) > 1 else ""
         label = f"warm start {100 * start:g} %{several}"
         look = colour, marks[i % len(marks)]
-        trace(axis, part, "warm_start", "relative_robust_error_pct", look, label, linestyle="")
+        fill = fills[list(methods).index(method) % len(fills)]
+        trace(
+            axis,
+            part,
+            "warm_start",
+            "relative_robust_error_pct",
+            look,
+            label,
+            linestyle="",
+            fillstyle=fill,
+        )
     names = ", ".join(map(label_of, methods.values()))
     axis.set(title=f"{names}, coreset size {spelt(warm.coreset_fraction)}")
 
