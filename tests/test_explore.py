@@ -283,16 +283,18 @@ def test_full_training_is_refused_in_a_sentence(run):
 def test_other_sizes_and_methods_from_the_same_gradients(run):
     seen = explore.read(run, 0)
     sizes, methods = [0.2, 0.5], ["gradmatch", "craig", "random"]
-    found, errors = explore.reselect(seen, sizes, methods, most=96)
+    made = explore.reselect(seen, sizes, methods, most=96)
+    found = made.coresets
+    assert len(made.data.train) == 96
     assert list(found) == [(method, size) for method in methods for size in sizes]
     for (_, size), one in found.items():
         assert len(one) <= math.ceil(size * 96) + run.setting.selection_batch_size
         assert int(one.indices.max()) < 96
-    by_method = errors.pivot_table("relative_error", "coreset_fraction", "method")
+    by_method = made.errors.pivot_table("relative_error", "coreset_fraction", "method")
     assert (by_method.gradmatch < by_method.random).all()
-    again, same = explore.reselect(seen, sizes, methods, most=96)
-    assert same.equals(errors)
-    assert all(found[key].indices.equal(again[key].indices) for key in found)
+    again = explore.reselect(seen, sizes, methods, most=96)
+    assert again.errors.equals(made.errors)
+    assert all(found[key].indices.equal(again.coresets[key].indices) for key in found)
 
 
 # ---- sliders
@@ -317,8 +319,9 @@ def shown(monkeypatch):
 
 def test_a_slider_stands_below_its_pictures_and_redraws(shown):
     calls = []
-    box = widgets.scrub(drawn(calls), [{"k": 0.1}, {"k": 0.5}], k=[0.1, 0.5, 0.9])
-    assert calls[:2] == [{"k": 0.1}, {"k": 0.5}]
+    still = [{"k": 0.1}, {"k": 0.5}]
+    box = widgets.scrub(drawn(calls), still, begin={"k": 0.5}, k=[0.1, 0.5, 0.9])
+    assert calls[:2] == still
     assert shown[-1] is box
     handle = box.children[0]
     assert (handle.value, handle.description) == (0.5, "k")
@@ -330,7 +333,12 @@ def test_pressing_an_image_draws_it(shown):
     calls = []
     images = torch.rand(3, 1, 4, 4)
     box = widgets.gallery(
-        images, ["x", "y", "z"], drawn(calls), [{"image": 0, "steps": 5}], steps=[0, 5]
+        images,
+        ["x", "y", "z"],
+        drawn(calls),
+        [{"image": 0, "steps": 5}],
+        begin={"image": 1, "steps": 5},
+        steps=[0, 5],
     )
     row, controls = box.children
     row.children[2].children[1].click()

@@ -216,12 +216,21 @@ def errors(histories: Mapping[str, Sequence[dict[str, Any]]]) -> pd.DataFrame:
 # ---- other sizes and other methods, from the same gradients
 
 
+@dataclass(frozen=True)
+class Reselected:
+    """What methods would select: coresets by method and share, of the training images of `data`;
+    errors has a row for each, with its gradient error (eq. 12).
+    """
+
+    data: Dataset
+    coresets: dict[tuple[str, float], Coreset]
+    errors: pd.DataFrame
+
+
 def reselect(
     seen: Seen, fractions: Sequence[float], methods: Sequence[str], most: int = MOST_IMAGES
-) -> tuple[dict[tuple[str, float], Coreset], pd.DataFrame]:
-    """What methods select at the network as it is now, by method and share of the images, and a
-    frame of their gradient errors (eq. 12). It is done on the first `most` training images.
-    """
+) -> Reselected:
+    """What methods select at the network as it is now, from the first `most` training images."""
     data = dataclasses.replace(seen.data, train=seen.data.train[slice(0, most)])
     labels, n = data.train.labels, len(data.train)
     looking = config.resolve(_with_method(seen.run, "gradmatch"), seen.run.profile)
@@ -239,17 +248,12 @@ def reselect(
             error = selectors.gradient_error(gradients, coreset)[1]
             found[method, fraction] = coreset
             rows.append({"method": method, "coreset_fraction": fraction, "relative_error": error})
-    return found, pd.DataFrame(rows)
+    return Reselected(data, found, pd.DataFrame(rows))
 
 
 def label(method: str) -> str:
     """A method's name for people."""
     return METHODS[method].label
-
-
-def share(coreset: Coreset, seen: Seen, most: int = MOST_IMAGES) -> float:
-    """The part of the images that `reselect` chose from."""
-    return len(coreset) / min(most, seen.n)
 
 
 # ---- pictures of coresets

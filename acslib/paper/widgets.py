@@ -20,21 +20,53 @@ THUMBNAIL = 64  # pixels
 
 
 def scrub(
-    draw: Callable[..., Figure], still: Sequence[Mapping[str, Any]], **choices: Sequence[Any]
+    draw: Callable[..., Figure],
+    still: Sequence[Mapping[str, Any]],
+    begin: Mapping[str, Any],
+    **choices: Sequence[Any],
 ) -> ipywidgets.Widget:
-    """`draw(**values)` for each of `still`, then under a slider for each of `choices`, by name.
-
-    It begins at the last of `still`. Gives the box of sliders that it has displayed.
+    """`draw(**values)` for each of `still`, then from `begin` on under a slider for each of
+    `choices`, by name. Gives the box of sliders that it has displayed.
     """
-    for values in still:
-        show(draw(**values))
-    handles = {
-        name: slider(name, values, still[-1].get(name, values[0]))
-        for name, values in choices.items()
-    }
-    box = ipywidgets.interactive(lambda **values: show(draw(**values)), **handles)
+    box = _sliders(draw, still, begin, {}, choices)
     display(box)
     return box
+
+
+def gallery(
+    images: Tensor,
+    names: Sequence[str],
+    draw: Callable[..., Figure],
+    still: Sequence[Mapping[str, Any]],
+    begin: Mapping[str, Any],
+    **choices: Sequence[Any],
+) -> ipywidgets.Widget:
+    """Images (n, C, H, W) in [0, 1] with a button each: `draw(image=its number, **values)` of the
+    one that was pressed last, under sliders as `scrub` has them.
+    """
+    numbered = [(name, number) for number, name in enumerate(names)]
+    which = ipywidgets.Dropdown(options=numbered, value=begin["image"], description="image")
+    box = _sliders(draw, still, begin, {"image": which}, choices)
+    row = ipywidgets.HBox(
+        [_pressable(images[number], name, which, number) for name, number in numbered],
+        layout=ipywidgets.Layout(flex_flow="row wrap"),
+    )
+    both = ipywidgets.VBox([row, box])
+    display(both)
+    return both
+
+
+def _sliders(
+    draw: Callable[..., Figure],
+    still: Sequence[Mapping[str, Any]],
+    begin: Mapping[str, Any],
+    handles: Mapping[str, ipywidgets.Widget],
+    choices: Mapping[str, Sequence[Any]],
+) -> ipywidgets.Widget:
+    for values in still:
+        show(draw(**values))
+    sliders = {name: slider(name, values, begin[name]) for name, values in choices.items()}
+    return ipywidgets.interactive(lambda **values: show(draw(**values)), **handles, **sliders)
 
 
 def slider(name: str, values: Sequence[Any], at: Any) -> ipywidgets.SelectionSlider:
@@ -45,38 +77,6 @@ def slider(name: str, values: Sequence[Any], at: Any) -> ipywidgets.SelectionSli
         description=name.replace("_", " "),
         continuous_update=False,
     )
-
-
-def gallery(
-    images: Tensor,
-    names: Sequence[str],
-    draw: Callable[..., Figure],
-    still: Sequence[Mapping[str, Any]],
-    **choices: Sequence[Any],
-) -> ipywidgets.Widget:
-    """Images (n, C, H, W) in [0, 1] with a button each: `draw(image=its number, **values)` of the
-    one that was pressed last, under a slider for each of `choices`. `still` as for `scrub`.
-    """
-    for values in still:
-        show(draw(**values))
-    begin = still[-1]
-    which = ipywidgets.Dropdown(
-        options=[(name, number) for number, name in enumerate(names)],
-        value=begin["image"],
-        description="image",
-    )
-    handles = {name: slider(name, values, begin[name]) for name, values in choices.items()}
-    box = ipywidgets.interactive(lambda **values: show(draw(**values)), image=which, **handles)
-    row = ipywidgets.HBox(
-        [
-            _pressable(image, name, which, k)
-            for k, (image, name) in enumerate(zip(images, names, strict=True))
-        ],
-        layout=ipywidgets.Layout(flex_flow="row wrap"),
-    )
-    both = ipywidgets.VBox([row, box])
-    display(both)
-    return both
 
 
 def _pressable(
