@@ -231,11 +231,9 @@ def show_parameters(run: Run) -> Styler:
     frame = pd.DataFrame(first).drop(columns="meaning")
     frame.columns = ["parameter", "here", "paper", "changed by"]
     frame["meaning"] = [one.meaning for one in first]
-    return (
-        ruled(frame)
-        .hide(axis="index")
-        .set_properties(subset=["parameter", "meaning"], **{"text-align": "left"})
-    )
+    left = [{"selector": "", "props": "text-align: left"}]
+    words = dict.fromkeys(["parameter", "changed by", "meaning"], left)
+    return ruled(frame).hide(axis="index").set_table_styles(words, overwrite=False)
 
 
 def show_progress(profile: str) -> Markdown:
