@@ -313,7 +313,7 @@ def shown(monkeypatch):
     """What is displayed."""
     found = []
     monkeypatch.setattr(notebook, "display", lambda thing, metadata=None: found.append(metadata))
-    monkeypatch.setattr(widgets, "display", found.append)
+    monkeypatch.setattr(widgets, "display", lambda bundle, raw: found.append(bundle))
     return found
 
 
@@ -322,7 +322,9 @@ def test_a_slider_stands_below_its_pictures_and_redraws(shown):
     still = [{"k": 0.1}, {"k": 0.5}]
     box = widgets.scrub(drawn(calls), still, begin={"k": 0.5}, k=[0.1, 0.5, 0.9])
     assert calls[:2] == still
-    assert shown[-1] is box
+    assert shown[-1]["text/plain"] == widgets.WITHOUT_KERNEL
+    view = shown[-1]["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == box.model_id
     handle = box.children[0]
     assert (handle.value, handle.description) == (0.5, "k")
     handle.value = 0.9

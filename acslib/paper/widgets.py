@@ -17,6 +17,7 @@ from torch import Tensor
 from acslib.paper.notebook import show
 
 THUMBNAIL = 64  # pixels
+WITHOUT_KERNEL = "(Sliders stand here where a kernel runs.)"
 
 
 def scrub(
@@ -29,7 +30,7 @@ def scrub(
     `choices`, by name. Gives the box of sliders that it has displayed.
     """
     box = _sliders(draw, still, begin, {}, choices)
-    display(box)
+    _display(box)
     return box
 
 
@@ -52,7 +53,7 @@ def gallery(
         layout=ipywidgets.Layout(flex_flow="row wrap"),
     )
     both = ipywidgets.VBox([row, box])
-    display(both)
+    _display(both)
     return both
 
 
@@ -67,6 +68,12 @@ def _sliders(
         show(draw(**values))
     sliders = {name: slider(name, values, begin[name]) for name, values in choices.items()}
     return ipywidgets.interactive(lambda **values: show(draw(**values)), **handles, **sliders)
+
+
+def _display(box: ipywidgets.Widget) -> None:
+    """Show a widget; a page without a kernel has a line in its place."""
+    bundle = box._repr_mimebundle_() | {"text/plain": WITHOUT_KERNEL}
+    display(bundle, raw=True)
 
 
 def slider(name: str, values: Sequence[Any], at: Any) -> ipywidgets.SelectionSlider:
