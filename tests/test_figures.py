@@ -224,6 +224,22 @@ def figure4_table(seeds=1):
     return pd.concat(parts, ignore_index=True)
 
 
+def test_figure4_tells_two_methods_of_one_warm_start_apart():
+    table = figure4_table()
+    other = table[table.series == "warm_start"].assign(method="adv_craig")
+    axis = figures.figure4(pd.concat([table, other])).axes[1]
+    handles, labels = axis.get_legend_handles_labels()
+    fills = {
+        method: {
+            handle.lines[0].get_fillstyle()
+            for handle, label in zip(handles, labels, strict=True)
+            if label.endswith(METHODS[method].label)
+        }
+        for method in ("gradmatch", "craig")
+    }
+    assert fills == {"gradmatch": {"full"}, "craig": {"none"}}
+
+
 def test_figure4_draws_sizes_left_and_warm_starts_right():
     left, right = figures.figure4(figure4_table()).axes
     assert line(left, "Random").tolist() == [[2, 6], [10, 30]]
@@ -698,7 +714,7 @@ def test_a_picture_is_described_by_its_own_words():
     left.legend()
     right.set_title("a 3, γ = 12")
     figure.suptitle("Lesson 4.")
-    assert style.described(figure) == (
+    assert style.in_words(figure) == (
         "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, random."
         " a 3, γ = 12."
     )

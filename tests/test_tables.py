@@ -227,6 +227,15 @@ def test_catastrophic_overfitting(clean, train, test, found):
     )
 
 
+def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
+    run = config.resolve(
+        "resnet18-linf-cifar10.full+model@resnet34+objective@trades+trades_form@kl", "demo"
+    )
+    files.write_json(records.run_folder(run, 0, tmp_path) / "record.json", record(run, 0))
+    row = rows.row_of(run, run, {}, [0], tmp_path)
+    assert (row["model"], row["objective"]) == ("ResNet-34", "trades")
+
+
 @pytest.mark.parametrize("odd", ["resnet18-fat-cifar10.full", "resnet18-fat-cifar10.gradmatch"])
 def test_rows_of_different_data_are_refused(odd, results, tmp_path):
     """One seed on another sample of the data, be it the row's or its full training's."""

@@ -92,15 +92,17 @@ def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -
 
 
 def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
-    """How a run is trained, after its first epochs unless it is finished. One that other parameters
-    made is asked for again, each time, so that the user is told, until the right one is there.
+    """How a run is trained, after its first epochs and its network unless it is finished. One that
+    other parameters made is asked for again, each time, so that the user is told, until the right
+    one is there.
     """
     path = record(run, seed)
-    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in start]
+    needed = [*start, *networks_of(run)]
+    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in needed]
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
         stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
-    return rule(path, stale, train(run, seed), order_only=[*before, *networks_of(run), STAMP])
+    return rule(path, stale, train(run, seed), order_only=[*before, STAMP])
 
 
 def train(run: config.Run, seed: int) -> str:

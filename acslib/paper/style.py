@@ -43,14 +43,16 @@ def use() -> None:
         import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
 
         texts = shell.display_formatter.formatters["text/plain"]
-        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(described(figure)))
+        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
 
 
-def described(figure: Figure) -> str:
-    """What a picture shows, in its own words: the text that goes with it in a notebook.
+def in_words(figure: Figure) -> str:
+    """What a picture shows: what `described` has said of it, else its own words.
 
-    Whoever does not see pictures gets it, and the site takes it for the alternative text.
+    It goes with the picture in a notebook, and the site takes it for the alternative text.
     """
+    if figure.get_label():
+        return str(figure.get_label())
     panels = [words for axis in figure.axes if (words := panel(axis))]
     return "A picture. " + " ".join(filter(None, [figure.get_suptitle(), *panels]))
 
@@ -87,6 +89,12 @@ def line(method: Method) -> dict[str, Any]:
 def literal(text: str) -> str:
     """Text as it stands: in words that others wrote, a dollar sign begins no mathematics."""
     return text.replace("$", r"\$")
+
+
+def described(figure: Figure, text: str) -> Figure:
+    """The figure with what is seen on it in words, see `in_words`."""
+    figure.set_label(text)
+    return figure
 
 
 def save_figure(figure: Figure, name: str, profile: str) -> Path:
