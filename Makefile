@@ -44,7 +44,7 @@ TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-bac
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records class-pack run lab lessons site test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records class-pack run lab lessons site test test-fast test-torch lint bench torture lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -113,6 +113,9 @@ lint: $(STAMP) ## layout and style of code and notebooks (ruff), types (mypy)
 
 bench: .venv-bench/.complete ## speed of selectors and attacks against other libraries, in an environment of their own
 	.venv-bench/bin/python -m benchmarks
+
+torture: $(STAMP) ## kill, damage, misuse and starve it some two thousand times, within 45 minutes: docs/reliability.md
+	@$(PY) -m tools.torture
 
 test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
 	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py

@@ -2,6 +2,7 @@
 ours, its errata.
 """
 
+import hashlib
 import io
 import re
 import tempfile
@@ -9,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acslib.paper import columns, config, files, page, printed, records, rows, tables
+from acslib.paper import columns, config, files, frames, page, printed, records, rows, tables
 from acslib.paper.methods import METHODS
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published"
@@ -488,6 +489,63 @@ def test_a_csv_that_is_cut_off_is_refused_or_has_whole_rows(data):
             tables.read_table("table4", "demo", Path(folder))
 
 
+@settings(deadline=None)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 8))
+def test_a_csv_that_is_cut_or_changed_anywhere_is_refused(place, bit):
+    """Also at a line's end: beside it stands what its checksum is."""
+    table = pd.DataFrame({"x_pct": [1.5, 2.5, 3.5], "y": ["a", "b\n", "c"]})
+    with tempfile.TemporaryDirectory() as folder:
+        path = frames.write_frame(Path(folder, "mine.csv"), table)
+        whole = path.read_bytes()
+        place %= len(whole)
+        changed = bytearray(whole)
+        if bit < 8:
+            changed[place] ^= 1 << bit
+        else:
+            del changed[place:]
+        path.write_bytes(changed)
+        with pytest.raises(files.RecordError, match=r"mine\.csv is damaged .*: delete it"):
+            frames.read_frame(path, {"x_pct"}, "delete it")
+        path.write_bytes(whole)
+        pd.testing.assert_frame_equal(frames.read_frame(path, {"x_pct"}, "delete it"), table)
+
+
+def test_a_csvs_checksum_is_its_own_and_may_be_missing(tmp_path):
+    """As in version 0.1.0, and where a writer was killed."""
+    one, other = (pd.DataFrame({"x": values}) for values in ([1, 2], [3, 4]))
+    path, another = tmp_path / "one.csv", tmp_path / "other.csv"
+    frames.write_frame(path, one)
+    frames.write_frame(another, other)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert frames.checksum_file(path).read_text() == f"{found}  one.csv\n"
+    for file in (another, frames.checksum_file(another)):
+        file.replace(tmp_path / file.name.replace("other", "one"))
+    with pytest.raises(files.RecordError, match="not the one in one.csv.sha256"):
+        frames.read_frame(path, {"x"}, "delete it")
+    frames.checksum_file(path).unlink()
+    assert list(frames.read_frame(path, {"x"}, "delete it").x) == [3, 4]
+
+
+def test_a_killed_writer_of_a_csv_leaves_one_that_is_read(tmp_path, monkeypatch):
+    """At whichever of its steps."""
+    first, second = (pd.DataFrame({"x": values}) for values in ([1, 2], [3, 4, 5]))
+    path, write = tmp_path / "one.csv", files.write_atomically
+    for step in range(2):
+        frames.write_frame(path, first)
+        left = [write] * step
+
+        def killed(*arguments, left=left):
+            if not left:
+                raise KeyboardInterrupt
+            left.pop()(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "write_atomically", killed)
+            with pytest.raises(KeyboardInterrupt):
+                frames.write_frame(path, second)
+        assert len(frames.read_frame(path, {"x"}, "delete it")) == 2 + step
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -512,7 +570,7 @@ def test_words_among_numbers_are_refused(gathered, tmp_path):
     path = tables.write_table("table4", gathered["table4"], tmp_path)
     table = pd.read_csv(path).astype({"acc_pct": object})
     table.loc[0, "acc_pct"] = "many"
-    table.to_csv(path, index=False)
+    frames.write_frame(path, table)
     with pytest.raises(files.RecordError, match="its column acc_pct holds words"):
         tables.read_table("table4", "demo", tmp_path)
 
@@ -523,7 +581,7 @@ def test_a_csv_without_a_column_is_shown_or_refused(table, gathered, tmp_path):
     path = tables.write_table(table, gathered[table], tmp_path)
     whole = pd.read_csv(path)
     for name in whole:
-        whole.drop(columns=name).to_csv(path, index=False)
+        frames.write_frame(path, whole.drop(columns=name))
         if name in tables.NEEDED.get(table, tables.TABLE | {"racc_pct"}):
             with pytest.raises(files.RecordError, match=name):
                 tables.read_table(table, "demo", tmp_path)

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from acslib import data, models
 from acslib.data.archives import read_pickle
 from acslib.data.files import DataError, Unavailable, cache_folder, read_tensors, write_tensors
+from acslib.writing import reason
 
 
 class Stem(NamedTuple):
@@ -212,7 +213,7 @@ def _from_folder() -> dict[str, Tensor]:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays}
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{folder / 'alexnet_features.npz'} is damaged ({error}): fetch it again"
+                f"{folder / 'alexnet_features.npz'} is damaged ({reason(error)}): fetch it again"
             ) from error
         return _require_features(state, str(folder))
     if (folder / "alexnet.ckpt").exists():
@@ -412,19 +413,28 @@ def dataset_alexnet(
 
 
 def save_alexnet(net: AlexNet, file: str | Path) -> None:
-    """All or nothing, with the stem and the SHA-256 of the weights inside. Raises DataError if it
-    cannot be written.
+    """All or nothing, with the stem, the SHA-256 of the weights and the file's name inside. Raises
+    DataError if it cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_tensors(state, Path(file), {"stem": net.stem, "sha256": _digest(state, sorted(state))})
+    words = {"stem": net.stem, "sha256": _digest(state, sorted(state)), "file": Path(file).name}
+    write_tensors(state, Path(file), words)
 
 
 def load_alexnet(file: str | Path) -> AlexNet:
-    """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged."""
+    """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged, or is the
+    copy of another data set's.
+    """
     state, metadata = read_tensors(Path(file), "train again")
-    if _digest(state, sorted(state)) != metadata.get("sha256"):
-        raise DataError(f"{file} is damaged (SHA-256 differs): delete it and train again")
-    head = state.get("head.bias")
-    net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
-    net.load_state_dict(state)
+    try:
+        if _digest(state, sorted(state)) != metadata["sha256"]:
+            raise ValueError("SHA-256 differs")
+        head = state.get("head.bias")
+        net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
+        net.load_state_dict(state)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of names and shapes, too
+        said = reason(error)[:200]
+        raise DataError(f"{file} is damaged ({said}): delete it and train again") from error
+    if metadata.get("file", Path(file).name) != Path(file).name:
+        raise DataError(f"{file} is a copy of {metadata['file']}: delete it and train again")
     return net.eval().requires_grad_(False)

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from acslib.paper import config, files, params, records
+from acslib.writing import reason
 
 # ValueError: what is wrong with parameters, data, records and losses, in a sentence
 PROBLEMS = (ValueError, OSError, ImportError, MemoryError)
@@ -223,7 +224,7 @@ def show_command(item: str, profile: str) -> None:
     known = [*config.tables(), "theorem1"]
     if item not in known:
         raise config.ParamsError(
-            f"there is no table or figure {item!r}{params.nearest(item, known)}"
+            f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
@@ -459,4 +460,5 @@ def refuse(what: str, code: int) -> int:
 def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError | RuntimeError):
         return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
-    return str(error) or type(error).__name__
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return where + reason(error)

@@ -19,6 +19,7 @@ from acslib.paper import (
     explain,
     inventory,
     log,
+    params,
     printed,
     records,
     rows,
@@ -119,9 +120,9 @@ def as_number(name: str, value: Any) -> Any:
     try:
         found = number(value)
     except ValueError as error:
-        raise config.ParamsError(f"{name} is {value!r}, it {error}") from None
+        raise config.ParamsError(f"{name} is {params.shown(value)}, it {error}") from None
     if not is_number(found):
-        raise config.ParamsError(f"{name} is {value!r}: give a number")
+        raise config.ParamsError(f"{name} is {params.shown(value)}: give a number")
     return int(found) if isinstance(value, str) and found == int(found) else found
 
 
@@ -177,6 +178,22 @@ def stopped(run: Run, seed: int, epochs: int) -> str:
         f"stopped: {run.name}, seed {seed}, keeps {epochs} of {len(run.plan)} epochs and what was"
         " finished before it. Run this cell again to go on."
     )
+
+
+def undefended(run: Run) -> Run:
+    """The same network trained on all images as they are, for as long: what an attack does to it is
+    what a defence is measured against. Its own evaluation is the shortest that there is.
+    """
+    setting, (_, _, varied) = run.setting, config.parse(run.name)
+    changes: dict[str, Any] = {"objective": "vanilla", "evaluation_steps": 1}
+    changes |= {"evaluation_restarts": 1, "autoattack_n": 0}
+    if setting.norm == "lpips":  # which is for fast_lpa alone
+        changes |= {"norm": "l2", "step": 0.0, "evaluation_step": 0.0}
+    if setting.only_correct:
+        changes["only_correct"] = False
+    if setting.trades_start != "uniform":
+        changes["trades_start"] = "uniform"
+    return config.resolve(config.run_name(run.setting_name, "full", varied | changes), run.profile)
 
 
 def train_missing(item: str, profile: str, seeds: list[int]) -> None:

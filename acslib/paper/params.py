@@ -270,7 +270,11 @@ def explain(where: str, model: type[BaseModel], mistake: Any) -> str:
     place, rest = ", ".join([where, *map(str, path[:depth])]), path[depth:]
     name = str(rest[0]) if rest else ""
     if kind == "extra_forbidden":
-        said = f"{name} is not a parameter" if holder is Setting else f"{name!r} is not known"
+        said = (
+            f"{short(name)} is not a parameter"
+            if holder is Setting
+            else f"{shown(name)} is not known"
+        )
         return f"{place}: {said}{nearest(name, holder.model_fields)}"
     if kind == "missing":
         file = " to params/settings.yaml" if holder is Setting else ""
@@ -309,7 +313,11 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def shown(value: Any) -> str:
-    text = repr(value)
+    return short(repr(value))
+
+
+def short(text: str) -> str:
+    """The beginning of a text that somebody else wrote, so that a sentence stays one."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

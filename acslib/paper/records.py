@@ -27,6 +27,7 @@ from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, shown
 from acslib.paper.settings import REGISTRIES, is_neutral, owner, unused
+from acslib.writing import reason
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -193,14 +194,8 @@ def training(folder: Path) -> Iterator[None]:
     """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
     train it: they make the same files.
     """
-    # the folder itself is locked: it needs no file, which a killed process would leave
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH)
+    with files.locked(folder, fcntl.LOCK_SH):
         yield
-    finally:
-        os.close(handle)
 
 
 def is_training(folder: Path) -> bool:
@@ -327,7 +322,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecordError(f"there is no {path}: train that run first") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it and run again") from None
+        raise RecordError(f"{path} is damaged ({reason(error)}): delete it and run again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise RecordError(

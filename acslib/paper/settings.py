@@ -61,7 +61,7 @@ def distinct(values: tuple) -> tuple:
     """Of a name given twice, one would be ignored without a word."""
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"has {value!r} twice: leave one out")
+            raise ValueError(f"has {value!r:.200} twice: leave one out")
     return values
 
 
