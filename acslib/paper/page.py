@@ -102,7 +102,8 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     if gathered.empty:
         return Entry(name, short(caption(name)), missing=said)
     shown = tables.shown(gathered)
-    return Entry(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
+    notes = tables.notes(name, gathered)
+    return Entry(name, short(tables.title(name, gathered)), shown, there, notes, said)
 
 
 def table_rows(
