@@ -370,7 +370,8 @@ def test_csv_latex_and_text(table, gathered, tmp_path):
     assert tex.isascii()
     text = tables.text(table, "demo", tmp_path)
     assert "Profile demo, mean ± standard deviation of 2 seeds" in text
-    assert text.count("* In the paper: ") == len(tables.notes(table))
+    said = tables.notes(table, gathered[table])
+    assert text.endswith("\n".join([*tables.lines(shown)[-1:], *said]))
     assert len({len(line) for line in tables.lines(shown)}) == 1
 
 

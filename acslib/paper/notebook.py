@@ -188,7 +188,7 @@ def changes(item: str, profile: str) -> str:
 def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
-    print(tables.title(name, table), *tables.notes(name), sep="\n")
+    print(tables.title(name, table), *tables.notes(name, table), sep="\n")
     shown = tables.shown(table)
     return shown.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
 
