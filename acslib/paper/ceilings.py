@@ -32,7 +32,8 @@ def ceilings(item: str) -> pd.DataFrame:
             for varied in group["vary"]:
                 for method in group["methods"]:
                     run = config.resolve(config.run_name(setting_name, method, varied), PAPERS)
-                    about |= {"method": METHODS[method].printed, "ceiling_x": run.plan.ceiling}
+                    about |= {"method": METHODS[method].printed, "run": run.name}
+                    about |= {"ceiling_x": run.plan.ceiling}
                     found.append(about | group["columns"])
     return pd.DataFrame(found)
 
@@ -48,12 +49,12 @@ def beside(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def as_printed(item: str) -> pd.DataFrame:
-    """The paper's rows that have a speed-up, with `ceiling_x`."""
+    """The paper's rows that have a speed-up, with `setting`, `run` and `ceiling_x`."""
     theirs = printed.paper_table(item)
     if "speedup_x" not in theirs:
         return pd.DataFrame()
     key = [*printed.KEY, *[name for name in printed.VARIED if name in theirs]]
-    known = ceilings(item)[[*key, "ceiling_x"]]
+    known = ceilings(item)[[*key, "setting", "run", "ceiling_x"]]
     return theirs[theirs.method != "full"].merge(known, on=key)
 
 

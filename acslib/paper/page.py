@@ -31,7 +31,7 @@ from acslib.paper import columns, config, files, records, rows, style, tables
 # the paper's order
 ORDER = (
     *("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5"),
-    *("fig4", "table6", "fig5", "tableD4"),
+    *("fig4", "table6", "fig5", "tableD4", "time"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
 WIDTH, HEIGHT = 842, 595  # of a PDF page, A4 landscape, in points

@@ -38,6 +38,10 @@ NEEDED = {
         *("objective", "k", "arm", "measure", "seeds", "value", "difference"),
         *("ci_low", "ci_high", "seconds", "adversarial_images"),
     },
+    "time": {
+        *("profile", "table", "schedule", "selections", "selection_steps", "papers", "ceiling_x"),
+        *("speedup_x", "craig_x", "gradmatch_x", "images", "device"),
+    },
     "theorem1": {"profile", "norm", "part", "method", "iterations", "left", "bound"},
 }
 
