@@ -59,7 +59,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 # ---- tables and figures: their rules, and those of the runs that they need, are written by acslib/paper/rules.py
 
-all: $(filter-out study life,$(ITEMS)) ## every table and figure in one profile (the study is by itself)
+all: $(filter-out study life time,$(ITEMS)) ## every table and figure in one profile (the study is by itself)
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)"
 records: ## train what all tables and figures need, and no more

@@ -16,7 +16,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
-from acslib.paper import config, files, notebook, runs
+from acslib.paper import config, files, notebook, params, runs
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "notebooks"
@@ -102,7 +102,9 @@ def test_figures_are_drawn_and_nothing_is_trained(experiments):
     run_all(FIGURES, experiments)
     assert stamps(experiments / "results") == before
     drawn = {path.name for path in (experiments / "figures" / "smoke").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in names(FIGURES, "theorem1") for kind in KINDS}
+    assert drawn == {
+        f"{name}.{kind}" for name in names(FIGURES, *params.BY_THEMSELVES) for kind in KINDS
+    }
 
 
 KINDS = ("pdf", "png")

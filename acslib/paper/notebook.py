@@ -283,7 +283,7 @@ def changes(item: str, profile: str) -> str:
 def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
-    print(tables.title(name, table), *tables.notes(name), sep="\n")
+    print(tables.title(name, table), *tables.notes(name, table), sep="\n")
     return ruled(tables.shown(table)).hide(axis="index")
 
 

@@ -26,7 +26,7 @@ from acslib.paper import columns, config, files, records, rows, style, tables
 # the paper's order
 ORDER = (
     *("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5"),
-    *("fig4", "table6", "fig5", "tableD4"),
+    *("fig4", "table6", "fig5", "tableD4", "time"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
@@ -118,7 +118,8 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     if gathered.empty:
         return Entry(name, short(caption(name)), missing=said)
     shown = tables.shown(gathered)
-    return Entry(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
+    notes = tables.notes(name, gathered)
+    return Entry(name, short(tables.title(name, gathered)), shown, there, notes, said)
 
 
 def table_rows(
