@@ -12,6 +12,7 @@
 ## RUN, SEED what `make run` trains
 ## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
+## EXECUTE   no: `make site` leaves the lessons' outputs out, which takes minutes off; default yes
 ## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
 ## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
@@ -43,7 +44,7 @@ TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-bac
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records run lab lessons test test-fast test-torch lint bench torture lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records class-pack run lab lessons site test test-fast test-torch lint bench torture lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -58,15 +59,17 @@ $(STAMP): requirements.txt pyproject.toml
 
 # ---- tables and figures: their rules, and those of the runs that they need, are written by acslib/paper/rules.py
 
-all: $(filter-out study life,$(ITEMS)) ## every table and figure in one profile (the study is by itself)
+all: $(filter-out study life time,$(ITEMS)) ## every table and figure in one profile (the study is by itself)
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)"
 records: ## train what all tables and figures need, and no more
+class-pack: records ## all that is trained of a profile, to be unpacked over clones: build/class-pack.zip
+	@$(PY) tools/class_pack.py --profile $(PROFILE) --seeds "$(SEEDS)"
 publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps; fill in the documents
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
 	@$(PY) tools/claims.py
 
-ifneq (,$(filter $(ITEMS) all paper records %.json %.csv %.pdf,$(MAKECMDGOALS)))
+ifneq (,$(filter $(ITEMS) all paper records class-pack %.json %.csv %.pdf,$(MAKECMDGOALS)))
 $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after the set-up: run make setup first)))
 RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
 include $(RULES)
@@ -85,12 +88,17 @@ run: $(STAMP) ## train and evaluate one run: make run RUN=resnet18-linf-cifar10.
 lpips-net: $(STAMP) ## the AlexNet that LPIPS compares images of DATA by: fetched for image folders, else trained once
 	$(call LPIPS,$(DATA))
 
-lab: $(STAMP) ## JupyterLab on the notebooks, which run in their own folder: folders are handed on as absolute paths
+lab: $(STAMP) | build/lessons/student ## JupyterLab on where to begin: notebooks/index.ipynb
+	@# kernels run in the folder of their notebook: folders are handed on as absolute paths
 	@for name in ACS_RESULTS ACS_DATA ACS_CACHE; do value=$$(printenv $$name) || continue; \
 		case $$value in "" | /* | "~"*) ;; *) export $$name="$$PWD/$$value" ;; esac; done; \
 	for name in ACS_PARAMS ACS_PLUGINS; do whole=; for part in $$(printenv $$name | tr : ' '); do \
 		case $$part in /* | "~"*) ;; *) part=$$PWD/$$part ;; esac; whole=$$whole:$$part; done; \
-		[ -z "$$whole" ] || export $$name="$${whole#:}"; done; $(PY) -m jupyterlab notebooks
+		[ -z "$$whole" ] || export $$name="$${whole#:}"; done; \
+	export JUPYTER_CONFIG_PATH="$$PWD/tools/jupyter$${JUPYTER_CONFIG_PATH:+:$$JUPYTER_CONFIG_PATH}"; \
+	$(PY) -m jupyterlab --ServerApp.root_dir="$$PWD" --LabApp.default_url=/lab/tree/notebooks/index.ipynb
+build/lessons/student: | $(STAMP)
+	@$(PY) tools/lessons.py
 
 test: lint ## everything CI runs: style, types, unit and property tests, every notebook on a small size
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --dist loadfile
@@ -114,6 +122,9 @@ test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones be
 
 lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
 	@$(PY) tools/lessons.py
+
+site: .venv-site/.complete ## course, results, claims and API as pages that read without a network: build/site
+	@.venv-site/bin/python tools/make_site.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_hex, to_rgb
 
 from acslib import models, objectives, schedule, selectors
@@ -221,6 +222,22 @@ def figure4_table(seeds=1):
                 )
             )
     return pd.concat(parts, ignore_index=True)
+
+
+def test_figure4_tells_two_methods_of_one_warm_start_apart():
+    table = figure4_table()
+    other = table[table.series == "warm_start"].assign(method="adv_craig")
+    axis = figures.figure4(pd.concat([table, other])).axes[1]
+    handles, labels = axis.get_legend_handles_labels()
+    fills = {
+        method: {
+            handle.lines[0].get_fillstyle()
+            for handle, label in zip(handles, labels, strict=True)
+            if label.endswith(METHODS[method].label)
+        }
+        for method in ("gradmatch", "craig")
+    }
+    assert fills == {"gradmatch": {"full"}, "craig": {"none"}}
 
 
 def test_figure4_draws_sizes_left_and_warm_starts_right():
@@ -683,3 +700,33 @@ def test_fooled_images_were_right_and_are_wrong(undefended, digits, pgd):
     assert all(title.startswith("change, ") for title in titles[5:10])
     nothing = pictures.show_fooled(undefended, digits, lambda model, images, labels: images)
     assert "none of" in nothing.axes[0].texts[0].get_text()
+
+
+# ---- for those who do not see pictures
+
+
+def test_a_picture_is_described_by_its_own_words():
+    """All of them: titles, axes, what is in the legend; a panel without words adds nothing."""
+    figure, (left, right, _) = plt.subplots(1, 3)
+    left.plot([0, 1], label="CRAIG")
+    left.plot([1, 0], label="random")
+    left.set(title="Errors", xlabel="coreset, %", ylabel="gradient error, %")
+    left.legend()
+    right.set_title("a 3, γ = 12")
+    figure.suptitle("Lesson 4.")
+    assert style.in_words(figure) == (
+        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, random."
+        " a 3, γ = 12."
+    )
+
+
+def test_a_notebook_has_the_description_beside_the_picture():
+    """As the text that stands for it, which the site takes for its alternative text."""
+    shell = InteractiveShell.instance()
+    try:
+        style.use()
+        figure, axis = plt.subplots()
+        axis.set_title("Errors")
+        assert shell.display_formatter.format(figure)[0]["text/plain"] == "A picture. Errors."
+    finally:
+        InteractiveShell.clear_instance()

@@ -4,8 +4,10 @@ asserts by nbval. First those that train and write CSVs, then those that draw fr
 
 import json
 import os
+import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import nbformat
@@ -14,7 +16,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
-from acslib.paper import config, files, notebook, runs
+from acslib.paper import config, files, notebook, params, runs
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "notebooks"
@@ -26,6 +28,7 @@ NOTEBOOKS = sorted(
 )
 FIGURES = [path for path in NOTEBOOKS if path.parent.name == "figures"]
 OTHERS = [path for path in NOTEBOOKS if path not in FIGURES]
+PLAY = ("index", "explore", "own", "run")  # these write no CSV
 
 
 def call(*arguments, results):
@@ -79,7 +82,7 @@ def experiments(results):
 @pytest.mark.slow
 def test_experiments_write_what_figures_read(experiments):
     made = {path.name for path in (experiments / "results" / "smoke").iterdir()}
-    wanted = {f"{name}.csv" for name in names(OTHERS) if name != "run"}
+    wanted = {f"{name}.csv" for name in names(OTHERS) if name not in PLAY}
     assert wanted <= made
 
 
@@ -99,7 +102,9 @@ def test_figures_are_drawn_and_nothing_is_trained(experiments):
     run_all(FIGURES, experiments)
     assert stamps(experiments / "results") == before
     drawn = {path.name for path in (experiments / "figures" / "smoke").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in names(FIGURES, "theorem1") for kind in KINDS}
+    assert drawn == {
+        f"{name}.{kind}" for name in names(FIGURES, *params.BY_THEMSELVES) for kind in KINDS
+    }
 
 
 KINDS = ("pdf", "png")
@@ -108,6 +113,55 @@ KINDS = ("pdf", "png")
 def names(notebooks, *more):
     """What notebooks make: what they are called, but those for any item."""
     return {"sweep" if path.stem == "any" else path.stem for path in notebooks} | set(more)
+
+
+@pytest.mark.slow
+def test_a_class_pack_holds_all_that_is_trained(experiments, tmp_path):
+    """Unpacked over another folder, no run is trained and no network prepared. The same results
+    give the same bytes.
+    """
+    packs = [tmp_path / "one.zip", tmp_path / "two.zip"]
+    for pack in packs:
+        made = class_pack(pack, experiments / "results")
+        assert made.returncode == 0, made.stdout
+    assert packs[0].read_bytes() == packs[1].read_bytes()
+    assert packs[0].stat().st_size < 5e6
+    with zipfile.ZipFile(packs[0]) as file:
+        assert {Path(name).parts[:2] for name in file.namelist()} == {("results", "smoke")}
+        file.extractall(tmp_path / "clone")
+    results = tmp_path / "clone" / "results"
+    before = stamps(results)
+    make = ["make", "records", "PROFILE=smoke", f"PY={sys.executable}", "-o", ".venv/.complete"]
+    done = subprocess.run(
+        [*make, "TRAIN=false", "LPIPS=false", f"ACS_RESULTS={results}"],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+        | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: at for path, at in stamps(results).items() if ".make" not in path.parts} == before
+
+
+@pytest.mark.slow
+def test_a_class_pack_without_a_run_is_refused(tmp_path):
+    made = class_pack(tmp_path / "pack.zip", tmp_path)
+    assert made.returncode == 1
+    assert "seed 0, is not trained: make class-pack PROFILE=smoke" in made.stdout
+    assert "Traceback" not in made.stdout
+    assert not (tmp_path / "pack.zip").exists()
+
+
+def class_pack(path, results):
+    return subprocess.run(
+        [sys.executable, "tools/class_pack.py", "--profile", "smoke", "--output", path],
+        cwd=ROOT,
+        env=os.environ | {"ACS_RESULTS": str(results), "PYTHONPATH": str(ROOT)},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
 
 
 def test_every_item_has_an_experiment_and_every_figure_one_of_its_name(monkeypatch):
@@ -274,3 +328,47 @@ def test_a_cell_may_be_run_again(path, monkeypatch):
     known: dict = {"__name__": "__main__"}
     for source in (first, second, second, first, second):
         exec(compile(source, str(path), "exec"), known)
+
+
+# ---- links
+
+
+def links(path):
+    """Where the links of a notebook's text lead, as files."""
+    cells = committed(path)["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    found = re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text)
+    return [(ROOT / path.parent / target).resolve() for target in found]
+
+
+def lesson(path):
+    """The source of a lesson that `make lessons` writes."""
+    return HOME / "lessons" / f"{path.stem}.py"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
+def test_links_lead_somewhere(path):
+    for target in links(path):
+        made = ROOT / "build" / "lessons" / "student" in target.parents
+        assert lesson(target).is_file() if made else target.exists(), target
+
+
+def test_the_index_leads_to_every_notebook_and_lesson_and_they_lead_back():
+    index = Path("notebooks/index.ipynb")
+    targets = set(links(index))
+    others = [path for path in NOTEBOOKS if path != index and path.stem != "any"]
+    assert {ROOT / path for path in others} <= targets
+    lessons = {path.stem for path in (HOME / "lessons").glob("[0-9]*.py")}
+    assert lessons <= {target.stem for target in targets}
+    for name in PLAY[1:]:
+        assert ROOT / index in links(Path(f"notebooks/{name}.ipynb"))
+
+
+def test_jupyter_opens_documents_as_pages():
+    """Both settings exist in this version: a misspelt one would be ignored without a word."""
+    said = json.loads((ROOT / "tools/jupyter/labconfig/default_setting_overrides.json").read_text())
+    schemas = Path(sys.prefix) / "share" / "jupyter" / "lab" / "schemas"
+    for plugin, values in said.items():
+        extension, name = plugin.split(":")
+        schema = json.loads((schemas / extension / f"{name}.json").read_text())
+        assert set(values) <= set(schema["properties"])

@@ -589,6 +589,7 @@ def test_no_profile_puts_another_data_set_under_a_setting_of_ones_own(tmp_path, 
         ("attacks", "stadv:", "stdav:", "'stdav' is not known: did you mean 'stadv'"),
         ("theorem1", "mu: 0.01", "mu: -1", "common: mu is -1, it should be greater than 0"),
         ("theorem1", "profiles:", "profile:", "'profile' is not known: did you mean 'profiles'"),
+        ("time", "rounds: 3", "rounds: 0", "demo: rounds is 0, it should be greater than"),
     ],
 )
 def test_a_file_with_a_mistake(name, old, new, sentence, tmp_path, monkeypatch):
@@ -603,7 +604,8 @@ def everything_read(table, profile):
     for run in config.table_runs(table, profile):
         resolve(run, profile)
     config.table_c1("cifar10", 8)
-    config.theorem1(profile)
+    for name in params.BY_THEMSELVES:
+        config.by_itself(name, profile)
 
 
 def test_a_file_that_is_edited_is_read_again(tmp_path, monkeypatch):

@@ -224,6 +224,8 @@ def test_folders_and_the_device_reach_jupyter():
         "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'",
         "-o",
         ".venv/.complete",
+        "-o",
+        "build/lessons/student",
         "ACS_RESULTS=mine",
         "ACS_DATA=/images",
         "DEVICE=cuda:1",

@@ -194,23 +194,26 @@ def load_coresets(run: Run, seed: int, results: Path | None = None) -> dict[int,
     """What a run selected, by epoch; empty for full training. Raises RecordError for a damaged or
     missing file, or one of another run.
     """
-    folder, found = records.run_folder(run, seed, results), {}
-    for epoch in [epoch.index for epoch in run.plan if epoch.select]:
-        path, way_out = (
-            coreset_file(folder, epoch),
-            f"move {folder} away and train {run.name} again",
-        )
-        try:
-            tensors, note = read_tensors(path)
-            found[epoch] = Coreset(tensors["indices"], tensors["weights"])
-        except FileNotFoundError:
-            raise RecordError(f"{path} is not there: {way_out}") from None
-        except DAMAGE as error:
-            raise _damaged(path, error, way_out) from None
-        check_origin(path, note, origin(run, seed))
-        if note.get("epoch", epoch) != epoch:
-            raise RecordError(f"{path} is of epoch {note['epoch']}: {way_out}")
-    return found
+    chosen = [epoch.index for epoch in run.plan if epoch.select]
+    return {epoch: load_coreset(run, seed, epoch, results) for epoch in chosen}
+
+
+def load_coreset(run: Run, seed: int, epoch: int, results: Path | None = None) -> Coreset:
+    """What a run selected in an epoch. Raises RecordError as `load_coresets` does."""
+    folder = records.run_folder(run, seed, results)
+    path = coreset_file(folder, epoch)
+    way_out = f"move {folder} away and train {run.name} again"
+    try:
+        tensors, note = read_tensors(path)
+        coreset = Coreset(tensors["indices"], tensors["weights"])
+    except FileNotFoundError:
+        raise RecordError(f"{path} is not there: {way_out}") from None
+    except DAMAGE as error:
+        raise _damaged(path, error, way_out) from None
+    check_origin(path, note, origin(run, seed))
+    if note.get("epoch", epoch) != epoch:
+        raise RecordError(f"{path} is of epoch {note['epoch']}: {way_out}")
+    return coreset
 
 
 def save_weights(path: Path, model: nn.Module, of: Origin) -> None:

@@ -221,14 +221,14 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*config.tables(), "theorem1"]
+    known = [*config.tables(), *params.BY_THEMSELVES]
     if item not in known:
         raise config.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
-    if item.startswith("fig") or item in ("theorem1", "life"):
+    if item.startswith("fig") or item in (*params.BY_THEMSELVES, "life"):
         if not picture.exists():
             raise files.RecordError(
                 f"there is no {picture}: make {item} PROFILE={profile} makes it"

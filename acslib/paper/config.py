@@ -438,18 +438,19 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
     return suite
 
 
-def theorem1(profile_name: str) -> dict[str, Any]:
-    """The numbers of params/theorem1.yaml for a profile, or for the one that it extends."""
-    content = checked("params/theorem1.yaml", params.Theorem1, read_yaml("theorem1"))
+def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:
+    """The numbers of an item that trains no runs, as params/theorem1.yaml, for a profile, or for
+    the one that it extends.
+    """
+    where = f"params/{item_name}.yaml"
+    content: Any = checked(where, params.FILES[item_name], read_yaml(item_name))
     profile(profile_name)
     name: str | None = profile_name
     while name is not None:
         if name in content.profiles:
             return content.common.model_dump() | content.profiles[name].model_dump()
         name = profile(name).extends
-    raise ParamsError(
-        f"params/theorem1.yaml has no profile {shown(profile_name)}: add it under profiles there"
-    )
+    raise ParamsError(f"{where} has no profile {shown(profile_name)}: add it under profiles there")
 
 
 # ---- what a notebook or a command line is given

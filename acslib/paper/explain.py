@@ -1,12 +1,14 @@
 """What a parameter means, its limits, the paper's value, and who changes it. Needs no torch."""
 
+import re
 from collections.abc import Iterator, Sequence
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 from acslib.paper import config, params
+from acslib.paper.methods import METHODS
 from acslib.paper.settings import LARGEST, MOST, REGISTRIES, Setting, choices, given, owner
 
 SECTIONS = ("by_dataset", "by_model", "by_objective", "by_norm", "settings")
@@ -57,6 +59,74 @@ def sections(content: params.Profile) -> Iterator[tuple[str, Any]]:
             yield f"{section}, {key}", layer
     for item, limited in content.items.items():
         yield f"items, {item}", limited.vary
+
+
+# ---- a run at a glance
+
+ESSENTIAL = (
+    *("model", "width", "dataset", "objective", "norm", "epsilon", "steps"),
+    *("epochs", "batch_size", "lr", "coreset_fraction", "warm_start", "period"),
+)
+
+
+class Value(NamedTuple):
+    """A parameter of a run. paper: what the paper has for its setting, "-" for a setting of one's
+    own. because: who has changed it, "" where nobody has.
+    """
+
+    name: str
+    here: str
+    paper: str
+    because: str
+    meaning: str
+
+
+def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
+    """The parameters that matter most, as far as the run's method knows them; then all others that
+    differ from the setting's own.
+    """
+    selects = METHODS[run.method].selects
+    known = [name for name in Setting.model_fields if selects or owner(name) != "coreset"]
+    layer = config.setting_layer(run.setting_name)
+    profiled = layer | config.profile_layer(run.profile, run.setting_name)
+    own, under_profile = (
+        config.validated(f"run {run.name}", one).scaled() for one in (layer, profiled)
+    )
+    printed = given(config.checked_settings().settings[run.setting_name])
+
+    def value(name: str) -> Value:
+        here, usual, by_profile = (
+            getattr(setting, name) for setting in (run.setting, own, under_profile)
+        )
+        because = f"profile {run.profile}" if here == by_profile else "the run's name"
+        paper = as_written(name, usual) + (
+            ", not printed" if not (usual is None or name in printed) else ""
+        )
+        return Value(
+            name,
+            as_written(name, here),
+            paper if own.table else "-",
+            because if here != usual else "",
+            meanings()[name],
+        )
+
+    others = [value(name) for name in known if name not in ESSENTIAL]
+    return (
+        [value(name) for name in ESSENTIAL if name in known],
+        [one for one in others if one.because],
+    )
+
+
+def as_written(name: str, value: Any) -> str:
+    """A value as the paper writes it: 8/255, and not 0.0313725; null as what it stands for."""
+    if value is None:
+        stands_for = re.search(r"null is ([^.;]+)", meanings()[name])
+        return stands_for[1] if stands_for else shown(value)
+    if isinstance(value, float) and len(shown(value)) > 6 and 0 < value < 1:
+        of_255 = f"{255 * value:.4g}"
+        if float(of_255) / 255 == value:
+            return f"{of_255}/255"
+    return shown(value)
 
 
 # ---- limits in words

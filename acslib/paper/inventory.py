@@ -62,6 +62,39 @@ def _look_at(folder: Path) -> Found | None:
     return Found(profile, name, seed, state, note.get("epoch", 0), of, seconds)
 
 
+class Progress(NamedTuple):
+    """How far a table or figure is. finished, of: its runs. gathered, drawn: whether its CSV and
+    its picture are there.
+    """
+
+    item: str
+    title: str
+    finished: int
+    of: int
+    gathered: bool
+    drawn: bool
+
+
+def progress(profile: str, seed: int = 0) -> list[Progress]:
+    """What is there of every table and figure, with one seed."""
+    state = {one.run: one.state for one in found(profile) if one.seed == seed}
+    pictures = files.RESULTS.parent / "figures" / profile
+    items = []
+    for item in config.tables():
+        runs = config.table_runs(item, profile)
+        items.append(
+            Progress(
+                item,
+                config.item(item).title,
+                sum(state.get(run) == "finished" for run in runs),
+                len(runs),
+                (files.RESULTS / profile / f"{item}.csv").exists(),
+                (pictures / f"{item}.pdf").exists(),
+            )
+        )
+    return items
+
+
 def _resolved(name: str, profile: str) -> config.Run | None:
     """The run as it is now; None where its name or profile means nothing here."""
     try:

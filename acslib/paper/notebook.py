@@ -1,18 +1,35 @@
 """What notebooks share: parameters checked, runs trained with bars, tables and pictures shown."""
 
 import ast
+import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from IPython.display import Markdown, display
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from tqdm.auto import tqdm
 
-from acslib.paper import config, log, params, printed, records, rows, style, tables
+from acslib.paper import (
+    columns,
+    config,
+    explain,
+    inventory,
+    log,
+    params,
+    printed,
+    records,
+    rows,
+    style,
+    tables,
+)
 from acslib.paper.config import Run
 from acslib.paper.settings import number
+
+HOME = Path(__file__).parents[2] / "notebooks"
 
 
 class Refused(config.ParamsError):
@@ -190,6 +207,68 @@ def train_missing(item: str, profile: str, seeds: list[int]) -> None:
 
 # ---- what is shown
 
+GREY = "opacity: 0.65; font-style: italic"  # readable on light and on dark, and not by colour alone
+RULES = [
+    {"selector": "th, td", "props": "border-bottom: 1px solid rgba(128, 128, 128, 0.35)"},
+    {"selector": "thead th", "props": "border-bottom: 2px solid rgba(128, 128, 128, 0.9)"},
+    {"selector": "", "props": "border-collapse: collapse"},
+]
+
+
+def ruled(frame: pd.DataFrame) -> Styler:
+    """A table with rules between its rows. What is the paper's is grey and slanted: columns whose
+    names begin with "paper", and rows that say so.
+    """
+    papers = [name for name in frame if str(name).startswith("paper")]
+    styler = frame.style.format(escape="html").format_index(escape="html", axis=1)
+    styler = styler.set_table_styles(RULES).set_properties(subset=papers, **_properties(GREY))
+    return styler.apply(_grey_where_printed, axis=1)
+
+
+def _properties(style: str) -> dict[str, str]:
+    return dict(one.split(": ") for one in style.split("; "))
+
+
+def _grey_where_printed(row: pd.Series) -> list[str]:
+    printed = row.astype(str).eq(columns.IN_THE_PAPER).any()
+    return [GREY if printed else ""] * len(row)
+
+
+def show(figure: Figure) -> None:
+    """Display a picture, with what it shows in words for those who cannot see it."""
+    display(figure, metadata={"image/png": {"alt": style.in_words(figure)}})
+    plt.close(figure)
+
+
+def show_parameters(run: Run) -> Styler:
+    """The dozen parameters that matter, and the names of others that the profile or run changes."""
+    first, others = explain.at_a_glance(run)
+    if others:
+        print(textwrap.fill("Changed as well: " + ", ".join(one.name for one in others) + ".", 100))
+    print("python -m acslib.paper explain NAME says what a parameter is, and who changes it.")
+    frame = pd.DataFrame(first).drop(columns="meaning")
+    frame.columns = ["parameter", "here", "paper", "changed by"]
+    frame["meaning"] = [one.meaning for one in first]
+    left = [{"selector": "", "props": "text-align: left"}]
+    words = dict.fromkeys(["parameter", "changed by", "meaning"], left)
+    return ruled(frame).hide(axis="index").set_table_styles(words, overwrite=False)
+
+
+def show_progress(profile: str) -> Markdown:
+    """Every table and figure with its notebooks, and how much of it is there already (seed 0)."""
+    lines = ["| what | its notebooks | runs trained | table | picture |", "|:--|:--|--:|:--|:--|"]
+    for one in inventory.progress(profile):
+        links = [
+            f"[{what}]({folder}/{one.item}.ipynb)"
+            for what, folder in (("make it", "experiments"), ("draw it", "figures"))
+            if (HOME / folder / f"{one.item}.ipynb").is_file()
+        ]
+        there = ["there" if is_there else "not yet" for is_there in (one.gathered, one.drawn)]
+        runs = f"{one.finished} of {one.of}"
+        cells = (one.title.replace("|", "/"), ", ".join(links), runs, *there)
+        lines.append(f"| {' | '.join(cells)} |")
+    return Markdown("\n".join(lines))
+
 
 def changes(item: str, profile: str) -> str:
     """What a profile changes about an item's settings, a line each."""
@@ -204,9 +283,8 @@ def changes(item: str, profile: str) -> str:
 def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
-    print(tables.title(name, table), *tables.notes(name), sep="\n")
-    shown = tables.shown(table)
-    return shown.style.format(escape="html").format_index(escape="html", axis=1).hide(axis="index")
+    print(tables.title(name, table), *tables.notes(name, table), sep="\n")
+    return ruled(tables.shown(table)).hide(axis="index")
 
 
 def show_figure(figure: Figure, name: str, profile: str) -> None:

@@ -237,7 +237,36 @@ class Theorem1(Model):
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 
-FILES: dict[str, type[Model]] = {"settings": Settings, "attacks": Attacks, "theorem1": Theorem1}
+class TimeCommon(Model):
+    """What params/time.yaml has for every profile."""
+
+    selection_steps: tuple[Count, ...] = Field(
+        min_length=1, description="Of the attack on the images to select from."
+    )
+
+
+class TimeProfile(Model):
+    """What it has for one."""
+
+    images: Annotated[Count, Field(ge=2)] = Field(description="A batch, which is all there is.")
+    rounds: Count = Field(description="How many times each part is timed; the median counts.")
+
+
+class Time(Model):
+    """params/time.yaml."""
+
+    title: Name = Field(description="What it shows, in a line.")
+    common: TimeCommon = Field(description="For every profile.")
+    profiles: dict[Name, TimeProfile] = Field(description="By profile.")
+
+
+FILES: dict[str, type[Model]] = {
+    "settings": Settings,
+    "attacks": Attacks,
+    "theorem1": Theorem1,
+    "time": Time,
+}
+BY_THEMSELVES = ("theorem1", "time")  # items that train no runs: a notebook makes each whole
 
 
 def _listed(content: Any, name: str) -> Any:

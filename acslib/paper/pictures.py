@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from acslib.paper.methods import METHODS
-from acslib.paper.style import literal
+from acslib.paper.style import described, literal
 from acslib.schedule import Plan
 from acslib.selectors.coreset import Coreset
 
@@ -28,7 +28,9 @@ PARTS = {"select": "#009E73", "attack": "#666666", "update": "#BBBBBB"}
 
 def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
     """Figure 1a from a plan: a box an epoch, a triangle at each selection."""
-    axis = axis or plt.subplots(figsize=(8, 1.5))[1]
+    if axis is None:
+        figure, axis = plt.subplots(figsize=(8, 1.5))
+        described(figure, timeline_in_words(plan))
     for phase, (colour, label) in PHASES.items():
         boxes = [(epoch.index, 1) for epoch in plan if epoch.phase == phase]
         if boxes:
@@ -44,6 +46,16 @@ def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
     axis.spines["left"].set_visible(False)
     axis.legend(ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), fontsize=9)
     return axis
+
+
+def timeline_in_words(plan: Plan) -> str:
+    """What `timeline` shows."""
+    counts = [
+        f"{label} ({number})"
+        for phase, (_, label) in PHASES.items()
+        if (number := sum(epoch.phase == phase for epoch in plan))
+    ]
+    return f"A strip of {len(plan)} epochs, {', '.join(counts)}, with {plan.selections} selections."
 
 
 def training_curves(history: Sequence[dict]) -> Figure:
@@ -80,7 +92,14 @@ def training_curves(history: Sequence[dict]) -> Figure:
     right.legend(fontsize=8)
     for axis in (left, middle, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure
+    first, last = rows.iloc[0], rows.iloc[-1]
+    longest = max(PARTS, key=lambda part: float(rows[f"seconds_{part}"].sum()))
+    return described(
+        figure,
+        f"Three panels by epoch. The loss goes from {first.loss:.2f} to {last.loss:.2f}, the robust"
+        f" accuracy on training batches from {100 * first.train_robust_accuracy:.0f} to"
+        f" {100 * last.train_robust_accuracy:.0f} %. What takes longest is to {longest}.",
+    )
 
 
 def stack_seconds(axis: Axes, rows: pd.DataFrame) -> None:
@@ -98,24 +117,37 @@ def show_images(
     images: Tensor, titles: Sequence[str] = (), columns: int = 10, size: float = 1.0
 ) -> Figure:
     """A grid of images (n, C, H, W) in [0, 1] with a line of text above each."""
-    rows = -(-len(images) // columns)
-    figure, axes = plt.subplots(
-        rows,
-        columns,
-        figsize=(columns * size, rows * size * (1.25 if titles else 1)),
-        squeeze=False,
-    )
+    figure = plt.figure(figsize=grid_size(len(images), columns, size, titled=bool(titles)))
+    image_grid(figure, images, titles, columns)
+    return figure
+
+
+def grid_size(count: int, columns: int, size: float = 1.0, *, titled: bool) -> tuple[float, float]:
+    """Inches across and down of a grid of images."""
+    return columns * size, -(-count // columns) * size * (1.25 if titled else 1)
+
+
+def image_grid(
+    place: Figure | SubFigure, images: Tensor, titles: Sequence[str] = (), columns: int = 10
+) -> None:
+    """Fill a figure, or a part of one, with images as `show_images` has them."""
+    axes = place.subplots(-(-len(images) // columns), columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
     for axis, image, title in zip(
         axes.flat, images, list(titles) or [""] * len(images), strict=False
     ):
-        picture = image.float().permute(1, 2, 0).cpu().numpy()
-        axis.imshow(
-            picture.squeeze(-1), cmap="gray" if picture.shape[-1] == 1 else None, vmin=0, vmax=1
-        )
+        draw_image(axis, image)
         axis.set_title(literal(title), fontsize=8, pad=2)
-    return figure
+
+
+def draw_image(axis: Axes, image: Tensor) -> None:
+    """An image (C, H, W) in [0, 1], grey or in colours."""
+    picture = image.float().permute(1, 2, 0).cpu().numpy()
+    if picture.shape[-1] == 1:
+        axis.imshow(picture[..., 0], cmap="gray", vmin=0, vmax=1)
+    else:
+        axis.imshow(picture)
 
 
 def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
@@ -128,7 +160,9 @@ def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
         f"{data.class_names[int(data.train.labels[i])]}\n{float(w):.2f}"
         for i, w in zip(chosen, coreset.weights[order], strict=True)
     ]
-    return show_images(data.train.float_images(chosen.to(data.train.images.device)), titles)
+    figure = show_images(data.train.float_images(chosen.to(data.train.images.device)), titles)
+    named = ", ".join(title.replace("\n", " with weight ") for title in titles[:3])
+    return described(figure, f"{len(chosen)} images of the coreset, heaviest first: {named} ...")
 
 
 def coreset_summary(data, coreset: Coreset) -> Figure:
@@ -151,12 +185,18 @@ def coreset_summary(data, coreset: Coreset) -> Figure:
         (100 * got).numpy(),
         0.4,
         color=METHODS["gradmatch"].colour,
+        hatch="//",
         label="coreset, weighted",
     )
     right.set(xticks=position, ylabel="share (%)")
     right.set_xticklabels(map(literal, data.class_names), rotation=45, ha="right", fontsize=8)
     right.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
-    return figure
+    return described(
+        figure,
+        f"Left, a histogram of {len(weights)} weights from {weights.min():.2f} to"
+        f" {weights.max():.2f}. Right, each class's share of the data beside its share of the"
+        f" weight: at most {100 * float((got - share).abs().max()):.1f} points apart.",
+    )
 
 
 class Attacked(NamedTuple):
@@ -215,7 +255,9 @@ def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure
         said.append(beside.in_words("an undefended one"))
     figure = show_images(torch.cat(rows), titles, columns=len(chosen))
     figure.suptitle("\n".join(said), fontsize=9)
-    return figure
+    return described(
+        figure, f"{len(chosen)} images, the changes, the attacked images: {'; '.join(said)}."
+    )
 
 
 def only_words(text: str) -> Figure:

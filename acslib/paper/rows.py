@@ -108,7 +108,8 @@ def row_of(
     )
     same_data([*ours, *theirs])
     made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
-    first, setting, method = ours[0], config.setting_layer(run.setting_name), run.method
+    first, method = ours[0], run.method
+    setting = config.setting_layer(run.setting_name) | config.parse(run.name)[2]
     mean, minutes = made.mean(), made["total"] / 60
     row = {
         "model": MODELS.get(setting["model"], setting["model"]),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, plugins, records, warm
+from acslib.paper import config, files, params, plugins, records, warm
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -34,7 +34,7 @@ def rules(profile: str, seeds: Sequence[int]) -> str:
         *map(lpips_rule, networks),
         *(run_rules(list(every.values()), seed) for seed in seeds),
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
-        item_rules("theorem1", profile, seeds, []),
+        *(item_rules(item, profile, seeds, []) for item in params.BY_THEMSELVES),
         f"{fit(sources())}:",  # a source that has gone is no error: what was made with it is old
     ]
     return "\n\n".join(parts) + "\n"
@@ -92,15 +92,17 @@ def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -
 
 
 def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
-    """How a run is trained, after its first epochs unless it is finished. One that other parameters
-    made is asked for again, each time, so that the user is told, until the right one is there.
+    """How a run is trained, after its first epochs and its network unless it is finished. One that
+    other parameters made is asked for again, each time, so that the user is told, until the right
+    one is there.
     """
     path = record(run, seed)
-    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in start]
+    needed = [*start, *networks_of(run)]
+    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in needed]
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
         stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
-    return rule(path, stale, train(run, seed), order_only=[*before, *networks_of(run), STAMP])
+    return rule(path, stale, train(run, seed), order_only=[*before, STAMP])
 
 
 def train(run: config.Run, seed: int) -> str:

@@ -1,12 +1,14 @@
 """The house style of every figure: how methods look, text that is no mathematics, files."""
 
 import io
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acslib.paper import files
@@ -37,6 +39,32 @@ def use() -> None:
             "pdf.fonttype": 42,
         }
     )
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
+
+        texts = shell.display_formatter.formatters["text/plain"]
+        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
+
+
+def in_words(figure: Figure) -> str:
+    """What a picture shows: what `described` has said of it, else its own words.
+
+    It goes with the picture in a notebook, and the site takes it for the alternative text.
+    """
+    if figure.get_label():
+        return str(figure.get_label())
+    panels = [words for axis in figure.axes if (words := panel(axis))]
+    return "A picture. " + " ".join(filter(None, [figure.get_suptitle(), *panels]))
+
+
+def panel(axis: Axes) -> str:
+    """The words of one panel: its title, its axes, the names of what is drawn."""
+    sides = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
+    legend = axis.get_legend()
+    names = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+    words = [axis.get_title(), *(axis.get_title(loc=side) for side in ("left", "right"))]
+    said = ": ".join(filter(None, [*words, sides, names]))
+    return f"{' '.join(said.split())}." if said else ""
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:
@@ -61,6 +89,12 @@ def line(method: Method) -> dict[str, Any]:
 def literal(text: str) -> str:
     """Text as it stands: in words that others wrote, a dollar sign begins no mathematics."""
     return text.replace("$", r"\$")
+
+
+def described(figure: Figure, text: str) -> Figure:
+    """The figure with what is seen on it in words, see `in_words`."""
+    figure.set_label(text)
+    return figure
 
 
 def save_figure(figure: Figure, name: str, profile: str) -> Path:
