@@ -220,6 +220,7 @@ def test_one_run_is_one_command():
 def test_folders_and_the_device_reach_jupyter(tmp_path):
     """Its kernels run in the folder of the notebooks: a relative path would lead elsewhere."""
     (tmp_path / "jupyterlab").mkdir()
+    (tmp_path / "jupyterlab" / "__init__.py").touch()
     names = "ACS_RESULTS ACS_DATA ACS_PARAMS ACS_DEVICE"
     prints = f"import os\nfor name in {names.split()}: print(os.environ[name])\n"
     (tmp_path / "jupyterlab" / "__main__.py").write_text(prints)
