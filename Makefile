@@ -12,6 +12,7 @@
 ## RUN, SEED what `make run` trains
 ## TORCH     which version `make test-torch` takes; default the oldest that the library allows
 ## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
+## EXECUTE   no: `make site` leaves the lessons' outputs out, which takes minutes off; default yes
 ## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
 ## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 include tools/variables.mk
@@ -43,7 +44,7 @@ TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-bac
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
-.PHONY: always help setup all paper publish records class-pack run lab lessons test test-fast test-torch lint bench lpips-net clean clean-results $(ITEMS)
+.PHONY: always help setup all paper publish records class-pack run lab lessons site test test-fast test-torch lint bench torture lpips-net clean clean-results $(ITEMS)
 
 help: ## this list
 	@echo "targets:"; sed -nE 's/^([a-z-]+):.*## (.*)/  make \1	\2/p' Makefile | expand -t 22
@@ -58,7 +59,7 @@ $(STAMP): requirements.txt pyproject.toml
 
 # ---- tables and figures: their rules, and those of the runs that they need, are written by acslib/paper/rules.py
 
-all: $(ITEMS) ## every table and figure in one profile
+all: $(filter-out study life time,$(ITEMS)) ## every table and figure in one profile (the study is by itself)
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)"
 records: ## train what all tables and figures need, and no more
@@ -113,11 +114,17 @@ lint: $(STAMP) ## layout and style of code and notebooks (ruff), types (mypy)
 bench: .venv-bench/.complete ## speed of selectors and attacks against other libraries, in an environment of their own
 	.venv-bench/bin/python -m benchmarks
 
+torture: $(STAMP) ## kill, damage, misuse and starve it some two thousand times, within 45 minutes: docs/reliability.md
+	@$(PY) -m tools.torture
+
 test-torch: .venv-torch-$(TORCH)/.complete ## the tests without the slow ones beside another torch: make test-torch TORCH=2.6.0
 	.venv-torch-$(TORCH)/bin/python -m pytest -m "not slow" --ignore tests/test_setup.py
 
 lessons: $(STAMP) ## the course as notebooks, a student version and one with answers: build/lessons
 	@$(PY) tools/lessons.py
+
+site: .venv-site/.complete ## course, results, claims and API as pages that read without a network: build/site
+	@.venv-site/bin/python tools/make_site.py
 
 clean: ## remove build/ and caches; results, figures and .venv stay
 	rm -rf build .pytest_cache .ruff_cache .mypy_cache .hypothesis

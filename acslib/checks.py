@@ -19,13 +19,13 @@ from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import Objective, gradients_by_autograd, gradients_of
 from acslib.passes import frozen
 from acslib.selectors.coreset import (
-    Coreset,
     NotACoreset,
     check_coreset,
     most_returned,
     needed_fields,
     needs_gradients,
 )
+from acslib.selectors.grouped import BatchWise, BiasOnly, PerClass, Unweighted
 from acslib.selectors.memory import check_memory
 from acslib.selectors.scores import input_gradient_norms
 
@@ -223,14 +223,15 @@ def check_selection(
     n = len(data.train)
     budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
     check_memory(training.selector, Samples(n, data.train.labels), budget)
+    first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
-        first = next(epoch.index for epoch in training.plan if epoch.select)
         found = training.selector(Samples(n, data.train.labels, first), budget)
         check_coreset(found, n, most_returned(training.selector, n, budget))
         return
     objective = training.selection_objective or training.objective
     check_gradients(objective, model, images, labels)
     gradients = gradients_of(objective, model, images, labels)
+    gradients = replace(gradients, labels=labels, epoch=first)
     wanted = needed_fields(training.selector)
     if "input_norms" in wanted:
         norms = input_gradient_norms(model, images, labels)
@@ -246,16 +247,60 @@ def check_selection(
                 f"the selector needs the samples' {name}, which the objective's gradients do not"
                 f" have: give the objective a `gradients` that fills in {name}"
             )
+    try_selector(training.selector, gradients, data.train.labels, budget)
+
+
+def try_selector(
+    selector: protocols.Selector, gradients: LastLayerGradients, labels: Tensor, budget: int
+) -> None:
+    """Raise NotACoreset for a selector whose coresets cannot be trained on.
+
+    It is tried on a few samples, of which `gradients` are. Where that goes wrong it may have its
+    reasons, as one that takes something of every class: then it is tried on as many samples as
+    there are `labels`, with the real `budget`. `gradients` are repeated for that.
+    """
+    few, n = len(gradients), len(labels)
+    small = for_a_few(selector)
+    budgets = {1, (few + 1) // 2, few}
+    if all(gives_a_coreset(small, gradients, wanted) for wanted in sorted(budgets)):
+        return
+    many = replace(gradients[torch.arange(n, device=labels.device) % few], labels=labels)
     try:
-        found = training.selector(gradients, len(labels))
+        found = selector(many, budget)
     except NotACoreset:
         raise
     except (ValueError, IndexError, RuntimeError):
-        return  # it may want more samples than these few: then the selection itself will tell
-    if isinstance(found, Coreset):  # which may be one for all samples, known beforehand
-        check_coreset(found, n, n)
-    else:
-        check_coreset(found, len(labels), len(labels))
+        return  # repeated samples may be too much for it: then the selection itself will tell
+    check_coreset(found, n, most_returned(selector, n, budget))
+
+
+def gives_a_coreset(
+    selector: protocols.Selector, gradients: LastLayerGradients, budget: int
+) -> bool:
+    """Whether a selector's result could be trained on. An error of its own says nothing: it may
+    want more samples.
+    """
+    n = len(gradients)
+    try:
+        check_coreset(selector(gradients, budget), n, most_returned(selector, n, budget))
+    except NotACoreset:
+        return False
+    except (ValueError, IndexError, RuntimeError):
+        return True
+    return True
+
+
+def for_a_few(selector: protocols.Selector) -> protocols.Selector:
+    """The selector with one sample a group and one class, where it has groups or classes: so that
+    what is inside has several to choose from.
+    """
+    if isinstance(selector, PerClass):
+        return for_a_few(selector.selector)
+    if isinstance(selector, BatchWise):
+        return BatchWise(for_a_few(selector.selector), batch_size=1, seed=selector.seed)
+    if isinstance(selector, Unweighted | BiasOnly):
+        return replace(selector, selector=for_a_few(selector.selector))
+    return selector
 
 
 def check_gradients(

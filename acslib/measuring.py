@@ -118,7 +118,7 @@ def selection_row(
 
     Its gradient error (eq. 12) stands beside that of a random subset of the same size.
     """
-    row: dict[str, Any] = {"size": len(coreset), "reason": coreset.reason}
+    row: dict[str, Any] = {"size": len(coreset), "of": len(gradients), "reason": coreset.reason}
     if isinstance(gradients, LastLayerGradients):
         chance = selectors.random(len(gradients), len(coreset), torch.Generator().manual_seed(seed))
         row["error"], row["relative_error"] = selectors.gradient_error(gradients, coreset)

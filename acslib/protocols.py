@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from acslib.gradients import LastLayerGradients, Samples
     from acslib.selectors.coreset import Coreset
 
 
@@ -67,9 +66,7 @@ class Selector(Protocol):
     attribute `needs_gradients` is False gets `gradients.Samples` instead, and costs nothing.
     """
 
-    def __call__(
-        self, gradients: LastLayerGradients | Tensor | Samples, budget: int
-    ) -> Coreset: ...
+    def __call__(self, gradients: Any, budget: int, /) -> Coreset: ...
 
 
 def head_of(model: nn.Module) -> nn.Linear:

@@ -27,10 +27,12 @@ from acslib.passes import DTYPES, attacker, autocast
 from acslib.schedule import Phase, Plan
 from acslib.selectors.coreset import (
     Coreset,
+    NotACoreset,
     check_coreset,
     most_returned,
     needed_fields,
     needs_gradients,
+    selector_name,
 )
 from acslib.selectors.scores import input_gradient_norms
 
@@ -245,16 +247,19 @@ def greedy_solver(
     if isinstance(gradients, LastLayerGradients):
         if not gradients.squared_norms().isfinite().all():
             raise diverged("the gradients to select by are no longer finite", state)
-    found = training.selector(gradients, budget) if parallel.rank() == 0 else None
     n = len(gradients)
-    coreset = check_coreset(
-        parallel.from_first(found), n, most_returned(training.selector, n, budget)
-    )
-    if not float(coreset.weights.sum()) > 0:
-        raise ValueError(
-            f"the selector gave no sample a positive weight ({coreset.reason}): raise"
-            " coreset_fraction, or train longer before the first selection"
-        )
+    try:
+        found = training.selector(gradients, budget) if parallel.rank() == 0 else None
+        found = parallel.from_first(found)
+        coreset = check_coreset(found, n, most_returned(training.selector, n, budget))
+        if not float(coreset.weights.sum()) > 0:
+            raise NotACoreset(
+                f"it gave no sample a positive weight ({coreset.reason}): raise coreset_fraction,"
+                " or train longer before the first selection"
+            )
+    except NotACoreset as error:
+        who = selector_name(training.selector)
+        raise NotACoreset(f"selector {who} in epoch {state.epoch}: {error}") from None
     return coreset
 
 

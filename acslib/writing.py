@@ -82,6 +82,12 @@ def clear_stale(folder: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
+def reason(error: BaseException) -> str:
+    """An error in a few words on one line; one of the system's without its number and the path."""
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split()) or type(error).__name__
+
+
 def _temporary_name() -> str:
     """Unique to this machine, this process and this call, however folders are shared."""
     return f".acs-{machine()}-{os.getpid()}-{secrets.token_hex(4)}.part"

@@ -15,6 +15,7 @@ import torch
 
 from acslib import data
 from acslib.paper import config
+from acslib.paper.timing import achieved
 from benchmarks.training import in_turn
 
 ROUNDS = 3
@@ -50,12 +51,3 @@ def report(method: str, run: config.Run, rounds: list[dict[str, float]]) -> None
         f" {run.plan.ceiling:.2f}x (target 97; rounds {each})",
         flush=True,
     )
-
-
-def achieved(plan, attack: float, update: float, select: float, coreset: float) -> float:
-    """The speed-up over full training, given the seconds of a full epoch's attacks and updates, of
-    a selection and of an epoch on a coreset.
-    """
-    full = attack + update
-    warm, small = (sum(epoch.phase == phase for epoch in plan) for phase in ("full", "coreset"))
-    return len(plan) * full / (warm * full + small * coreset + plan.selections * select)

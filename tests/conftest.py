@@ -41,6 +41,28 @@ def alone(monkeypatch, tmp_path):
     monkeypatch.delenv("ACS_MIRROR", raising=False)
 
 
+@pytest.fixture
+def use_plugins(monkeypatch):
+    """use_plugins(path, ...): as if ACS_PLUGINS named these files; forgotten after the test."""
+    from acslib.paper import plugins
+
+    def run_again():
+        for one in plugins.Registry.everyone:
+            for name in [name for name, source in one.sources.items() if source.is_file]:
+                del one.own[name], one.sources[name]
+        plugins._run.clear()
+        plugins._loaded = False
+        plugins.load()
+
+    def use(*paths):
+        monkeypatch.setenv("ACS_PLUGINS", ":".join(map(str, paths)))
+        run_again()
+
+    yield use
+    monkeypatch.delenv("ACS_PLUGINS", raising=False)
+    run_again()
+
+
 @pytest.fixture(scope="session")
 def digits():
     return data.load("digits")

@@ -40,6 +40,7 @@ from acslib.selectors import (
     hardest,
     random,
 )
+from acslib.selectors.coreset import selector_name
 from acslib.training import State, Training, everything, fit
 
 ATTACK = PGD("linf", 0.1, 0.05, 2)
@@ -234,9 +235,9 @@ class Blind:
         (lambda g, k: None, "selector returned a NoneType"),
         (
             Score("wide", lambda g: g.dense()),
-            r"scores of wide are \(4, 130\): give a tensor \(4,\)",
+            r"scores of wide are \(100, 130\): give a tensor \(100,\)",
         ),
-        (Score("one", lambda g: 1.0), r"scores of one are float: give a tensor \(4,\)"),
+        (Score("one", lambda g: 1.0), r"scores of one are float: give a tensor \(100,\)"),
         (Score("typo", lambda g: g.losses, needs=("loss",)), "needs 'loss', which no gradients"),
         (Random, "the selector is <class .*Random'>: give a callable"),
         (lambda g, k: Coreset(torch.arange(k).int(), torch.ones(k)), "indices are torch.int32"),
@@ -334,6 +335,76 @@ def test_training_works_whatever_the_gradient_mode(few, around):
     with around():
         train(other, few, AdversarialTraining(ATTACK))
     assert all(map(torch.equal, model.parameters(), other.parameters()))
+
+
+def too_many(gradients, budget):
+    """All but one, whatever is asked for."""
+    return everything(len(gradients) - 1)
+
+
+def of_every_class(gradients, budget):
+    """One sample a class or more: with few samples that is more than the budget, with all less."""
+    each = max(1, budget // 10)
+    picks = [(gradients.labels == label).nonzero().squeeze(1)[:each] for label in range(10)]
+    chosen = torch.cat(picks).sort().values
+    return Coreset(chosen, torch.ones(len(chosen)))
+
+
+def scaled(gradients, budget):
+    """Weights from 0 to 1, which one sample alone does not have."""
+    norms = gradients.squared_norms()
+    top = norms.topk(budget).indices.sort().values
+    low, high = norms[top].aminmax()
+    return Coreset(top, (norms[top] - low) / (high - low))
+
+
+@pytest.mark.parametrize(
+    ("selector", "message"),
+    [
+        (too_many, "99 samples; the budget allows 50"),
+        (Unweighted(too_many), "99 samples; the budget allows 50"),
+        (PerClass(too_many), "samples; the budget allows"),
+        (BatchWise(too_many, 10), "9 samples; the budget allows 5"),
+        (BatchWise(too_many, groups=torch.arange(100) // 10), "9 samples; the budget allows 5"),
+        (lambda g, k: Coreset(torch.arange(k) + 97, torch.ones(k)), "sample number 1"),
+    ],
+)
+def test_a_selector_that_looks_at_gradients_is_tried_on_less_than_all_samples(
+    few, selector, message
+):
+    with pytest.raises(ValueError, match=message) as caught:
+        train(Plain(), few, selector=selector)
+    assert "in epoch" not in str(caught.value), "it is told before training"
+
+
+@pytest.mark.parametrize(
+    "selector", [of_every_class, scaled, BatchWise(scaled, 10), BatchWise(too_many, 50)]
+)
+def test_a_selector_that_needs_more_than_a_few_samples_is_tried_on_all(few, selector):
+    assert len(train(Plain(), few, selector=selector).coreset) <= 50
+
+
+def test_of_every_class_takes_more_than_a_small_budget():
+    gradients = LastLayerGradients(torch.randn(4, 10), labels=torch.arange(4))
+    assert len(of_every_class(gradients, 1)) == 4
+
+
+def test_what_shows_later_names_the_epoch_and_the_selector(few):
+    calls = []
+
+    def tiring(gradients, budget):
+        calls.append(len(gradients))
+        return everything(budget + (calls.count(100) > 1))
+
+    seen = []
+    model, how = Plain(), {"selector": tiring, "plan": plan(4, 0.5, 0.0, 1), "monitor": 0}
+    state = State(model, torch.optim.SGD(model.parameters(), 0.1))
+    with pytest.raises(ValueError, match="selector tiring in epoch 1: .* 51 samples; .* allows 50"):
+        fit(state, few, Training(Vanilla(), generator=torch.Generator(), **how), seen.append)
+    assert len(seen) == 1
+    assert selector_name(Unweighted(BatchWise(functools.partial(tiring), 3))) == (
+        "Unweighted(BatchWise(tiring))"
+    )
 
 
 def test_a_plan_without_selections_needs_no_selector(few):
@@ -479,11 +550,12 @@ def test_a_selector_sees_labels_losses_and_the_epoch(few):
         return random(len(gradients), budget, torch.Generator())
 
     train(Plain(), few, selector=selector, plan=plan(3, 0.5, 0.0, 1))
-    assert [g.epoch for g in seen[1:]] == [0, 1, 2]
-    assert all(torch.equal(g.labels, few.train.labels) for g in seen[1:])
+    seen = seen[-3:]  # it was tried before
+    assert [g.epoch for g in seen] == [0, 1, 2]
+    assert all(torch.equal(g.labels, few.train.labels) for g in seen)
     model = Plain()
     first = gradients_of(Vanilla(), model, few.train.float_images(), few.train.labels)
-    torch.testing.assert_close(seen[1].losses, first.losses)
+    torch.testing.assert_close(seen[0].losses, first.losses)
 
 
 def test_terms_of_several_batches_are_joined():

@@ -96,6 +96,22 @@ def test_whoever_only_asks_waits_for_no_torch(words, results):
     assert float(took) < 3, "a second, and what a busy machine adds"
 
 
+def test_a_table_is_shown_without_torch():
+    code = (
+        "import sys; from acslib.paper.cli import main;"
+        "print(main(sys.argv[1:]), 'torch' in sys.modules)"
+    )
+    published = ROOT / "results" / "published"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "show", "table1"],
+        env=os.environ | {"ACS_RESULTS": str(published)},
+        capture_output=True,
+        text=True,
+    )
+    assert "Adv. GradMatch" in done.stdout
+    assert done.stdout.splitlines()[-1] == "0 False"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -127,7 +143,7 @@ def test_it_is_installed_as_acs():
     import tomllib
 
     scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
-    assert scripts == {"acs": "acslib.paper.cli:main"}
+    assert scripts == {"acs": "acslib.paper.__main__:main"}
 
 
 # ---- list

@@ -108,6 +108,7 @@ def test_what_is_cited_is_what_is_installed():
     """One version and one paper, wherever they are given."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == acslib.__version__
+    assert f"\n## {acslib.__version__} (" in (ROOT / "CHANGELOG.md").read_text()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert project["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "acslib.__version__"}
     bibtex = (ROOT / "README.md").read_text()

@@ -13,35 +13,16 @@ from PIL import Image
 
 from acslib import models
 from acslib.attacks import PGD
-from acslib.paper import (
-    build,
-    cli,
-    config,
-    curves,
-    figures,
-    files,
-    notebook,
-    plugins,
-    rows,
-    runs,
-    tables,
-)
+from acslib.paper import build, cli, config, curves, figures, files, notebook, rows, runs, tables
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTING = "resnet18-linf-cifar10"
 
 
 @pytest.fixture
-def plugin(monkeypatch):
+def plugin(use_plugins):
     """plugin(name): as if ACS_PLUGINS named that example; forgotten after the test."""
-
-    def plugin(name):
-        monkeypatch.setenv("ACS_PLUGINS", str(EXAMPLES / name))
-        plugins.reload()
-
-    yield plugin
-    monkeypatch.delenv("ACS_PLUGINS", raising=False)
-    plugins.reload()
+    return lambda name: use_plugins(EXAMPLES / name)
 
 
 @pytest.fixture

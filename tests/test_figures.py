@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.colors import to_hex, to_rgb
 
 from acslib import models, objectives, schedule, selectors
 from acslib.attacks import PGD
@@ -250,6 +251,28 @@ def test_figure4_draws_sizes_left_and_warm_starts_right():
     assert "50, 10 %" in left.get_title()
 
 
+def test_figure4s_warm_starts_look_like_their_methods():
+    """Of several methods: colour and marker say which, size and shade how long."""
+    table = figure4_table()
+    another = table[table.series == "warm_start"].assign(method="el2n")
+    table = pd.concat([table, another], ignore_index=True)
+    axis = figures.figure4(table).axes[1]
+    handles, labels = axis.get_legend_handles_labels()
+    marks = {
+        label: handle.lines[0]
+        for handle, label in zip(handles, labels, strict=True)
+        if label != "Full"
+    }
+    looks = style.looks(table.method)
+    for value in ("adv_gradmatch", "el2n"):
+        method = looks[value]
+        short, long = (marks[f"{method.label}, warm start {start} %"] for start in (20, 60))
+        for mark in (short, long):
+            assert (mark.get_color(), mark.get_marker()) == (method.colour, method.marker)
+        assert short.get_markersize() < long.get_markersize()
+        assert sum(to_rgb(short.get_markerfacecolor())) < sum(to_rgb(long.get_markerfacecolor()))
+
+
 def test_error_bars_are_over_seeds_and_absent_for_one():
     def bars(table):
         handles, labels = figures.figure4(table).axes[0].get_legend_handles_labels()
@@ -385,7 +408,7 @@ def test_what_is_published_can_be_drawn(profile, number):
 # ---- every method that is in a CSV
 
 
-def with_another(table, value="el2n"):
+def with_another(table, value="margin"):
     """The same CSV with one method more, as if it had been registered when it was made."""
     like = table[table.method == "adaptive_random"]
     more = like.assign(method=value)
@@ -438,17 +461,17 @@ def test_every_method_of_a_csv_is_drawn(name):
     said = " ".join(legends(DRAWN[name](table)))
     wanted = {method.label for method in style.looks(table.method).values()}
     if name in ("fig3", "fig5"):  # full training has another name there; versions have their own
-        wanted = {"el2n"} | ({"adaptive random"} if name == "fig5" else set())
+        wanted = {"margin"} | ({"adaptive random"} if name == "fig5" else set())
     assert {label for label in wanted if label not in said} == set()
 
 
 def test_no_two_methods_look_alike_and_those_of_the_list_look_as_it_says():
     values = [method.printed for method in METHODS.values()]
-    looks = style.looks([*values, "el2n", "another"])
-    assert list(looks) == [*values, "el2n", "another"]
+    looks = style.looks([*values, "margin", "another"])
+    assert list(looks) == [*values, "margin", "another"]
     assert [looks[value] for value in values] == list(METHODS.values())
     assert len({(look.colour, look.marker) for look in looks.values()}) == len(looks)
-    assert (looks["el2n"].label, looks["el2n"].printed) == ("el2n", "el2n")
+    assert (looks["margin"].label, looks["margin"].printed) == ("margin", "margin")
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -476,6 +499,127 @@ def test_a_csv_without_a_column_is_drawn_or_refused(name, tmp_path):
         else:
             DRAWN[name](tables.read_table(name, "demo", tmp_path))
             plt.close("all")
+
+
+# ---- items of one's own
+
+
+def swept(*rows, seeds=1):
+    """An item's table, as far as a picture needs it; rows are method, robust accuracy, the rest."""
+    about = ABOUT | {"setting": "a", "seeds": seeds, "racc_std_pct": 1.0, "acc_std_pct": 1.0}
+    return pd.DataFrame(
+        [
+            about | {"method": method, "racc_pct": robust, "acc_pct": robust + 30.0} | varied
+            for method, robust, varied in rows
+        ]
+    )
+
+
+def test_what_varies_is_the_axis_and_each_method_has_its_line():
+    table = swept(
+        ("full", 50.0, {}),
+        *[
+            (method, robust - period, {"period": period, "coreset_fraction": 0.2})
+            for period in (8, 2, 4)
+            for method, robust in (("adv_gradmatch", 45.0), ("el2n", 40.0))
+        ],
+    )
+    robust, clean = figures.sweep(table, ["coreset_fraction", "period"]).axes
+    assert line(robust, "Adv. GradMatch").tolist() == [[2, 43], [4, 41], [8, 37]]
+    assert line(clean, "el2n").tolist() == [[2, 68], [4, 66], [8, 62]]
+    assert set(line(robust, "Full")[:, 1]) == {50}
+    assert [tick.get_text() for tick in robust.get_xticklabels()] == ["8", "2", "4"]
+    assert robust.get_xlabel() == "period"
+    assert (robust.get_ylabel(), clean.get_ylabel()) == (
+        "robust accuracy (%)",
+        "clean accuracy (%)",
+    )
+    assert robust.get_title() == "a"
+    for value, method in style.looks(table.method).items():
+        if value != "full":
+            handles, labels = robust.get_legend_handles_labels()
+            drawn = handles[labels.index(method.label)].lines[0]
+            assert (drawn.get_color(), drawn.get_marker()) == (method.colour, method.marker)
+
+
+def test_what_else_varies_and_each_setting_have_panels_of_their_own():
+    table = pd.concat(
+        [
+            swept(
+                ("full", 50.0, {"epsilon": epsilon}),
+                *[
+                    ("adv_gradmatch", 10.0 * period + epsilon, {"period": period} | rest)
+                    for period in (1, 2, 3)
+                ],
+            ).assign(setting=setting)
+            for setting in ("a", "b")
+            for epsilon in (1.0, 2.0)
+            for rest in [{"epsilon": epsilon}]
+        ]
+    )
+    figure = figures.sweep(table, ["epsilon", "period"])
+    left = figure.axes[::2]
+    assert [axis.get_title() for axis in left] == [
+        "a, epsilon = 1",
+        "a, epsilon = 2",
+        "b, epsilon = 1",
+        "b, epsilon = 2",
+    ]
+    for axis, epsilon in zip(left, [1, 2, 1, 2], strict=True):
+        assert line(axis, "Adv. GradMatch")[:, 1].tolist() == [
+            10 + epsilon,
+            20 + epsilon,
+            30 + epsilon,
+        ]
+        assert set(axis.get_legend_handles_labels()[1]) == {"Full", "Adv. GradMatch"}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "words"),
+    [
+        ("schedule", ["three_phase", "literal"], ["three_phase", "literal"]),
+        ("weights", [True, False], ["true", "false"]),
+        ("gradient_clip", [None, 1.0], ["null", "1"]),
+        ("lr_drops", ["[75, 90]", "[]"], ["[75, 90]", "[]"]),
+    ],
+)
+def test_words_stand_side_by_side_on_the_axis(name, values, words, tmp_path):
+    """Also after a CSV."""
+    rows = [("adv_gradmatch", 30.0 + i, {name: value}) for i, value in enumerate(values)]
+    swept(("full", 50.0, {}), *rows).to_csv(tmp_path / "x.csv", index=False)
+    table = pd.read_csv(tmp_path / "x.csv")
+    axis = figures.sweep(table[table.method != "full"], [name]).axes[0]
+    axis.figure.canvas.draw()
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == words
+    assert line(axis, "Adv. GradMatch").tolist() == [[0, 30], [1, 31]]
+
+
+def test_full_training_has_a_line_along_what_it_knows_of():
+    table = swept(
+        *[(method, 40.0 + lr, {"lr": lr}) for method in ("full", "random") for lr in (0.01, 1)]
+    )
+    axis = figures.sweep(table, ["lr"]).axes[0]
+    assert line(axis, "Full").tolist() == line(axis, "Random").tolist() == [[0.01, 40.01], [1, 41]]
+    assert axis.get_xscale() == "log"
+
+
+def test_where_nothing_varies_the_picture_is_the_tradeoff():
+    table = published("table1")
+    drawn = figures.sweep(table, [])
+    assert [axis.get_xlabel() for axis in drawn.axes if axis.axison] == [
+        axis.get_xlabel() for axis in figures.tradeoff(table).axes if axis.axison
+    ]
+
+
+def test_a_measure_that_only_some_settings_have_has_a_column_of_panels():
+    perceptual = swept(*[("random", 20.0, {"lr": lr}) for lr in (1, 2)]).rename(
+        columns={"racc_pct": "racc_unseen_mean_pct", "racc_std_pct": "racc_unseen_std_pct"}
+    )
+    plain = swept(*[("random", 30.0, {"lr": lr}) for lr in (1, 2)])
+    both = pd.concat([plain, perceptual.assign(setting="b")])
+    axes = figures.sweep(both, ["lr"]).axes
+    assert [len(axis.get_legend_handles_labels()[1]) for axis in axes] == [1, 0, 1, 0, 1, 1]
+    assert axes[1].get_ylabel() == "robust accuracy, unseen attacks (%)"
 
 
 # ---- files
@@ -556,3 +700,33 @@ def test_fooled_images_were_right_and_are_wrong(undefended, digits, pgd):
     assert all(title.startswith("change, ") for title in titles[5:10])
     nothing = pictures.show_fooled(undefended, digits, lambda model, images, labels: images)
     assert "none of" in nothing.axes[0].texts[0].get_text()
+
+
+# ---- for those who do not see pictures
+
+
+def test_a_picture_is_described_by_its_own_words():
+    """All of them: titles, axes, what is in the legend; a panel without words adds nothing."""
+    figure, (left, right, _) = plt.subplots(1, 3)
+    left.plot([0, 1], label="CRAIG")
+    left.plot([1, 0], label="random")
+    left.set(title="Errors", xlabel="coreset, %", ylabel="gradient error, %")
+    left.legend()
+    right.set_title("a 3, γ = 12")
+    figure.suptitle("Lesson 4.")
+    assert style.in_words(figure) == (
+        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, random."
+        " a 3, γ = 12."
+    )
+
+
+def test_a_notebook_has_the_description_beside_the_picture():
+    """As the text that stands for it, which the site takes for its alternative text."""
+    shell = InteractiveShell.instance()
+    try:
+        style.use()
+        figure, axis = plt.subplots()
+        axis.set_title("Errors")
+        assert shell.display_formatter.format(figure)[0]["text/plain"] == "A picture. Errors."
+    finally:
+        InteractiveShell.clear_instance()

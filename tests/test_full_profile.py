@@ -15,7 +15,11 @@ from acslib.attacks.lpips import LPIPS
 from acslib.paper import build, config
 from acslib.training import State, fit
 
-SETTINGS = list(config.checked_settings().settings)
+SETTINGS = [  # the paper's, without those of the study
+    name
+    for name, layer in config.checked_settings().settings.items()
+    if not name.startswith("study-")
+]
 CLASSES = {"imagenet12": 12, "imagenet100": 100}
 
 

@@ -11,14 +11,16 @@ import zipfile
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import papermill
 import pytest
 from nbclient import NotebookClient
 
-from acslib.paper import config, files, notebook, runs
+from acslib.paper import config, files, notebook, params, runs
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "notebooks"
+EXAMPLES = ROOT / "examples"  # whose sweep the notebooks for any item make
 NOTEBOOKS = sorted(
     path.relative_to(ROOT)
     for path in HOME.rglob("*.ipynb")
@@ -32,6 +34,7 @@ PLAY = ("index", "explore", "own", "run")  # these write no CSV
 def call(*arguments, results):
     environment = os.environ | {
         "ACS_RESULTS": str(results / "results"),
+        "ACS_PARAMS": str(EXAMPLES),
         "OMP_NUM_THREADS": "1",
         "ACS_OFFLINE": "1",
     }
@@ -79,8 +82,18 @@ def experiments(results):
 @pytest.mark.slow
 def test_experiments_write_what_figures_read(experiments):
     made = {path.name for path in (experiments / "results" / "smoke").iterdir()}
-    wanted = {f"{path.stem}.csv" for path in OTHERS if path.stem not in PLAY}
+    wanted = {f"{name}.csv" for name in names(OTHERS) if name not in PLAY}
     assert wanted <= made
+
+
+@pytest.mark.slow
+def test_an_item_without_notebooks_gets_its_table_and_its_figure(experiments):
+    """What varies is a column; `test_figures_are_drawn` has its picture."""
+    table = pd.read_csv(experiments / "results" / "smoke" / "sweep.csv")
+    mine = table[table.method != "full"]
+    assert mine.period.tolist() == [2, 2, 4, 4, 8, 8]
+    assert mine.coreset_fraction.tolist() == [0.2] * 6
+    assert table.racc_pct.notna().all()
 
 
 @pytest.mark.slow
@@ -89,14 +102,17 @@ def test_figures_are_drawn_and_nothing_is_trained(experiments):
     run_all(FIGURES, experiments)
     assert stamps(experiments / "results") == before
     drawn = {path.name for path in (experiments / "figures" / "smoke").iterdir()}
-    assert drawn == {f"{name}.{kind}" for name in names(FIGURES, "theorem1") for kind in KINDS}
+    assert drawn == {
+        f"{name}.{kind}" for name in names(FIGURES, *params.BY_THEMSELVES) for kind in KINDS
+    }
 
 
 KINDS = ("pdf", "png")
 
 
 def names(notebooks, *more):
-    return {path.stem for path in notebooks} | set(more)
+    """What notebooks make: what they are called, but those for any item."""
+    return {"sweep" if path.stem == "any" else path.stem for path in notebooks} | set(more)
 
 
 @pytest.mark.slow
@@ -148,7 +164,8 @@ def class_pack(path, results):
     )
 
 
-def test_every_item_has_an_experiment_and_every_figure_one_of_its_name():
+def test_every_item_has_an_experiment_and_every_figure_one_of_its_name(monkeypatch):
+    monkeypatch.setenv("ACS_PARAMS", str(EXAMPLES))
     trained = names(path for path in OTHERS if path.parent.name == "experiments")
     assert trained == set(config.tables())
     assert names(FIGURES) <= trained
@@ -301,10 +318,11 @@ def test_is_kept_tidy(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=str)
-def test_a_cell_may_be_run_again(path):
+def test_a_cell_may_be_run_again(path, monkeypatch):
     """What checks the parameters takes them as it left them: no name of a parameter changes its
     meaning.
     """
+    monkeypatch.setenv("ACS_PARAMS", str(EXAMPLES))
     cells = json.loads((ROOT / path).read_text())["cells"]
     first, second = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"][:2]
     known: dict = {"__name__": "__main__"}

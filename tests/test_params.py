@@ -242,6 +242,9 @@ def test_every_field_of_a_file_says_what_it_is(module):
         ("resnet18-linf-cifar01.craig", "did you mean 'resnet18-linf-cifar10'"),
         ("resnet18-linf-cifar10.craig+perod@3", "did you mean 'period'"),
         ("resnet18-linf-cifar10.craig+period", "must read <parameter>@<value>"),
+        ("resnet18-linf-cifar10.craig+width@", "must read <parameter>@<value>"),
+        ("resnet18-linf-cifar10.full+period@abc", "period is 'abc', it is not a number"),
+        ("resnet18-linf-cifar10.full+coreset_fraction@0", "coreset_fraction is 0, it should be"),
         ("resnet18-linf-cifar10.craig+lr@{a", "'{a' is no value: write a number, a word or"),
         ("resnet18-linf-cifar10.craig+lr@1+lr@2", "lr is there twice, give it once"),
         ("resnet18-linf-cifar10.craig+lr@1+lr@1", "lr is there twice"),
@@ -263,6 +266,34 @@ def test_every_field_of_a_file_says_what_it_is(module):
 def test_mistyped_runs(name, message):
     with pytest.raises(ParamsError, match=message):
         resolve(name)
+
+
+@hypothesis.given(st.text(max_size=300), st.integers(1, 1000))
+def test_whatever_is_typed_as_a_name_is_answered_in_a_short_line(text, times):
+    for name in (text * times, f"resnet18-linf-cifar10.full+{text * times}", f"{text}.full"):
+        try:
+            resolve(name)
+        except ParamsError as error:
+            said = " ".join(str(error).split())  # as the command line prints it
+            assert 0 < len(said) < 2000
+            assert said.isprintable()
+
+
+def test_yaml_that_swells_is_refused_before_anybody_looks_at_it():
+    lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}' if k else '*a'] * 10)}]" for k in range(9)]
+    assert strict.load("\n".join(lines[:4]))["a2"][9][9][9][9] == 1
+    with pytest.raises(ValueError, match="more than 100000 values, when aliases are followed"):
+        strict.load("\n".join(lines))
+
+
+@hypothesis.given(st.recursive(st.integers(), lambda parts: st.lists(parts, max_size=4)))
+def test_every_value_is_counted(content):
+    def count(part):
+        return 1 + sum(map(count, part)) if isinstance(part, list) else 1
+
+    assert strict.size(content, {}) == count(content)
+    assert strict.size([content, content], {}) == 1 + 2 * count(content)
 
 
 def test_unknown_profile():
@@ -557,6 +588,7 @@ def test_no_profile_puts_another_data_set_under_a_setting_of_ones_own(tmp_path, 
         ("attacks", "stadv:", "stdav:", "'stdav' is not known: did you mean 'stadv'"),
         ("theorem1", "mu: 0.01", "mu: -1", "common: mu is -1, it should be greater than 0"),
         ("theorem1", "profiles:", "profile:", "'profile' is not known: did you mean 'profiles'"),
+        ("time", "rounds: 3", "rounds: 0", "demo: rounds is 0, it should be greater than"),
     ],
 )
 def test_a_file_with_a_mistake(name, old, new, sentence, tmp_path, monkeypatch):
@@ -571,7 +603,8 @@ def everything_read(table, profile):
     for run in config.table_runs(table, profile):
         resolve(run, profile)
     config.table_c1("cifar10", 8)
-    config.theorem1(profile)
+    for name in params.BY_THEMSELVES:
+        config.by_itself(name, profile)
 
 
 def test_a_file_that_is_edited_is_read_again(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 own claims.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -323,6 +325,25 @@ def test_trained_networks_are_stored_with_a_checksum(tmp_path):
         (tmp_path / "net.safetensors").write_bytes(damaged)
         with pytest.raises(data.DataError, match="damaged .*: delete it and train again"):
             load_alexnet(tmp_path / "net.safetensors")
+    (tmp_path / "other.safetensors").write_bytes(content)
+    with pytest.raises(data.DataError, match=r"is a copy of net\.safetensors: delete it"):
+        load_alexnet(tmp_path / "other.safetensors")
+
+
+def test_a_flipped_bit_before_the_weights_of_a_network_is_found_or_no_matter(tmp_path):
+    """In names, shapes and words: no traceback, and never another network."""
+    net, file = random_alexnet("digits", classes=10), tmp_path / "net.safetensors"
+    save_alexnet(net, file)
+    content = file.read_bytes()
+    for place in range(0, 8 * (8 + int.from_bytes(content[:8], "little")), 7):
+        damaged = bytearray(content)
+        damaged[place // 8] ^= 1 << place % 8
+        file.write_bytes(damaged)
+        with contextlib.suppress(data.DataError):
+            found = load_alexnet(file).state_dict()
+            assert all(
+                torch.equal(found[name], tensor) for name, tensor in net.state_dict().items()
+            )
 
 
 def test_a_network_that_cannot_be_stored_says_so(tmp_path):

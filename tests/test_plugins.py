@@ -17,7 +17,7 @@ from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
 from acslib.paper import build, config, plugins, records, register, runs, warm
 from acslib.paper.files import RecordError
-from acslib.paper.methods import METHODS
+from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.params import ParamsError
 from acslib.paper.plugins import PluginError
 
@@ -32,20 +32,17 @@ NOTHING = "from acslib.paper import register\n"
 
 
 @pytest.fixture
-def use(tmp_path, monkeypatch):
+def use(tmp_path, use_plugins):
     """use(text, ...): as if ACS_PLUGINS named files with these texts; forgotten after the test."""
 
     def use(*texts):
         paths = [tmp_path / f"mine{number}.py" for number, _ in enumerate(texts)]
         for path, text in zip(paths, texts, strict=True):
             path.write_text(text)
-        monkeypatch.setenv("ACS_PLUGINS", ":".join(map(str, paths)))
-        plugins.reload()
+        use_plugins(*paths)
         return paths
 
-    yield use
-    monkeypatch.delenv("ACS_PLUGINS", raising=False)
-    plugins.reload()
+    return use
 
 
 @pytest.fixture
@@ -80,9 +77,9 @@ def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path
 def test_methods_differ_in_colour_and_marker(use):
     many = [f'register.method("m{number}", print)' for number in range(6)]
     use(NOTHING + "\n".join(many))
-    assert len(METHODS) == 11
-    assert len({method.colour for method in METHODS.values()}) == 11
-    assert len({method.marker for method in METHODS.values()}) == 11
+    assert len(METHODS) == len(BUILT_IN) + 6
+    assert len({method.colour for method in METHODS.values()}) == len(METHODS)
+    assert len({method.marker for method in METHODS.values()}) == len(METHODS)
     assert METHODS["m0"].label == METHODS["m0"].printed == "m0"
 
 
@@ -150,11 +147,10 @@ def test_all_files_register_or_none(use):
 
 
 @pytest.mark.parametrize(("value", "said"), [("no.py", "there is no file"), ("{0}:{0}", "twice")])
-def test_files_that_are_not_there_or_there_twice(value, said, use, monkeypatch):
+def test_files_that_are_not_there_or_there_twice(value, said, use, use_plugins):
     (path,) = use(NOTHING)
-    monkeypatch.setenv("ACS_PLUGINS", value.format(path))
     with pytest.raises(PluginError, match=said):
-        plugins.reload()
+        use_plugins(value.format(path))
 
 
 def test_relative_paths_are_made_absolute_for_whoever_is_started_from_here(tmp_path):
@@ -171,8 +167,8 @@ def test_relative_paths_are_made_absolute_for_whoever_is_started_from_here(tmp_p
 
 
 def test_an_unknown_name_says_where_others_come_from():
-    with pytest.raises(ParamsError, match="no method 'el2n'.*ACS_PLUGINS names files"):
-        config.resolve(f"{SETTING}.el2n")
+    with pytest.raises(ParamsError, match="no method 'margin'.*ACS_PLUGINS names files"):
+        config.resolve(f"{SETTING}.margin")
     for part in ("model", "dataset", "objective"):
         with pytest.raises(ParamsError, match=f"{part} is 'mine', it should be .*ACS_PLUGINS"):
             config.resolve(f"{SETTING}.full+{part}@mine")
@@ -364,6 +360,43 @@ def test_what_a_data_set_cannot_do_is_refused(forgotten):
     free = setting.model_copy(update={"train_limit": None})
     with pytest.raises(ParamsError, match="'own' is a str: .*must return an acslib.data.Dataset"):
         build.load_data(free, "cpu")
+
+
+def test_an_augmentation_that_is_asked_for_reaches_the_data_set(forgotten, monkeypatch):
+    """The usual one is left to the data set, which may have another one."""
+    asked = []
+    monkeypatch.setattr(data, "load", lambda name, **rest: asked.append(rest.get("augmentation")))
+
+    def load(augmentation="its own", **rest):
+        asked.append(augmentation)
+        return digits
+
+    digits = data.from_arrays(*[torch.zeros(4, 1, 2, 2), torch.arange(4) % 2] * 2, channel_axis=1)
+    register.dataset("own", load)
+    register.dataset("without", lambda train_limit, test_limit: digits)
+    for changed in ("", "+augmentation@resized_crop"):
+        for name in ("cifar10", "own"):
+            run = config.resolve(f"{SETTING}.full+dataset@{name}{changed}", "smoke")
+            build.load_data(run.setting, "cpu")
+    assert asked == [None, "its own", "resized_crop", "resized_crop"]
+    run = config.resolve(f"{SETTING}.full+dataset@without+augmentation@resized_crop", "smoke")
+    said = "augmentation is resized_crop, and the data set 'without' has none: .*to crop"
+    with pytest.raises(ParamsError, match=said):
+        build.load_data(run.setting, "cpu")
+
+
+def test_a_data_set_that_cannot_draw_by_seed_says_so_with_any_seed(forgotten):
+    register.dataset("without", lambda train_limit, test_limit: None)
+    run = config.resolve(f"{SETTING}.full+dataset@without+draw_images@each", "smoke")
+    for seed in (0, 1):
+        with pytest.raises(ParamsError, match=f"seed is {seed}.*or set draw_images to fixed"):
+            build.load_data(run.setting, "cpu", seed)
+
+
+def test_an_augmentation_that_small_images_cannot_have_is_refused():
+    run = config.resolve(f"{SETTING}.full+augmentation@resized_crop", "smoke")
+    with pytest.raises(data.DataError, match="'resized_crop', but digits has images too small"):
+        build.load_data(run.setting, "cpu")
 
 
 # ---- folders of parameters of one's own

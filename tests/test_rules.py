@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acslib.paper import config, plugins, records, rules
+from acslib.paper import config, records, rules
 
 RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
 
@@ -97,27 +97,24 @@ def test_an_item_of_ones_own_is_made_by_the_notebooks_for_any(checkout, monkeypa
     assert made["results/smoke/table4.csv"][0][0] == "notebooks/experiments/table4.ipynb"
 
 
-def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(checkout, monkeypatch):
+def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(
+    checkout, monkeypatch, use_plugins
+):
     path = checkout / "mine.py"
     path.write_text(
         "from acslib.paper import register\nregister.method('mine', print, items=['table4'])"
     )
-    monkeypatch.setenv("ACS_PLUGINS", str(path))
-    plugins.reload()
-    try:
-        made = parsed()
-        run = next(name for name in made if ".mine" in name)
-        assert run in made["results/smoke/table4.csv"][0]
-        for target in ("results/smoke/table4.csv", "figures/smoke/table4.pdf"):
-            assert "mine.py" in made[target][0]
-        assert made["table4"]
-        (checkout / run).parent.mkdir(parents=True)
-        (checkout / run).write_text("{}")
-        monkeypatch.chdir(checkout)
-        assert "grep -s" in " ".join(parsed()[run][0])
-    finally:
-        monkeypatch.delenv("ACS_PLUGINS")
-        plugins.reload()
+    use_plugins(path)
+    made = parsed()
+    run = next(name for name in made if ".mine" in name)
+    assert run in made["results/smoke/table4.csv"][0]
+    for target in ("results/smoke/table4.csv", "figures/smoke/table4.pdf"):
+        assert "mine.py" in made[target][0]
+    assert made["table4"]
+    (checkout / run).parent.mkdir(parents=True)
+    (checkout / run).write_text("{}")
+    monkeypatch.chdir(checkout)
+    assert "grep -s" in " ".join(parsed()[run][0])
 
 
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):

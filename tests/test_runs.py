@@ -27,12 +27,14 @@ from acslib.paper import (
     checkpoints,
     config,
     files,
+    masks,
     measures,
     printed,
     records,
     runs,
 )
 from acslib.paper.methods import METHODS
+from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -129,6 +131,44 @@ def test_adaptive_random_is_drawn_afresh_and_random_is_not():
         draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
+
+
+def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp_path, monkeypatch):
+    """The training's history, weights and seconds stay; another rate is refused as ever."""
+    name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
+    before = config.resolve(name, "demo", {"evaluation_steps": 1})
+    first = runs.execute(before, 0, "cpu", tmp_path)
+    stronger = {"evaluation_steps": 20, "evaluation_epsilon": 0.3}
+    now = config.resolve(name, "demo", stronger)
+    assert records.finished_record(now, 0, tmp_path) is None
+    heard = []
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "fit", lambda *_: 1 / 0)
+        again = runs.execute(now, 0, "cpu", tmp_path, announce=heard.append)
+    assert heard == ["the evaluation's parameters have changed: evaluated again, not trained"]
+    assert again["history"] == first["history"]
+    assert again["metrics"]["acc"] == first["metrics"]["acc"]
+    assert again["metrics"]["racc"] < first["metrics"]["racc"]
+    assert masks.unpacked(again["masks"]["racc"]).mean() == pytest.approx(again["metrics"]["racc"])
+    assert again["params"]["evaluation_steps"] == 20
+    assert records.finished_record(now, 0, tmp_path) == again
+    # as if it had been evaluated so at once
+    whole = runs.execute(now, 0, "cpu", tmp_path / "at once")
+    assert again["metrics"] == whole["metrics"]
+    assert again["masks"] == whole["masks"]
+    with pytest.raises(files.RecordError, match="other parameters"):
+        runs.execute(config.resolve(name, "demo", {"lr": 0.5} | stronger), 0, "cpu", tmp_path)
+
+
+def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_again(tmp_path):
+    name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
+    first = runs.execute(config.resolve(name, "demo", {"evaluation_steps": 1}), 0, "cpu", tmp_path)
+    now = config.resolve(name, "demo", {"evaluation_steps": 2})
+    (records.run_folder(now, 0, tmp_path) / "weights.safetensors").unlink()
+    rows = []
+    again = runs.execute(now, 0, "cpu", tmp_path, progress=rows.append)
+    assert len(rows) == 1
+    assert again["metrics"]["acc"] == first["metrics"]["acc"]
 
 
 def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):
@@ -252,6 +292,39 @@ def test_records_stay_valid_when_a_parameter_is_added():
     name = "resnet50-fastlpa-cifar10.gradmatch"
     changed = config.resolve(name, "full", before[name] | {"only_correct": True})
     assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+
+
+def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
+    finished, tmp_path, run
+):
+    """Also where a record counts it, as version 0.1.0 did, whose default was eq. (4)."""
+    assert (run.setting.objective, run.setting.trades_form) == ("adversarial", "kl")
+    record, path = copied(finished, tmp_path, run)
+    made = []
+    for form in ("ce", "kl"):
+        old = config.resolve(run.name, run.profile, {"trades_form": form})
+        assert records.fingerprint(old) == records.fingerprint(run)
+        made.append(records.fingerprint_before(old, records.Workers()))
+        record["params"]["trades_form"] = form
+        files.write_json(path, record | {"fingerprint": made[-1]})
+        assert records.finished_record(run, 0, tmp_path)["fingerprint"] == made[-1]
+    assert made[0] != made[1]
+    record["params"] |= {"trades_form": "ce", "lr": 0.5}
+    files.write_json(path, record | {"fingerprint": "else"})
+    with pytest.raises(files.RecordError, match=r"other parameters \(lr 0.5, now 0.2\)"):
+        records.finished_record(run, 0, tmp_path)
+
+
+def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
+    def fingerprints(objective):
+        name = f"resnet18-linf-cifar10.full+objective@{objective}"
+        forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
+        return {records.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
+
+    assert len(fingerprints("adversarial")) == 1
+    assert len(fingerprints("trades")) == 4
+    monkeypatch.setitem(OBJECTIVES.own, "mine", lambda setting, attack: None)
+    assert len(fingerprints("mine")) == 4, "one's own may look at all parameters"
 
 
 def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():
@@ -650,7 +723,15 @@ def some_gradients(epoch=0):
     generator = torch.Generator().manual_seed(0)
     errors = torch.randn(64, 4, dtype=torch.float64, generator=generator)
     features = torch.rand(64, 3, dtype=torch.float64, generator=generator)
-    return LastLayerGradients(errors, features, labels=torch.arange(64) % 4, epoch=epoch)
+    return LastLayerGradients(
+        errors,
+        features,
+        labels=torch.arange(64) % 4,
+        epoch=epoch,
+        predictions=errors.softmax(1),
+        losses=errors.norm(dim=1),
+        input_norms=features.norm(dim=1),
+    )
 
 
 @pytest.mark.parametrize("method", [name for name in METHODS if METHODS[name].selects])

@@ -1,9 +1,10 @@
 """Makes .venv from the lock (requirements.txt), or says in one sentence what stands in the way.
 
 `make_venv.py bench` makes .venv-bench instead, from pyproject.toml: the peers in the extra `bench`
-pin old packages that the lock cannot hold. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with
-that version of torch and the extra `test`. A second call waits for the first and takes what it
-made. Standard library only, and old syntax, so that a Python that is too old can say that it is.
+pin old packages that the lock cannot hold. `make_venv.py site` makes .venv-site with the lock's
+versions and the extra `site`. `make_venv.py torch-2.6.0` makes .venv-torch-2.6.0 with that version
+of torch and the extra `test`. A second call waits for the first and takes what it made. Standard
+library only, and old syntax, so that a Python that is too old can say that it is.
 """
 
 import fcntl
@@ -106,6 +107,8 @@ def fill(folder, extra):
     install = [os.path.join(folder, "bin", "python"), "-m", "pip", "install"]
     if extra and extra.startswith("torch-"):
         run(install + [extra.replace("-", "=="), "-e", ".[test]"])
+    elif extra == "site":  # the lessons run in it: on the lock's versions
+        run(install + ["-c", "requirements.txt", "-e", ".[site]"])
     elif extra:
         run(install + ["-e", ".[{}]".format(extra)])
     else:

@@ -1,7 +1,7 @@
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
 # of it before it is checked here, without a shell.
 
-NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM $(filter ACS_%,$(.VARIABLES))
+NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM EXECUTE $(filter ACS_%,$(.VARIABLES))
 given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
 $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
@@ -43,6 +43,7 @@ $(call check,TORCH,a version$(comma) like 2.6.0,$(digits) .)
 $(if $(RUN),$(call check,RUN,a run as `make run` lists it,$(plain) [ ]))
 $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,$(plain) = : %,$(space)))
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
+$(if $(filter-out yes no,$(EXECUTE)),$(call refuse,EXECUTE,yes or no))
 $(if $(JOBS),$(call count,JOBS))
 $(if $(THREADS),$(call count,THREADS))
 $(if $(NPROC),$(call count,NPROC))

@@ -1,9 +1,7 @@
 """AlexNet, whose feature maps the LPIPS distance compares, and where its weights come from."""
 
 import hashlib
-import io
 import os
-import pickle
 import subprocess
 import sys
 import tarfile
@@ -11,17 +9,18 @@ import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from filelock import FileLock
-from numpy._core.multiarray import _reconstruct
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib import data, models
+from acslib.data.archives import read_pickle
 from acslib.data.files import DataError, Unavailable, cache_folder, read_tensors, write_tensors
+from acslib.writing import reason
 
 
 class Stem(NamedTuple):
@@ -55,11 +54,6 @@ SHA256 = {
     # the five convolutions' weights and biases as little-endian float32, whatever they came packed
     # in
     "alexnet features": "2b566cc3a4d6f0a7343701af22f461f1ac3dcd03a3ac28cce10968a1d3c85fdc",
-}
-ARRAY_PARTS = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
 }
 TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # its name holds the first digits of its SHA-256
 TORCHVISION_URL = f"https://download.pytorch.org/models/{TORCHVISION_FILE}"
@@ -219,7 +213,7 @@ def _from_folder() -> dict[str, Tensor]:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays}
         except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise DataError(
-                f"{folder / 'alexnet_features.npz'} is damaged ({error}): fetch it again"
+                f"{folder / 'alexnet_features.npz'} is damaged ({reason(error)}): fetch it again"
             ) from error
         return _require_features(state, str(folder))
     if (folder / "alexnet.ckpt").exists():
@@ -300,15 +294,6 @@ def _from_source_package() -> dict[str, Tensor]:
     return state
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Can make numpy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in ARRAY_PARTS:
-            raise DataError(f"a pickle of arrays asks for {module}.{name}: do not use it")
-        return ARRAY_PARTS[module, name]
-
-
 def _from_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
     """The pickle `alexnet.ckpt`; opened only if it is the one we know."""
     found = hashlib.sha256(content).hexdigest()
@@ -317,7 +302,7 @@ def _from_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
             f"alexnet.ckpt from {origin} has SHA-256 {found[:12]}..., expected"
             f" {SHA256['alexnet.ckpt'][:12]}...: not opened, fetch it again"
         )
-    layers = _ArrayUnpickler(io.BytesIO(content)).load()["AlexNet_0"]
+    layers = read_pickle(content, origin)["AlexNet_0"]
     state = {}
     for number, position in enumerate(CONVOLUTIONS):
         layer = layers[f"Conv_{number}"]
@@ -428,19 +413,28 @@ def dataset_alexnet(
 
 
 def save_alexnet(net: AlexNet, file: str | Path) -> None:
-    """All or nothing, with the stem and the SHA-256 of the weights inside. Raises DataError if it
-    cannot be written.
+    """All or nothing, with the stem, the SHA-256 of the weights and the file's name inside. Raises
+    DataError if it cannot be written.
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
-    write_tensors(state, Path(file), {"stem": net.stem, "sha256": _digest(state, sorted(state))})
+    words = {"stem": net.stem, "sha256": _digest(state, sorted(state)), "file": Path(file).name}
+    write_tensors(state, Path(file), words)
 
 
 def load_alexnet(file: str | Path) -> AlexNet:
-    """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged."""
+    """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged, or is the
+    copy of another data set's.
+    """
     state, metadata = read_tensors(Path(file), "train again")
-    if _digest(state, sorted(state)) != metadata.get("sha256"):
-        raise DataError(f"{file} is damaged (SHA-256 differs): delete it and train again")
-    head = state.get("head.bias")
-    net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
-    net.load_state_dict(state)
+    try:
+        if _digest(state, sorted(state)) != metadata["sha256"]:
+            raise ValueError("SHA-256 differs")
+        head = state.get("head.bias")
+        net = AlexNet(metadata["stem"], classes=None if head is None else len(head))
+        net.load_state_dict(state)
+    except (LookupError, TypeError, ValueError, RuntimeError) as error:  # of names and shapes, too
+        said = reason(error)[:200]
+        raise DataError(f"{file} is damaged ({said}): delete it and train again") from error
+    if metadata.get("file", Path(file).name) != Path(file).name:
+        raise DataError(f"{file} is a copy of {metadata['file']}: delete it and train again")
     return net.eval().requires_grad_(False)

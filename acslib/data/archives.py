@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from acslib.data.files import DataError
+from acslib.writing import reason
 
 UNPACKED_BYTES_AT_MOST = 1 << 30  # five times CIFAR-10
 
@@ -39,7 +40,7 @@ def read_archive(archive: Path) -> dict[str, bytes]:
         *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError),
         *(OSError, UnicodeError, RuntimeError, struct.error),  # of archives odder than damaged
     ) as error:
-        raise DataError(f"{archive} is damaged ({error}): fetch it again") from error
+        raise DataError(f"{archive} is damaged ({reason(error)}): fetch it again") from error
     return files
 
 
@@ -127,7 +128,7 @@ class _ArrayUnpickler(pickle.Unpickler):
         return parts[module, name]
 
 
-def read_pickle(content: bytes, where: Path) -> Any:
+def read_pickle(content: bytes, where: Path | str) -> Any:
     """Numbers, words, lists, dictionaries and numpy arrays, as Python 2 or 3 has pickled them.
 
     A pickle with anything else in it is refused before it can do it. Raises DataError.
@@ -137,4 +138,6 @@ def read_pickle(content: bytes, where: Path) -> Any:
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     except Exception as error:  # damaged pickles end in whatever their bytes ask for
-        raise DataError(f"{where} is incomplete or damaged ({error}): fetch it again") from error
+        raise DataError(
+            f"{where} is incomplete or damaged ({reason(error)}): fetch it again"
+        ) from error

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from acslib.data.files import DataError
+from acslib.writing import reason
 
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 BITS_PER_SAMPLE, PHOTOMETRIC, ORIENTATION = 258, 262, 274  # numbers of TIFF's and EXIF's tags
@@ -60,8 +61,7 @@ def decode(file: BinaryIO, name: str, channels: int, size: int | None) -> Pictur
         raise DataError(f"{name} {error}") from error
     except Exception as error:  # damaged files end in whatever their bytes ask for
         raise DataError(
-            f"{name} cannot be read as an image ({error or type(error).__name__}): replace or"
-            " remove it"
+            f"{name} cannot be read as an image ({reason(error)}): replace or remove it"
         ) from error
     if size is not None:
         image = _square(image, size)

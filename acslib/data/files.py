@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from acslib.writing import replacing
+from acslib.writing import reason, replacing
 
 
 class DataError(ValueError):
@@ -73,7 +73,8 @@ def write_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[s
             save_file(tensors, temporary, metadata)
     except (OSError, SafetensorError) as error:
         raise DataError(
-            f"cannot write {file} ({error}): free some space or set ACS_CACHE to another folder"
+            f"cannot write {file} ({reason(error)}): free some space or set ACS_CACHE to another"
+            " folder"
         ) from error
 
 
@@ -86,7 +87,9 @@ def read_tensors(file: Path, mend: str) -> tuple[dict[str, torch.Tensor], dict[s
             tensors = {name: content.get_tensor(name) for name in content.keys()}
             return tensors, content.metadata() or {}
     except (OSError, SafetensorError) as error:
-        raise DataError(f"the cached {file} is damaged ({error}): delete it and {mend}") from error
+        raise DataError(
+            f"the cached {file} is damaged ({reason(error)}): delete it and {mend}"
+        ) from error
 
 
 def save_cached(raw: Raw, file: Path, made_from: str = "") -> Raw:

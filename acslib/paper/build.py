@@ -15,17 +15,24 @@ from acslib import data, models, objectives, selectors
 from acslib.attacks import alexnet
 from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
-from acslib.attacks.pgd import PGD
+from acslib.attacks.pgd import NFGSM, PGD
 from acslib.gradients import check_gram
 from acslib.paper import config
 from acslib.paper.config import Run
-from acslib.paper.methods import BUILT_IN, METHODS
+from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
-from acslib.protocols import Model
+from acslib.protocols import Model, Selector
 from acslib.training import State, Training
 
-Selector = Callable[..., selectors.Coreset]  # see protocols.Selector
+# what asks nothing of a data set, where it is not null
+WITHOUT = {
+    "validation_fraction": "validation_fraction to 0",
+    "augmentation": "augmentation to crop",
+    "seed": "draw_images to fixed",
+}
+SEEDS_BETWEEN_DRAWS = 1_000_000  # torch's generator on the CPU looks at 32 bits of a seed
+SOLVERS = ("craig", "gradmatch")  # they look at inner products of gradients
 
 
 def default_device() -> str:
@@ -52,7 +59,8 @@ def precision(setting: Setting, device: str) -> str:
     return fastest_precision(device) if setting.precision == "auto" else setting.precision
 
 
-def load_data(setting: Setting, device: str) -> data.Dataset:
+def load_data(setting: Setting, device: str, seed: int = 0) -> data.Dataset:
+    """The setting's data set; `seed` matters where images are drawn by each seed."""
     own = DATASETS[setting.dataset]
     asked: dict[str, Any] = {
         "train_limit": setting.train_limit,
@@ -61,6 +69,10 @@ def load_data(setting: Setting, device: str) -> data.Dataset:
         "image_size": setting.image_size,
         "classes": setting.classes,
     }
+    if setting.augmentation != "crop":  # which is whatever a data set of one's own does
+        asked["augmentation"] = setting.augmentation
+    if setting.draw_images == "each":
+        asked["seed"] = seed
     if own is not None:
         return load_own(setting.dataset, own, asked, device)
     return data.load(setting.dataset, device=device, sample=setting.sample, **asked)
@@ -79,10 +91,10 @@ def load_own(
     for key, value in ({"device": device} | asked).items():
         if key in known or all_known:
             given[key] = value
-        elif key != "device" and value:
+        elif key == "seed" or (key != "device" and value):
             raise config.ParamsError(
                 f"{key} is {value}, and the data set {name!r} has none: give its function a"
-                f" parameter {key}, or set {key} to null"
+                f" parameter {key}, or set {WITHOUT.get(key, f'{key} to null')}"
             )
     dataset = load(**given)
     if not isinstance(dataset, data.Dataset):
@@ -184,9 +196,11 @@ def build_objective(setting: Setting, steps: int, generator: torch.Generator, de
 
 
 def inner_attack(setting: Setting, steps: int, generator: torch.Generator, device: str):
-    """What training attacks with: Fast-LPA where the norm is lpips, else PGD."""
+    """What training attacks with: Fast-LPA where the norm is lpips, else PGD or N-FGSM."""
     if setting.norm == "lpips":
         return training_attack(setting, steps, generator, device)
+    if setting.attack == "nfgsm":
+        return NFGSM(setting.epsilon, generator=generator)
     assert setting.step is not None, "only lpips has none, see Setting"
     return PGD(
         setting.norm,
@@ -221,6 +235,16 @@ def adaptive_random(setting: Setting, seed: int) -> Selector:
     return selectors.AdaptiveRandom(seed)
 
 
+def el2n(setting: Setting, seed: int) -> Selector:
+    """The largest errors |p - y|."""
+    return selectors.el2n
+
+
+def easiest(setting: Setting, seed: int) -> Selector:
+    """The smallest gradients of the loss with respect to the image."""
+    return selectors.easiest
+
+
 def selector_of(method: str) -> Callable[[Setting, int], Selector]:
     """What builds a method's selector, by its entry in `METHODS`."""
     named = METHODS[method].selector
@@ -236,9 +260,10 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
     setting = run.setting
     if not METHODS[run.method].selects:
         return None
+    seed += setting.selection_draw * SEEDS_BETWEEN_DRAWS
     selector = selector_of(run.method)(setting, seed)
     if selectors.needs_gradients(selector):
-        if run.method in BUILT_IN:
+        if run.method in SOLVERS:
             # numba compiles, or loads what it has compiled, before any clock runs
             selector(torch.eye(2), 1)
         selector = at_granularity(selector, run, n, seed)
@@ -259,7 +284,7 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    elif run.method in BUILT_IN:
+    elif run.method in SOLVERS:
         # too many inner products are better known now than at the first selection
         budget = math.ceil(setting.coreset_fraction * n)
         rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
@@ -298,7 +323,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:
     """A run, ready to be trained from its first epoch."""
-    dataset = load_data(run.setting, device)
+    dataset = load_data(run.setting, device, seed)
     model = build_model(run.setting, dataset, seed, device)
     state = State(model, build_optimiser(run.setting, model))
     return Experiment(dataset, state, training_of(run, dataset.train.labels, seed, device))

@@ -20,6 +20,7 @@ from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_atomically
 from acslib.selectors.coreset import Coreset
 from acslib.training import State
+from acslib.writing import reason
 
 DAMAGE = (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError)
 
@@ -146,7 +147,7 @@ def load_checkpoint(path: Path, state: State, of: Origin, data: str) -> dict[str
 
 
 def _damaged(path: Path, error: Exception, way_out: str) -> RecordError:
-    return RecordError(f"{path} is damaged ({' '.join(str(error).split())}): {way_out}")
+    return RecordError(f"{path} is damaged ({reason(error)}): {way_out}")
 
 
 def _restore(state: State, tensors: dict[str, Tensor], note: dict[str, Any]) -> None:

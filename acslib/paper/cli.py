@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from acslib.paper import config, files, params, records
+from acslib.writing import reason
 
 # ValueError: what is wrong with parameters, data, records and losses, in a sentence
 PROBLEMS = (ValueError, OSError, ImportError, MemoryError)
@@ -220,25 +221,26 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*config.tables(), "theorem1"]
+    known = [*config.tables(), *params.BY_THEMSELVES]
     if item not in known:
         raise config.ParamsError(
-            f"there is no table or figure {item!r}{params.nearest(item, known)}"
+            f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
     config.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
-    if item.startswith("fig") or item == "theorem1":
+    if item.startswith("fig") or item in (*params.BY_THEMSELVES, "life"):
         if not picture.exists():
             raise files.RecordError(
                 f"there is no {picture}: make {item} PROFILE={profile} makes it"
             )
     else:
-        from acslib.paper import tables
+        from acslib.paper import study, tables
 
-        print(f"{tables.text(item, profile)}\n")
+        is_study = item == study.ITEM
+        print(f"{study.text(profile) if is_study else tables.text(item, profile)}\n")
         notebook = Path("build", profile, f"{item}.ipynb")
         print(
-            f"{files.results_as_named()}/{profile}/{item}.csv (and .tex)"
+            f"{files.results_as_named()}/{profile}/{item}.csv{'' if is_study else ' (and .tex)'}"
             + (f"; {notebook} shows it with its pictures" if notebook.exists() else "")
         )
     if picture.exists():
@@ -458,4 +460,5 @@ def refuse(what: str, code: int) -> int:
 def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError | RuntimeError):
         return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
-    return str(error) or type(error).__name__
+    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
+    return where + reason(error)

@@ -38,6 +38,7 @@ def objective_title(value: str) -> str:
     return printed.OBJECTIVES.get(value, value)
 
 
+MARK = "†"  # of a speed-up above what its schedule allows
 Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full training
 
 
@@ -59,6 +60,18 @@ def fixed(value, digits: int = 2, unit: str = "") -> str:
 
 def plain(column: str, digits: int | None = None) -> Cell:
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
+
+
+def as_given(parameter: str) -> Cell:
+    """A parameter's value; a dash where full training knows nothing of it."""
+    return lambda row, full: "-" if pd.isna(row[parameter]) else value_text(row[parameter])
+
+
+def value_text(value: Any) -> str:
+    """A parameter's value as YAML has it."""
+    if pd.api.types.is_bool(value):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def measured(name: str, mean: str = "") -> Cell:
@@ -85,13 +98,35 @@ def as_printed(name: str, mean: str = "") -> Cell:
 
 
 def speedup(row, full) -> str:
-    return f"{row.speedup_median_x:.2f} ({row.speedup_ceiling_x:.2f})"
+    """With what the schedule allows in brackets, and a mark where it is above."""
+    mark = above_ceiling(row.speedup_median_x, row.speedup_ceiling_x)
+    return f"{row.speedup_median_x:.2f}{mark} ({row.speedup_ceiling_x:.2f})"
+
+
+def paper_speedup(row, full) -> str:
+    """As the printed times have it, with a mark where the paper's schedule does not allow it."""
+    value = row.get("paper_speedup_x")
+    mark = above_ceiling(value, row.get("paper_ceiling_x", float("nan")))
+    return "-" if value is None or pd.isna(value) else f"{value + 1e-9:.2f}{mark}"
+
+
+def above_ceiling(speedup, ceiling) -> str:
+    """A mark for a speed-up above its ceiling, as both are shown; none where one is missing."""
+    if speedup is None or pd.isna(speedup) or pd.isna(ceiling):
+        return ""
+    return MARK if round(speedup, 2) > round(ceiling, 2) else ""
 
 
 def seconds(row, full) -> str:
     """T, its standard deviation over seeds, and the difference to full training."""
     difference = None if row.method == "full" else row.time_s - full.time_s
     return with_difference(row.time_s, difference, row.get("time_std_s"), digits=1)
+
+
+def paired_seconds(row, full):
+    """The same, the difference being to the full training that the row was compared with."""
+    difference = None if row.method == "full" else 60 * row.time_diff_min
+    return with_difference(row.time_s, difference, row.time_std_s, digits=1)
 
 
 def run_on(row) -> str:
@@ -117,7 +152,7 @@ TIME: dict[str, Cell] = {
     "T s": seconds,
     "paper T min": plain("paper_time_min", 2),
     "speed-up (at most)": speedup,
-    "paper speed-up": plain("paper_speedup_x", 2),
+    "paper speed-up": paper_speedup,
 }
 LAYOUTS: dict[str, dict[str, Cell]] = {
     "table1": WHO | CLEAN | ROBUST | TIME,
@@ -166,6 +201,30 @@ ATTACKS = {
 }
 MEANS = {"unseen": "unseen mean", "seen": "seen mean"}
 IN_THE_PAPER = "· in the paper"
+
+
+# what an item of one's own shows behind what it varies
+OUTCOMES: dict[str, Cell] = {
+    "ACC %": measured("acc"),
+    "RACC %": measured("racc"),
+    "unseen RACC %": measured("racc_unseen", "_mean"),
+    "AA %": measured("autoattack"),
+    "T s": paired_seconds,
+    "speed-up (at most)": speedup,
+}
+
+
+def columns_of_own(table: pd.DataFrame, varied: Iterable[str]) -> pd.DataFrame:
+    """An item of one's own for people: who, the parameters that it varies, what came of it.
+
+    Differences are to the full training that a row was compared with, which need not be a row
+    itself. Columns without a value are left out.
+    """
+    layout = WHO | {name: as_given(name) for name in varied} | OUTCOMES
+    found = pd.DataFrame(
+        [{title: cell(row, row) for title, cell in layout.items()} for _, row in table.iterrows()]
+    )
+    return found.loc[:, (found != "-").any()]
 
 
 def every_attack(table: pd.DataFrame) -> Iterable[dict]:

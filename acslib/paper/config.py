@@ -25,6 +25,7 @@ from acslib.paper.params import (
     checked,
     nearest,
     refuse_unknown,
+    short,
     shown,
 )
 from acslib.paper.settings import Setting, given, number, owner
@@ -188,7 +189,7 @@ def _lineage(name: str, state: tuple) -> tuple[Profile, ...]:
 def own_profile(name: str) -> Profile:
     """A profile as its file has it, without those that it extends."""
     if name not in profiles():
-        raise ParamsError(f"there is no profile {name!r}{nearest(name, profiles())}")
+        raise ParamsError(f"there is no profile {shown(name)}{nearest(name, profiles())}")
     where = f"profile {name}"
     content = checked(where, Profile, read_yaml(f"profiles/{name}"))
     refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
@@ -216,7 +217,7 @@ def setting_layer(name: str) -> dict[str, Any]:
             raise ParamsError(f"setting {following} extends itself: name another one")
         if following not in content.settings:
             known = content.settings
-            raise ParamsError(f"there is no setting {following!r}{nearest(following, known)}")
+            raise ParamsError(f"there is no setting {shown(following)}{nearest(following, known)}")
         names.append(following)
         layer = given(content.settings[following])
         following = layer.pop("extends", None)
@@ -252,8 +253,9 @@ def resolve(
     Raises ParamsError.
     """
     setting_name, method, varied = parse(name)
+    where = f"run {short(name)}, profile {profile_name}"
+    checked(where, params.Layer, varied)  # what is left out must be right, too
     varied = kept(method, varied)
-    where = f"run {name}, profile {profile_name}"
     layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name)
     setting = validated(where, layer | varied | dict(overrides or {}))
     run = Run(
@@ -281,28 +283,28 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
     setting_name, dot, method = base.rpartition(".")
     if not dot:
         raise ParamsError(
-            f"run {name!r} has no method: write <setting>.<method>, methods are"
+            f"run {shown(name)} has no method: write <setting>.<method>, methods are"
             f" {', '.join(METHODS)}"
         )
     if method not in METHODS:
         raise ParamsError(
-            f"run {name!r}: there is no method {method!r}{nearest(method, METHODS)}; ACS_PLUGINS"
-            " names files that register others"
+            f"run {shown(name)}: there is no method {shown(method)}{nearest(method, METHODS)};"
+            " ACS_PLUGINS names files that register others"
         )
     varied: dict[str, Any] = {}
     for change in changes:
-        key, at, value = change.partition("@")
-        if not at:
-            raise ParamsError(f"run {name!r}: {change!r} must read <parameter>@<value>")
+        key, _, value = change.partition("@")
+        if not value:
+            raise ParamsError(f"run {shown(name)}: {shown(change)} must read <parameter>@<value>")
         if key in varied:
-            raise ParamsError(f"run {name!r}: {key} is there twice, give it once")
+            raise ParamsError(f"run {shown(name)}: {short(key)} is there twice, give it once")
         try:
             varied[key] = strict.load(value)
         except ValueError:
             raise ParamsError(
-                f"run {name!r}: {value!r} is no value: write a number, a word or [a,list]"
+                f"run {shown(name)}: {shown(value)} is no value: write a number, a word or [a,list]"
             ) from None
-    refuse_unknown(f"run {name!r}", varied, Setting.model_fields)
+    refuse_unknown(f"run {shown(name)}", varied, Setting.model_fields)
     return setting_name, method, varied
 
 
@@ -323,8 +325,8 @@ def run_name(setting_name: str, method: str, varied: Mapping[str, Any] | None = 
     )
     if not re.fullmatch(r"[A-Za-z0-9_.,+@\[\]-]+", name) or len(name) > LONGEST_NAME:
         raise ParamsError(
-            f"run {name!r} cannot be a folder's name: it may have {LONGEST_NAME} letters, digits"
-            " and . , _ - [ ]; put the value into a profile"
+            f"run {shown(name)} cannot be a folder's name: it may have {LONGEST_NAME} letters,"
+            " digits and . , _ - [ ]; put the value into a profile"
         )
     return name
 
@@ -357,7 +359,10 @@ def tables() -> list[str]:
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
     if name not in tables():
-        raise ParamsError(f"there is no table or figure {name!r}{nearest(name, tables())}")
+        raise ParamsError(
+            f"there is no table or figure {shown(name)}{nearest(name, tables())}; ACS_PARAMS names"
+            " folders with items of one's own"
+        )
     return _item_of(name, _state())
 
 
@@ -433,18 +438,19 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
     return suite
 
 
-def theorem1(profile_name: str) -> dict[str, Any]:
-    """The numbers of params/theorem1.yaml for a profile, or for the one that it extends."""
-    content = checked("params/theorem1.yaml", params.Theorem1, read_yaml("theorem1"))
+def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:
+    """The numbers of an item that trains no runs, as params/theorem1.yaml, for a profile, or for
+    the one that it extends.
+    """
+    where = f"params/{item_name}.yaml"
+    content: Any = checked(where, params.FILES[item_name], read_yaml(item_name))
     profile(profile_name)
     name: str | None = profile_name
     while name is not None:
         if name in content.profiles:
             return content.common.model_dump() | content.profiles[name].model_dump()
         name = profile(name).extends
-    raise ParamsError(
-        f"params/theorem1.yaml has no profile {profile_name!r}: add it under profiles there"
-    )
+    raise ParamsError(f"{where} has no profile {shown(profile_name)}: add it under profiles there")
 
 
 # ---- what a notebook or a command line is given
@@ -474,5 +480,5 @@ def one_seed(text: str | int) -> int:
     """The same where a single seed is wanted."""
     found = seeds(text)
     if len(found) > 1:
-        raise ParamsError(f"seed is {text!r}: give one")
+        raise ParamsError(f"seed is {shown(text)}: give one")
     return found[0]

@@ -2,11 +2,13 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from acslib import writing
@@ -40,11 +42,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         writing.write_atomically(path, content)
     except OSError as error:
-        raise _unwritten(path, error) from error
+        raise unwritten(path, error) from error
     clear_leftovers(path.parent)
 
 
-def _unwritten(path: Path, error: OSError) -> RecordError:
+def unwritten(path: Path, error: OSError) -> RecordError:
+    """What to raise where a file or folder could not be written."""
     full = error.errno == errno.ENOSPC
     reason = "the disk is full: free some space" if full else f"{error.strerror}: mend that"
     return RecordError(
@@ -69,7 +72,21 @@ def check_writable(folder: Path) -> None:
         with writing.scratch_folder(folder) as scratch:
             (scratch / "probe").write_bytes(b"\0")
     except OSError as error:
-        raise _unwritten(folder, error) from error
+        raise unwritten(folder, error) from error
+
+
+@contextlib.contextmanager
+def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
+    """A lock of a folder, which needs no file that a killed process would leave. Where the file
+    system has no locks there is none.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, how)
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, content: dict) -> None:

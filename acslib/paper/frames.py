@@ -1,6 +1,13 @@
-"""CSVs of results: written whole or not at all, and checked when they are read back."""
+"""CSVs of results: written whole or not at all, and checked when they are read back.
+
+Beside `table1.csv` its SHA-256 is kept in `table1.csv.sha256`, as `sha256sum -c` reads it. A CSV
+without one is read as it is, if its shape is right: version 0.1.0 wrote none, and published CSVs
+are git's to check.
+"""
 
 import csv
+import fcntl
+import hashlib
 import io
 from collections.abc import Collection
 from pathlib import Path
@@ -8,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from acslib.paper import files
+from acslib.writing import reason
 
 # columns that may be all digits by chance and are no numbers
 DIGESTS = {"commit": str, "weights": str}
@@ -16,27 +24,57 @@ UNITS = ("_pct", "_min", "_s", "_x", "_255", "_epochs", "_n", "_images")
 
 
 def write_frame(path: Path, table: pd.DataFrame) -> Path:
-    """Write a CSV atomically; gives its path."""
-    files.write_atomically(path, table.to_csv(index=False).encode())
+    """Write a CSV atomically, and its checksum; gives the CSV's path."""
+    content = table.to_csv(index=False).encode()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(path.parent):  # or another writer's CSV could stand beside this checksum
+            # killed here, it leaves a CSV without a checksum: no whole one is ever refused
+            checksum_file(path).unlink(missing_ok=True)
+            files.write_atomically(path, content)
+            files.write_atomically(checksum_file(path), checksum(path, content).encode())
+    except OSError as error:
+        raise files.unwritten(path, error) from error
     return path
+
+
+def checksum_file(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def checksum(path: Path, content: bytes) -> str:
+    """A line as `sha256sum` writes it."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
 
 def read_frame(path: Path, needed: Collection[str], way_out: str) -> pd.DataFrame:
     """A CSV with at least the columns `needed`.
 
-    Raises RecordError, with the file's name and `way_out`, for one that is missing, cut off, no
-    table, or without those columns, and for words where its columns have numbers.
+    Raises RecordError, with the file's name and `way_out`, for one that is missing, cut off, not
+    what its checksum is of, no table, or without those columns, and for words where its columns
+    have numbers.
     """
     if not path.is_file():
         raise files.RecordError(f"there is no {path}: {way_out}")
     try:
-        text = path.read_text(encoding="utf-8")
+        content = read_checked(path)
+        text = content.decode()
         check_shape(text)
         table = pd.read_csv(io.StringIO(text), dtype=DIGESTS)
         check_columns(table, needed)
     except (ValueError, csv.Error, OSError) as error:
-        raise files.RecordError(f"{path} is damaged ({error}): {way_out}") from None
+        raise files.RecordError(f"{path} is damaged ({reason(error)}): {way_out}") from None
     return table
+
+
+def read_checked(path: Path) -> bytes:
+    """What a file holds. ValueError if that is not what the checksum beside it is of."""
+    with files.locked(path.parent, fcntl.LOCK_SH):
+        content, beside = path.read_bytes(), checksum_file(path)
+        known = beside.read_bytes() if beside.is_file() else None
+    if known not in (None, checksum(path, content).encode()):
+        raise ValueError(f"its SHA-256 is not the one in {beside.name}")
+    return content
 
 
 def check_shape(text: str) -> None:

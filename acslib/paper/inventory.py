@@ -47,8 +47,8 @@ def _look_at(folder: Path) -> Found | None:
             record = records.read_record(folder / "record.json")
         except RecordError as error:
             return Found(profile, name, seed, "refused", 0, of, None, str(error))
-        now = records.fingerprint(run) if run else record["fingerprint"]
-        state: State = "finished" if record["fingerprint"] == now else "outdated"
+        valid = run is None or records.state_of(record, run) == "valid"
+        state: State = "finished" if valid else "outdated"
         epochs, seconds = len(record["history"]), record["seconds"]["total"]
         return Found(profile, name, seed, state, epochs, epochs, seconds)
     running = records.is_training(folder)

@@ -1,6 +1,7 @@
 """What a trained network is worth: the evaluations of the paper's tables."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -12,6 +13,8 @@ from acslib.paper import config, printed
 from acslib.paper.build import precision
 from acslib.paper.config import Run
 from acslib.passes import DTYPES
+
+Masks = dict[str, torch.Tensor]  # of each measure, which images are right, (n,)
 
 
 def table_c1_attacks(
@@ -52,16 +55,19 @@ def evaluate(
     seed: int,
     device: str,
     told: Callable[[str], object] = lambda part: None,
-) -> dict:
+) -> tuple[dict[str, Any], Masks]:
     """Clean accuracy, and robust accuracy under the attacks that the paper evaluates the setting
-    with. `told` hears each of `parts` as it begins.
+    with; and which images each of them is of. `told` hears each of `parts` as it begins.
     """
     images, labels = dataset.test.float_images(), dataset.test.labels
     told("clean")
-    clean, _ = evaluation.clean_accuracy(model, images, labels)
+    clean, right = evaluation.clean_accuracy(model, images, labels)
     generator = torch.Generator(device).manual_seed(seed)
     measure = evaluate_perceptual if run.setting.norm == "lpips" else evaluate_pgd
-    return {"acc": clean, "n": len(labels)} | measure(run, model, images, labels, generator, told)
+    masks, counts = measure(run, model, images, labels, generator, told)
+    masks = {"acc": right} | masks
+    accuracies = {name: float(mask.float().mean()) for name, mask in masks.items()}
+    return accuracies | {"acc": clean, "n": len(labels)} | counts, masks
 
 
 def first(wanted: int | None, there: int) -> int:
@@ -69,7 +75,7 @@ def first(wanted: int | None, there: int) -> int:
     return there if wanted is None else min(wanted, there)
 
 
-def evaluate_pgd(run: Run, model, images, labels, generator, told) -> dict:
+def evaluate_pgd(run: Run, model, images, labels, generator, told) -> tuple[Masks, dict[str, int]]:
     """PGD as in the paper on every test image, AutoAttack on the first `autoattack_n`."""
     setting = run.setting
     assert setting.norm != "lpips", "it has attacks of its own"
@@ -84,7 +90,8 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> dict:
     )
     fast = models.folded(model, DTYPES[precision(setting, str(images.device))])
     told("PGD")
-    measures = {"racc": evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)[0]}
+    _, stands = evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)
+    masks, counts = {"racc": stands}, {}
     n = first(setting.autoattack_n, len(labels))
     if n:
         attack_all = auto.AutoAttack(
@@ -92,26 +99,28 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> dict:
         )
         twin = models.folded(model)
         told("AutoAttack")
-        measures["autoattack"], _ = evaluation.robust_accuracy(
+        _, masks["autoattack"] = evaluation.robust_accuracy(
             model, images[:n], labels[:n], attack_all, attacked=twin
         )
-        measures["autoattack_n"] = n
-    return measures
+        counts["autoattack_n"] = n
+    return masks, counts
 
 
-def evaluate_perceptual(run: Run, model, images, labels, generator, told) -> dict:
+def evaluate_perceptual(
+    run: Run, model, images, labels, generator, told
+) -> tuple[Masks, dict[str, int]]:
     """Every attack of Table C1 on the first `threats_n` test images."""
     setting, suite = run.setting, perceptual_suite(run, images.shape[-1])
     n = first(setting.threats_n, len(labels))
     distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device)
-    measures: dict[str, float] = {"threats_n": n}
+    masks: Masks = {}
     twin = models.folded(model)
     for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
         told(name)
-        measures[f"racc_{name}"], _ = evaluation.robust_accuracy(
+        _, masks[f"racc_{name}"] = evaluation.robust_accuracy(
             model, images[:n], labels[:n], attack, attacked=twin
         )
-    return measures
+    return masks, {"threats_n": n}
 
 
 def perceptual_suite(run: Run, side: int) -> dict[str, dict]:

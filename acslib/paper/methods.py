@@ -6,7 +6,7 @@ for colour-blind eyes. Each method has a marker as well, so that print in grey w
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,30 +54,28 @@ BUILT_IN = {
             "adaptive_random",
             f"{BUILD}:adaptive_random",
         ),
+        Method("el2n", "EL2N", "#E69F00", "D", "el2n", f"{BUILD}:el2n"),
+        Method("easiest", "EasyCore", "#CC79A7", "P", "easiest", f"{BUILD}:easiest"),
     )
 }
 METHODS: Registry[Method] = Registry("method", BUILT_IN)
 
 
-# ---- how one's own look
+# ---- how those look that are not built in
 
 # Okabe and Ito's that are left, without the yellow that paper swallows; then Tol's "muted"
-COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#332288", "#882255", "#44AA99", "#DDCC77", "#661100")
-MARKERS = "DPX<>phd8H"
+COLOURS = ("#56B4E9", "#332288", "#882255", "#44AA99", "#DDCC77", "#661100")
+MARKERS = "X<>phd8H"
 KNOWN_MARKERS = ".,ov^<>12348spP*hH+xXDd|_"  # matplotlib's
 
 
-def free_colour(name: str) -> str:
-    """A colour for the method `name` that no other has; one of several where all are taken."""
-    return _free(COLOURS, {method.colour.upper() for method in _others(name)})
-
-
-def free_marker(name: str) -> str:
-    return _free(MARKERS, {method.marker for method in _others(name)})
-
-
-def _others(name: str) -> list[Method]:
-    return [method for method in METHODS.values() if method.name != name]
+def free_look(others: Iterable[Method]) -> tuple[str, str]:
+    """A colour and a marker that none of the others has; one of several where all are taken."""
+    others = list(others)
+    return (
+        _free(COLOURS, {method.colour.upper() for method in others}),
+        _free(MARKERS, {method.marker for method in others}),
+    )
 
 
 def _free(offered: Sequence[str], taken: set[str]) -> str:

@@ -19,6 +19,7 @@ from acslib.paper import (
     explain,
     inventory,
     log,
+    params,
     printed,
     records,
     rows,
@@ -70,6 +71,8 @@ def begin(names: dict[str, Any], *known: str) -> None:
                 names[name] = as_number(name, names[name])
         if "profile" in known:
             config.profile(names["profile"])
+        if "item" in known:
+            config.item(names["item"])
         if "seeds" in known:
             config.seeds(names["seeds"])
     except config.ParamsError as error:
@@ -117,9 +120,9 @@ def as_number(name: str, value: Any) -> Any:
     try:
         found = number(value)
     except ValueError as error:
-        raise config.ParamsError(f"{name} is {value!r}, it {error}") from None
+        raise config.ParamsError(f"{name} is {params.shown(value)}, it {error}") from None
     if not is_number(found):
-        raise config.ParamsError(f"{name} is {value!r}: give a number")
+        raise config.ParamsError(f"{name} is {params.shown(value)}: give a number")
     return int(found) if isinstance(value, str) and found == int(found) else found
 
 
@@ -177,6 +180,22 @@ def stopped(run: Run, seed: int, epochs: int) -> str:
     )
 
 
+def undefended(run: Run) -> Run:
+    """The same network trained on all images as they are, for as long: what an attack does to it is
+    what a defence is measured against. Its own evaluation is the shortest that there is.
+    """
+    setting, (_, _, varied) = run.setting, config.parse(run.name)
+    changes: dict[str, Any] = {"objective": "vanilla", "evaluation_steps": 1}
+    changes |= {"evaluation_restarts": 1, "autoattack_n": 0}
+    if setting.norm == "lpips":  # which is for fast_lpa alone
+        changes |= {"norm": "l2", "step": 0.0, "evaluation_step": 0.0}
+    if setting.only_correct:
+        changes["only_correct"] = False
+    if setting.trades_start != "uniform":
+        changes["trades_start"] = "uniform"
+    return config.resolve(config.run_name(run.setting_name, "full", varied | changes), run.profile)
+
+
 def train_missing(item: str, profile: str, seeds: list[int]) -> None:
     """Train the runs that a table or figure still needs, with bars of runs and of epochs."""
     missing = rows.missing(item, profile, seeds)
@@ -216,9 +235,8 @@ def _grey_where_printed(row: pd.Series) -> list[str]:
 
 
 def show(figure: Figure) -> None:
-    """Display a picture, with its label as the text for those who cannot see it."""
-    alt = figure.get_label()
-    display(figure, metadata={"image/png": {"alt": alt}} if alt else None)
+    """Display a picture, with what it shows in words for those who cannot see it."""
+    display(figure, metadata={"image/png": {"alt": style.in_words(figure)}})
     plt.close(figure)
 
 
@@ -265,7 +283,7 @@ def changes(item: str, profile: str) -> str:
 def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
-    print(tables.title(name, table), *tables.notes(name), sep="\n")
+    print(tables.title(name, table), *tables.notes(name, table), sep="\n")
     return ruled(tables.shown(table)).hide(axis="index")
 
 
@@ -287,10 +305,14 @@ def show_against_adaptive(
 
 
 def finish_table(item: str, profile: str, table: pd.DataFrame) -> None:
-    """Write a table's CSV and LaTeX, and check what must hold of each of the paper's tables."""
+    """Write a table's CSV and LaTeX, and check what must hold of it; of the paper's tables, that
+    its own numbers stand beside ours.
+    """
     path = tables.write_table(item, table)
     print(f"{path} (and .tex)")
     assert len(table) == len(rows.planned(item, profile))
-    assert table.paper_acc_pct.notna().equals(table.method.isin(printed.paper_table(item).method))
+    theirs = printed.paper_table(item)
+    if not theirs.empty:
+        assert table.paper_acc_pct.notna().equals(table.method.isin(theirs.method))
     if "racc_pct" in table:
         assert (table.racc_pct <= table.acc_pct).all()

@@ -9,52 +9,63 @@ results/published/<profile>/, which git keeps, with a page that GitHub shows.
 
 import argparse
 import base64
-import html
-import io
-import itertools
 import re
 import sys
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import matplotlib.pyplot as plt
+import jinja2
+import matplotlib
 import pandas as pd
-from matplotlib.backends.backend_pdf import PdfPages
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
+from fpdf import FPDF, FontFace
+from fpdf.enums import CellBordersLayout
 
 from acslib.paper import columns, config, files, records, rows, style, tables
 
 # the paper's order
 ORDER = (
     *("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5"),
-    *("fig4", "table6", "fig5", "tableD4"),
+    *("fig4", "table6", "fig5", "tableD4", "time"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
-WIDTH, HEIGHT = 842, 595  # of a PDF page, A4 landscape, in points
-MARGIN = 0.05  # a fraction of the width
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
-CSS = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 90rem;
-  padding: 0 1rem; color: #222; }
-h1 { font-size: 1.5rem; }
-h2 { font-size: 1.15rem; margin-top: 2.5rem; border-top: 1px solid #ccc; padding-top: 1rem; }
-nav a { margin-right: 1em; white-space: nowrap; }
-.wide { overflow-x: auto; }
-img { max-width: 100%; margin-top: .5rem; }
-table { border-collapse: collapse; font-size: .78rem; white-space: nowrap;
-  font-variant-numeric: tabular-nums; }
-th { border-bottom: 1px solid #222; }
-th, td { padding: .15rem .55rem; text-align: right; }
-.word { text-align: left; }
-.paper { color: #767676; }
-.group td { border-top: 1px solid #ddd; }
-.missing { color: #a33; }
-.note { font-size: .85rem; margin: .3rem 0; }
-"""
+TRADEOFF = "Robust accuracy, upwards, against speed-up, to the right"
+# what the pictures show, for readers who do not see them
+SEEN = {
+    "fig1": "(a) A box an epoch: all the data, then skipped epochs, then the coreset. Below it,"
+    " each epoch's seconds. (b), (c) Images, their gradients as a coloured grid, and the chosen"
+    " images framed as thickly as they weigh; in (c) the images are attacked first.",
+    "fig2": "Left: gradients as points in their plane of largest variance, chosen ones as large as"
+    " they weigh. Right: where the weighted sums of GradMatch, CRAIG and random subsets end, and a"
+    " star where the sum of all gradients does.",
+    "fig3": "Robust accuracy falls as the attack's norm grows: a curve for each training.",
+    "fig4": "Relative robust error against speed-up: left a line for each method over coreset"
+    " sizes, right a mark for each warm start, and a star for full training.",
+    "fig5": "Four panels, CRAIG above GradMatch, clean error left and robust error right: lines of"
+    " relative error against speed-up for plain, batch-wise, batch-wise with warm start, and"
+    " adaptive random.",
+    "theorem1": "What is left to the optimum falls with the iterations, a line for each method"
+    " and its bound dashed; beside it which readings of the theorem hold, and the left side"
+    " against the gradient error.",
+    "table1": f"{TRADEOFF}: a panel for each network, objective and data set, a mark for each"
+    " method, the paper's in grey.",
+    "table2": "Mean accuracy under unseen attacks, upwards, against speed-up, to the right: a panel"
+    " for each data set, a mark for each method, the paper's in grey.",
+    "table3": f"{TRADEOFF}, with half the epochs: a mark for each method, the paper's in grey.",
+    "table4": "Robust accuracy in training by epoch, a line for each method, and right of them a"
+    " mark for each under PGD-50-10 on test images.",
+    "table5": "Robust against clean accuracy, here and in the paper: an arrow for each method, from"
+    " the coreset alone to half coreset and half clean images.",
+    "table6": "Against T, the epochs between selections: left robust accuracy, right speed-up, a"
+    " line for each method, the paper's in grey.",
+    "tableD4": "Accuracy under each attack, from clean images to LPA: a panel for each data set, a"
+    " mark for each method, the paper's in grey.",
+}
+FONT = "DejaVu"  # matplotlib brings it
+MARGIN, PADDING = 14, 1.5  # of the PDF's pages and cells, in mm
+GREY = 118  # of 255: what the paper prints
+RULE, PLAIN = CellBordersLayout.TOP, CellBordersLayout.INHERIT  # above a row of another group
 
 
 @dataclass(frozen=True)
@@ -74,6 +85,11 @@ class Entry:
             if self.name.startswith(kind):
                 return f"{word} {self.name.removeprefix(kind)}"
         return self.name
+
+    @property
+    def seen(self) -> str:
+        """What the picture shows, in words."""
+        return f"{self.heading}. {SEEN.get(self.name, self.caption)}"
 
 
 def item_names() -> list[str]:
@@ -102,7 +118,8 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     if gathered.empty:
         return Entry(name, short(caption(name)), missing=said)
     shown = tables.shown(gathered)
-    return Entry(name, short(tables.title(name, gathered)), shown, there, tables.notes(name), said)
+    notes = tables.notes(name, gathered)
+    return Entry(name, short(tables.title(name, gathered)), shown, there, notes, said)
 
 
 def table_rows(
@@ -143,160 +160,132 @@ def introduction(profile: str) -> str:
     return " ".join(filter(None, said))
 
 
-# ---- HTML
+# ---- cells, for both
 
 
-def html_page(items: Sequence[Entry], profile: str) -> str:
-    """One file that needs no other, readable on a narrow screen too."""
-    contents = " ".join(
-        f'<a href="#{html.escape(item.name)}">{html.escape(item.heading)}</a>' for item in items
-    )
-    return "\n".join(
-        [
-            '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{TITLE}</title><style>{CSS}</style></head>",
-            f"<body><h1>{TITLE}</h1>",
-            f"<p>{html.escape(introduction(profile))}</p>",
-            f"<nav>{contents}</nav>",
-            *map(section, items),
-            "</body></html>\n",
-        ]
-    )
+@dataclass(frozen=True)
+class Cell:
+    """A table's cell: `word` stands to the left, `paper` is what the paper prints."""
+
+    text: str
+    word: bool
+    paper: bool
 
 
-def section(item: Entry) -> str:
-    """A heading, and what there is of the item."""
-    heading, caption = html.escape(item.heading), html.escape(item.caption)
-    parts = [f'<h2 id="{html.escape(item.name)}">{heading}</h2>']
-    if caption:
-        parts.append(f"<p>{caption}</p>")
-    if item.table is not None:
-        parts.append(f'<div class="wide">{html_table(item.table)}</div>')
-    parts += [f'<p class="note">{html.escape(note)}</p>' for note in item.notes]
-    if item.picture:
-        content = base64.b64encode(item.picture.read_bytes()).decode()
-        parts.append(f'<img alt="{heading}. {caption}" src="data:image/png;base64,{content}">')
-    if item.missing:
-        parts.append(f'<p class="missing">{heading}: {html.escape(item.missing)}</p>')
-    return "\n".join(parts)
+def heads(table: pd.DataFrame) -> list[Cell]:
+    """The first line."""
+    return [cell(name, name, False) for name in table]
 
 
-def html_table(table: pd.DataFrame) -> str:
-    """A table as people read it, the paper's numbers in grey."""
-
-    def cells(tag: str, values, quoted: bool = False) -> str:
-        return "".join(
-            f'<{tag} class="{css_class(name, quoted)}">{html.escape(value)}</{tag}>'
-            for name, value in zip(table, values, strict=True)
-        )
-
-    body = [
-        f'<tr class="{"group" * starts}">{cells("td", row, is_papers(row))}</tr>'
-        for row, starts in grouped(table)
-    ]
-    return (
-        f"<table><thead><tr>{cells('th', table)}</tr></thead>\n<tbody>"
-        + "\n".join(body)
-        + "</tbody></table>"
-    )
-
-
-def css_class(column: str, quoted: bool) -> str:
-    """Words to the left; grey for what the paper prints, be it a column or a row."""
-    return " ".join(
-        ["word"] * (column in columns.WHO) + ["paper"] * (quoted or column.startswith("paper"))
-    )
-
-
-def is_papers(row: Sequence[str]) -> bool:
-    """Whether a row is the paper's own."""
-    return columns.IN_THE_PAPER in row
-
-
-def grouped(table: pd.DataFrame) -> Iterator[tuple[Sequence[str], bool]]:
+def lines(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
     """Each row, and whether it starts another model, objective, data set or period."""
     keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
     before = None
     for row, key in zip(table.values.tolist(), table[keys].values.tolist(), strict=True):
-        yield row, before is not None and key != before
+        quoted = columns.IN_THE_PAPER in row
+        cells = [cell(name, text, quoted) for name, text in zip(table, row, strict=True)]
+        yield cells, before is not None and key != before
         before = key
+
+
+def cell(column: str, text: str, quoted: bool) -> Cell:
+    """`quoted`: the whole row is the paper's."""
+    return Cell(text, column in columns.WHO, quoted or column.startswith("paper"))
+
+
+# ---- HTML
+
+
+def html_page(items: Sequence[Entry], said: str) -> str:
+    """One file that needs no other, readable on a narrow screen too; it begins with `said`."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("page.html.jinja").render(
+        title=TITLE,
+        introduction=said,
+        items=items,
+        heads=heads,
+        lines=lines,
+        base64=lambda path: base64.b64encode(path.read_bytes()).decode(),
+    )
 
 
 # ---- PDF
 
 
-def pdf_pages(items: Sequence[Entry], profile: str) -> bytes:
-    """Landscape A4: what this is and what is missing; a page a table, a page a picture."""
-    buffer = io.BytesIO()
-    with PdfPages(buffer, metadata={"Title": TITLE, "CreationDate": None}) as pdf:
-        gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
-        first, _ = text_page(TITLE, [introduction(profile), "", *gone])
-        for figure in itertools.chain([first], *map(pages, items)):
-            pdf.savefig(figure)
-    return buffer.getvalue()
+def pdf_pages(items: Sequence[Entry], said: str) -> bytes:
+    """Landscape A4: `said` and what is missing, then a page or more for each item."""
+    pdf = FPDF("landscape", "mm", "A4")
+    pdf.set_title(TITLE)
+    pdf.set_lang("en")
+    pdf.set_margin(MARGIN)
+    pdf.set_auto_page_break(True, MARGIN)
+    fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    pdf.add_font(FONT, "", fonts / "DejaVuSans.ttf")
+    pdf.add_font(FONT, "B", fonts / "DejaVuSans-Bold.ttf")
+    gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
+    begin_page(pdf, TITLE, [said, *gone])
+    for item in items:
+        if item.table is not None or item.picture:
+            begin_page(pdf, item.heading, [item.caption, *item.notes])
+        if item.table is not None:
+            draw_table(pdf, item.table)
+        if item.picture:
+            draw_picture(pdf, item)
+    return bytes(pdf.output())
 
 
-def pages(item: Entry) -> Iterator[Figure]:
-    """The table, and the picture below it if there is room, else on a page of its own."""
-    figure, below = text_page(item.heading, [item.caption, *item.notes])
-    if item.table is not None:
-        below = draw_table(figure, item.table, below)
-        if item.picture and below < 0.5:
-            yield figure
-            figure, below = text_page(item.heading, [])
-    if item.picture:
-        axis = figure.add_axes((0.05, 0.03, 0.9, below - 0.06))
-        axis.imshow(plt.imread(item.picture), interpolation="none")
-        axis.axis("off")
-    if item.table is not None or item.picture:
-        yield figure
+def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
+    """A page with a heading, which the outline lists, and text."""
+    pdf.add_page()
+    pdf.set_font(FONT, "B", 14)
+    pdf.start_section(title)
+    pdf.multi_cell(0, 7, title, new_x="LMARGIN", new_y="NEXT")
+    pdf.set_font(FONT, "", 8)
+    for paragraph in paragraphs:
+        pdf.ln(1.5)
+        pdf.multi_cell(0, 4, paragraph, align="L", new_x="LMARGIN", new_y="NEXT")
+    pdf.ln(3)
 
 
-def text_page(heading: str, paragraphs: Sequence[str]) -> tuple[Figure, float]:
-    """A page with a heading and text, and where the text ends, as a share of the height."""
-    figure = Figure(figsize=(WIDTH / 72, HEIGHT / 72))
-    figure.set_layout_engine("none")
-    plain: dict[str, Any] = {"parse_math": False}
-    figure.text(MARGIN, 0.93, heading, fontsize=15, weight="bold", **plain)
-    body = [line for paragraph in paragraphs for line in textwrap.wrap(paragraph, 165) or [""]]
-    look: dict[str, Any] = {"fontsize": 8.5, "va": "top", "linespacing": 1.4}
-    figure.text(MARGIN, 0.905, "\n".join(body), **look, **plain)
-    return figure, 0.905 - len(body) * 8.5 * 1.5 / HEIGHT
+def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
+    """As large as the width lets it be; the first line comes again on every page."""
+    rows = [(heads(table), False), *lines(table)]
+    widths = [
+        max(pdf.get_string_width(cells[i].text) for cells, _ in rows) + 2 * PADDING + 1
+        for i in range(len(table.columns))
+    ]
+    scale = min(1, pdf.epw / sum(widths))
+    pdf.set_font_size(8 * scale)
+    with pdf.table(
+        width=scale * sum(widths),
+        col_widths=widths,
+        align="LEFT",
+        borders_layout="SINGLE_TOP_LINE",
+        headings_style=FontFace(emphasis=None),
+        line_height=1.7 * pdf.font_size,
+        padding=(0, scale * PADDING),
+        text_align=["LEFT" if head.word else "RIGHT" for head in rows[0][0]],
+    ) as drawn:
+        for cells, starts in rows:
+            line = drawn.row()
+            for one in cells:
+                style = FontFace(color=GREY if one.paper else 0)
+                line.cell(one.text, style=style, border=RULE if starts else PLAIN)
+    pdf.ln(3)
 
 
-def draw_table(figure: Figure, table: pd.DataFrame, top: float) -> float:
-    """Monospaced columns below `top`, as large as fits, the paper's numbers in grey.
-
-    Gives the height at which the table ends.
-    """
-    widths = [max(map(len, [name, *table[name]])) + 2 for name in table]
-    room = (1 - 2 * MARGIN) * WIDTH / 0.602 / sum(widths)  # a letter is 0.602 of its size wide
-    size = min(9, room, (top - 0.08) * HEIGHT / 1.45 / (len(table) + 1))
-    step, letter = 1.45 * size / HEIGHT, 0.602 * size / WIDTH
-    ends = [MARGIN + letter * sum(widths[: i + 1]) for i in range(len(widths))]
-    body = [(list(table), False), *grouped(table)]
-    for place, (row, starts) in enumerate(body):
-        height = top - (place + 1) * step
-        if place == 1 or starts:
-            colour = "#222222" if place == 1 else "#cccccc"
-            figure.add_artist(
-                Line2D((MARGIN, ends[-1]), (height + step * 0.8,) * 2, color=colour, linewidth=0.6)
-            )
-        for name, value, width, end in zip(table, row, widths, ends, strict=True):
-            word = name in columns.WHO
-            grey = name.startswith("paper") or is_papers(row)
-            figure.text(
-                end - width * letter if word else end - 2 * letter,
-                height,
-                value,
-                fontsize=size,
-                family="monospace",
-                ha="left" if word else "right",
-                color="#767676" if grey else "black",
-                parse_math=False,
-            )
-    return height
+def draw_picture(pdf: FPDF, item: Entry) -> None:
+    """Below the table if half a page is left, else on a page of its own."""
+    assert item.picture
+    if pdf.eph + pdf.t_margin - pdf.y < pdf.eph / 2:
+        begin_page(pdf, f"{item.heading}, as a picture", [])
+    room = pdf.eph + pdf.t_margin - pdf.y
+    pdf.image(item.picture, w=pdf.epw, h=room, keep_aspect_ratio=True, alt_text=item.seen)
 
 
 # ---- Markdown
@@ -325,7 +314,7 @@ def publish(
         parts += [f"## {markdown_text(made.heading)}", markdown_text(made.caption)]
         parts += [markdown_table(made.table)] if made.table is not None else []
         parts += map(markdown_text, made.notes)
-        parts += [f"![{markdown_text(made.heading)}]({made.name}.png)"] if made.picture else []
+        parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
         parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
     files.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
     return folder
@@ -349,7 +338,8 @@ def write_page(
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
-    made = {"html": html_page(items, profile).encode(), "pdf": pdf_pages(items, profile)}
+    said = introduction(profile)
+    made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)

@@ -153,11 +153,32 @@ class Group(Model):
         return self
 
 
+class Design(Model):
+    """What is fixed before a study is run. An arm is the value of `columns: {arm: ...}`."""
+
+    reference: Name = Field(description="The arm that the others are compared with.")
+    chance: Name = Field(description="The reference with other draws.")
+    verdict: Name = Field(description="The arm that is asked about.")
+    at_least: Annotated[Count, Field(ge=2)] = Field(description="Seeds, at least so many.")
+    half_width: dict[Literal["linf", "trades"], Positive] = Field(
+        description="Of the 95 % interval, in points; seeds are added until it is reached."
+    )
+
+
 class Item(Model):
     """params/<table or figure>.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
     runs: tuple[Group, ...] = Field(min_length=1, description="What is trained for it.")
+    design: Design | None = Field(default=None, description="Of a study.")
+
+    @model_validator(mode="after")
+    def arms(self):
+        if self.design is not None:
+            known = [str(group.columns.get("arm")) for group in self.runs]
+            for name in (self.design.reference, self.design.chance, self.design.verdict):
+                refuse_unknown("design", [name], known)
+        return self
 
 
 class Attack(Model):
@@ -216,7 +237,36 @@ class Theorem1(Model):
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 
-FILES: dict[str, type[Model]] = {"settings": Settings, "attacks": Attacks, "theorem1": Theorem1}
+class TimeCommon(Model):
+    """What params/time.yaml has for every profile."""
+
+    selection_steps: tuple[Count, ...] = Field(
+        min_length=1, description="Of the attack on the images to select from."
+    )
+
+
+class TimeProfile(Model):
+    """What it has for one."""
+
+    images: Annotated[Count, Field(ge=2)] = Field(description="A batch, which is all there is.")
+    rounds: Count = Field(description="How many times each part is timed; the median counts.")
+
+
+class Time(Model):
+    """params/time.yaml."""
+
+    title: Name = Field(description="What it shows, in a line.")
+    common: TimeCommon = Field(description="For every profile.")
+    profiles: dict[Name, TimeProfile] = Field(description="By profile.")
+
+
+FILES: dict[str, type[Model]] = {
+    "settings": Settings,
+    "attacks": Attacks,
+    "theorem1": Theorem1,
+    "time": Time,
+}
+BY_THEMSELVES = ("theorem1", "time")  # items that train no runs: a notebook makes each whole
 
 
 def _listed(content: Any, name: str) -> Any:
@@ -249,7 +299,11 @@ def explain(where: str, model: type[BaseModel], mistake: Any) -> str:
     place, rest = ", ".join([where, *map(str, path[:depth])]), path[depth:]
     name = str(rest[0]) if rest else ""
     if kind == "extra_forbidden":
-        said = f"{name} is not a parameter" if holder is Setting else f"{name!r} is not known"
+        said = (
+            f"{short(name)} is not a parameter"
+            if holder is Setting
+            else f"{shown(name)} is not known"
+        )
         return f"{place}: {said}{nearest(name, holder.model_fields)}"
     if kind == "missing":
         file = " to params/settings.yaml" if holder is Setting else ""
@@ -288,7 +342,11 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def shown(value: Any) -> str:
-    text = repr(value)
+    return short(repr(value))
+
+
+def short(text: str) -> str:
+    """The beginning of a text that somebody else wrote, so that a sentence stays one."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 

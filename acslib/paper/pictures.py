@@ -1,6 +1,7 @@
 """Pictures of one run: its plan, its training, its coresets, adversarial examples."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -198,37 +199,65 @@ def coreset_summary(data, coreset: Coreset) -> Figure:
     )
 
 
-def show_fooled(model, data, attack, count: int = 10) -> Figure:
-    """Test images that `model` gets right until `attack` changes them: as they are, the change
-    enlarged, and changed; at most `count`.
-
-    Above the first row stands the true class, above the last what the model says then. A column
-    each; an empty figure, with a sentence, where no image of the first 200 is fooled.
+class Attacked(NamedTuple):
+    """Test images before and after an attack on a network: whether it is right about each, and what
+    it then says.
     """
-    images, labels = data.test.float_images(slice(0, 200)), data.test.labels[:200]
+
+    images: Tensor
+    right: Tensor
+    says: Tensor
+    fooled: Tensor
+
+    def in_words(self, who: str) -> str:
+        return (
+            f"{who} gets {int(self.right.sum())} of {len(self.right)} test images right, and"
+            f" {int(self.fooled.sum())} of those wrong when they are attacked"
+        )
+
+
+def attacked(model, attack, images: Tensor, labels: Tensor) -> Attacked:
+    """What `attack` makes of images (n, C, H, W) against `model`."""
     adversarial = attack(model, images, labels)
     with torch.no_grad():
-        before, after = model(images).argmax(1), model(adversarial).argmax(1)
-    right = before == labels
-    chosen = (right & (after != labels)).nonzero().squeeze(1)[:count]
+        right, says = model(images).argmax(1) == labels, model(adversarial).argmax(1)
+    return Attacked(adversarial, right, says, right & (says != labels))
+
+
+def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure:
+    """Test images that `model` gets right until `attack` changes them: as they are, the change
+    enlarged, and changed; at most `count`. Below, the same images attacked on a network without a
+    defence, if `undefended` is given.
+
+    Above the first row stands the true class, above the last ones what the networks say then. A
+    column each; an empty figure, with a sentence, where no image of the first 200 is fooled.
+    """
+    images, labels = data.test.float_images(slice(0, 200)), data.test.labels[:200]
+    found = attacked(model, attack, images, labels)
+    chosen = found.fooled.nonzero().squeeze(1)[:count]
     if len(chosen) == 0:
-        return only_words(f"none of {int(right.sum())} images that it gets right fools the network")
-    change = adversarial[chosen] - images[chosen]
+        return only_words(
+            f"none of {int(found.right.sum())} images that it gets right fools the network"
+        )
+    change = found.images[chosen] - images[chosen]
     times = 0.5 / float(change.abs().max())
+    rows = [images[chosen], 0.5 + times * change, found.images[chosen]]
     titles = [
         *(f"is {data.class_names[int(i)]}" for i in labels[chosen]),
         *[f"change, {times:.2g}x"] * len(chosen),
-        *(f"says {data.class_names[int(i)]}" for i in after[chosen]),
+        *(f"says {data.class_names[int(i)]}" for i in found.says[chosen]),
     ]
-    rows = [images[chosen], 0.5 + times * change, adversarial[chosen]]
+    said = [found.in_words("the network")]
+    if undefended is not None:
+        beside = attacked(undefended, attack, images, labels)
+        rows.append(beside.images[chosen])
+        titles += [f"undefended: {data.class_names[int(i)]}" for i in beside.says[chosen]]
+        said.append(beside.in_words("an undefended one"))
     figure = show_images(torch.cat(rows), titles, columns=len(chosen))
-    fooled = int((right & (after != labels)).sum())
-    said = (
-        f"the network gets {int(right.sum())} of {len(labels)} test images right,"
-        f" and {fooled} of those wrong when they are attacked"
+    figure.suptitle("\n".join(said), fontsize=9)
+    return described(
+        figure, f"{len(chosen)} images, the changes, the attacked images: {'; '.join(said)}."
     )
-    figure.suptitle(said, fontsize=9)
-    return described(figure, f"{len(chosen)} images, the changes, the attacked images: {said}.")
 
 
 def only_words(text: str) -> Figure:

@@ -194,17 +194,6 @@ def files() -> list[Path]:
     return list(dict.fromkeys([*paths(), *registered]))
 
 
-def reload() -> None:
-    """Run the files again, as after an edit in a running kernel; what cells registered stays."""
-    global _loaded
-    for one in Registry.everyone:
-        for name in [name for name, source in one.sources.items() if source.is_file]:
-            del one.own[name], one.sources[name]
-    _run.clear()
-    _loaded = False
-    load()
-
-
 def state() -> tuple:
     """All that is registered: what a checked YAML file's meaning depends on."""
     load()

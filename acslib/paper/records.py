@@ -26,7 +26,8 @@ from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, shown
-from acslib.paper.settings import REGISTRIES, is_neutral, owner
+from acslib.paper.settings import REGISTRIES, is_neutral, owner, unused
+from acslib.writing import reason
 
 FORMAT = 1
 CHECKPOINT = "checkpoint.safetensors"
@@ -84,9 +85,19 @@ def fingerprint(run: Run, workers: Workers | None = None) -> str:
     """A short digest of all that determines the record: every parameter, but not the run's name or
     profile; threads and processes where there are several (those that are asked for by default).
     """
-    workers = asked() if workers is None else workers
+    return _fingerprint(run, identity(run), asked() if workers is None else workers)
+
+
+def fingerprint_before(run: Run, workers: Workers) -> str:
+    """What version 0.1.0 called by this name: a parameter that the objective does not look at
+    counts with its own value.
+    """
+    return _fingerprint(run, run.setting.model_dump(mode="json"), workers)
+
+
+def _fingerprint(run: Run, values: dict[str, Any], workers: Workers) -> str:
     several = [] if workers == Workers() else [list(workers)]
-    return digest([run.method, parameters(run, lambda key: True), *several]) + made_with(run)
+    return digest([run.method, _counted(values, lambda key: True), *several]) + made_with(run)
 
 
 def training_fingerprint(run: Run) -> str:
@@ -97,10 +108,17 @@ def training_fingerprint(run: Run) -> str:
 
 def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
     """Those that count, unless their value is what it was before there was the parameter."""
+    return _counted(identity(run), counts)
+
+
+def identity(run: Run) -> dict[str, Any]:
+    """All parameters, those that the run's objective does not look at with one value for all."""
+    return run.setting.model_dump(mode="json") | unused(run.setting)
+
+
+def _counted(values: dict[str, Any], counts: Callable[[str], bool]) -> dict[str, Any]:
     return {
-        key: value
-        for key, value in run.setting.model_dump(mode="json").items()
-        if counts(key) and not is_neutral(key, value)
+        key: value for key, value in values.items() if counts(key) and not is_neutral(key, value)
     }
 
 
@@ -176,14 +194,8 @@ def training(folder: Path) -> Iterator[None]:
     """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
     train it: they make the same files.
     """
-    # the folder itself is locked: it needs no file, which a killed process would leave
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(handle, fcntl.LOCK_SH)
+    with files.locked(folder, fcntl.LOCK_SH):
         yield
-    finally:
-        os.close(handle)
 
 
 def is_training(folder: Path) -> bool:
@@ -273,6 +285,9 @@ class Record(BaseModel):
     processes: Annotated[int, Field(ge=1, description="1 in version 0.1.0.")] = 1
     plan: Annotated[dict[str, Any] | None, Field(description="Cost of the schedule.")] = None
     metrics: Annotated[Metrics, Field(description="Accuracies as fractions.")]
+    masks: Annotated[
+        dict[str, str], Field(description="Of each accuracy, which images are right; see `masks`.")
+    ] = {}
     seconds: Annotated[Seconds, Field(description="What the run took, in seconds.")]
     history: Annotated[tuple[Row, ...], Field(min_length=1, description="One row an epoch.")]
     warm_start: Annotated[
@@ -307,7 +322,7 @@ def read_record(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RecordError(f"there is no {path}: train that run first") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it and run again") from None
+        raise RecordError(f"{path} is damaged ({reason(error)}): delete it and run again") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         found = record.get("format") if isinstance(record, dict) else None
         raise RecordError(
@@ -351,36 +366,85 @@ def _damage(mistake: Any) -> str:
 
 
 def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
-    """The record of a finished run. None if there is none, or if a file of one's own that
-    registered a part of it has changed since. Raises RecordError if it is damaged, of another run,
-    or made with other parameters.
+    """The record of a finished run. None if there is none, if a file of one's own that registered a
+    part of it has changed since, or if it was evaluated with other parameters. Raises RecordError
+    if it is damaged, of another run, or trained with other parameters.
+    """
+    record = read_own(run, seed, results)
+    if record is None:
+        return None
+    path = run_folder(run, seed, results) / "record.json"
+    way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
+    state = state_of(record, run)
+    if state in ("outdated", "evaluated"):
+        return None
+    if state == "other":
+        changed = differences(record["params"] | unused(run.setting), identity(run))
+        raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
+    check_workers(path, workers_of(record), way_out)
+    return record
+
+
+def read_own(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+    """The record in a run's folder, None without one. Raises RecordError if it is damaged or of
+    another run.
     """
     path = run_folder(run, seed, results) / "record.json"
     if not path.exists():
         return None
     record = read_record(path)
-    way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
     if (record["run"], record["seed"]) != (run.name, seed):
-        raise RecordError(f"{path} is of {record['run']}, seed {record['seed']}: {way_out}")
-    workers = workers_of(record)
-    made = fingerprint(run, workers if "threads" in record else Workers())
-    if is_outdated(record["fingerprint"], made):
-        return None
-    if record["fingerprint"] != made:
-        changed = differences(record["params"], run.setting.model_dump(mode="json"))
-        raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
-    check_workers(path, workers, way_out)
+        raise RecordError(
+            f"{path} is of {record['run']}, seed {record['seed']}: move {path.parent} away, or set"
+            " ACS_RESULTS to another folder"
+        )
     return record
+
+
+def evaluated_otherwise(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+    """The record of a run that was trained as it is asked for, evaluated with other parameters, and
+    still has its weights; else None. It needs an evaluation, and no training.
+    """
+    record = read_own(run, seed, results)
+    if record is None or state_of(record, run) != "evaluated":
+        return None
+    weights = run_folder(run, seed, results) / "weights.safetensors"
+    return record if workers_of(record) == asked() and weights.exists() else None
+
+
+def state_of(
+    record: dict[str, Any], run: Run
+) -> Literal["valid", "outdated", "evaluated", "other"]:
+    """Whether a record is of a run as it is now; outdated where a plugin's file has changed since,
+    evaluated where parameters of the evaluation alone have, other where any has.
+    """
+    workers = workers_of(record) if "threads" in record else Workers()
+    now = fingerprint(run, workers)
+    if record["fingerprint"] in (now, fingerprint_before(run, workers)):
+        return "valid"
+    if is_outdated(record["fingerprint"], now):
+        return "outdated"
+    changed = changed_parameters(record["params"] | unused(run.setting), identity(run))
+    of_evaluation = changed and all(owner(key) == "evaluation" for key in changed)
+    return "evaluated" if of_evaluation and record.get("method") == run.method else "other"
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
     """In words, what a record's parameters were and are now; at most five of them."""
     changed = [
         f"{key} {shown(old.get(key))}, now {shown(new[key])}"
+        for key in changed_parameters(old, new)
+    ]
+    return "; ".join(changed[:5]) or "another method"
+
+
+def changed_parameters(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """The names of those that differ; one that came later may have its neutral value."""
+    return [
+        key
         for key in new
         if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
     ]
-    return "; ".join(changed[:5]) or "another method"
 
 
 def check_workers(path: Path, made: Workers, way_out: str) -> None:

@@ -53,11 +53,13 @@ def method(
     printed = {method.printed for method in methods.BUILT_IN.values()}
     if name in printed - set(methods.BUILT_IN):
         raise PluginError(f"method {name!r} has a name that tables give to a method of the paper")
+    others = [other for other in methods.METHODS.values() if other.name != name]
+    free_colour, free_marker = methods.free_look(others)
     added = methods.Method(
         name,
         label or name,
-        methods.checked_colour(colour) if colour else methods.free_colour(name),
-        methods.checked_marker(marker) if marker else methods.free_marker(name),
+        methods.checked_colour(colour) if colour else free_colour,
+        methods.checked_marker(marker) if marker else free_marker,
         printed=name,
         selector=build or (lambda setting, seed: selector),
         items=tuple(items),
@@ -90,8 +92,9 @@ def dataset(name: str, load: Callable[..., Any]) -> None:
 
     load: keyword arguments of `acslib.data.load` -> `acslib.data.Dataset`, such as
     functools.partial(acslib.data.from_folder, "birds"). It is given train_limit, test_limit,
-    validation_fraction, image_size, classes and device, as far as it has parameters of these names.
-    What a setting asks for and `load` cannot do is refused.
+    validation_fraction, image_size, classes and device, as far as it has parameters of these names,
+    and augmentation where that is not crop. What a setting asks for and `load` cannot do is
+    refused.
     """
     _add(settings.DATASETS, name, load)
 

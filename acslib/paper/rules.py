@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, plugins, records, warm
+from acslib.paper import config, files, params, plugins, records, warm
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -34,7 +34,7 @@ def rules(profile: str, seeds: Sequence[int]) -> str:
         *map(lpips_rule, networks),
         *(run_rules(list(every.values()), seed) for seed in seeds),
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
-        item_rules("theorem1", profile, seeds, []),
+        *(item_rules(item, profile, seeds, []) for item in params.BY_THEMSELVES),
         f"{fit(sources())}:",  # a source that has gone is no error: what was made with it is old
     ]
     return "\n\n".join(parts) + "\n"

@@ -14,6 +14,7 @@ from torch import nn
 from acslib import data, parallel, schedule
 from acslib.paper import build, checkpoints, config, files, records, warm
 from acslib.paper.config import Run
+from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
 from acslib.training import Diverged, State, fit
 
@@ -34,6 +35,7 @@ def execute(
     evaluating: Told = nobody,
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
+    A run that only its evaluation's parameters have changed of is evaluated again from its weights.
 
     `announce` is told in a line which images these are, and what has to be made first, before
     anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
@@ -50,6 +52,11 @@ def execute(
         done = records.finished_record(run, seed, results)
         if done is not None:
             return done
+        trained = records.evaluated_otherwise(run, seed, results)
+        if trained is not None:
+            if parallel.rank() == 0:
+                trained = evaluate_again(run, trained, own, results, announce, evaluating)
+            return parallel.from_first(trained)
         experiment, sharing = begin(run, seed, own, results, announce)
         warm_start = train(run, experiment, sharing, progress, announce)
         calibration = calibrate(experiment, announce)
@@ -227,10 +234,47 @@ def finish(
     run, seed, model = sharing.run, sharing.seed, experiment.state.model
     weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
     checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
+    metrics, masks, seconds = evaluated(run, model, experiment.data, seed, device, evaluating)
+    record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
+    return record | {"masks": masks}
+
+
+def evaluate_again(
+    run: Run,
+    trained: dict[str, Any],
+    device: str,
+    results: Path | None,
+    announce: Told,
+    evaluating: Told,
+) -> dict[str, Any]:
+    """Evaluate a run's weights by the parameters of now, and write its record anew.
+
+    trained: the record that it has. Where and when training was done stays in it.
+    """
+    seed = trained["seed"]
+    announce("the evaluation's parameters have changed: evaluated again, not trained")
+    model, images = load_trained(run, seed, device, results)
+    metrics, masks, seconds = evaluated(run, model, images, seed, device, evaluating)
+    record = trained | {
+        "fingerprint": records.fingerprint(run),
+        "params": run.setting.model_dump(mode="json"),
+        "metrics": metrics,
+        "masks": masks,
+        "seconds": trained["seconds"] | {"evaluate": seconds},
+        "provenance": trained["provenance"] | {"evaluation": records.provenance(device)},
+    }
+    del record["sha256"]
+    return records.write_record(records.run_folder(run, seed, results) / "record.json", record)
+
+
+def evaluated(
+    run: Run, model: nn.Module, images: data.Dataset, seed: int, device: str, evaluating: Told
+) -> tuple[dict[str, Any], dict[str, str], float]:
+    """Accuracies, the masks that they are of, and the seconds that it took."""
     started = time.perf_counter()
-    metrics = evaluate(run, model, experiment.data, seed, device, evaluating)
-    seconds = time.perf_counter() - started
-    return record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
+    metrics, masks = evaluate(run, model, images, seed, device, evaluating)
+    kept = {name: packed(mask.cpu().numpy()) for name, mask in masks.items()}
+    return metrics, kept, time.perf_counter() - started
 
 
 def record_of(
@@ -279,7 +323,7 @@ def load_trained(
         finished = (path.parent / "record.json").exists()
         lost = f"delete {path.parent}, which has lost it, and " if finished else ""
         raise files.RecordError(f"there is no {path}: {lost}train {run.name}")
-    dataset = build.load_data(run.setting, device)
+    dataset = build.load_data(run.setting, device, seed)
     model = build.build_model(run.setting, dataset, seed, device)
     checkpoints.load_weights(path, model, checkpoints.origin(run, seed))
     return model.to(device).eval(), dataset

@@ -61,7 +61,7 @@ def distinct(values: tuple) -> tuple:
     """Of a name given twice, one would be ignored without a word."""
     for value in values:
         if values.count(value) > 1:
-            raise ValueError(f"has {value!r} twice: leave one out")
+            raise ValueError(f"has {value!r:.200} twice: leave one out")
     return values
 
 
@@ -76,6 +76,7 @@ Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=MOST)]
 CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0, le=MOST)]
 Epochs = Annotated[int, BeforeValidator(number), Field(ge=1, le=100_000)]
 Steps = Annotated[int, BeforeValidator(number), Field(ge=0, le=100_000)]
+Draws = Annotated[int, BeforeValidator(number), Field(ge=0, le=1000)]
 Channels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
 Blocks = Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)]
 Pixels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
@@ -127,7 +128,8 @@ def parameter(description: str, of: Owner = "training", **since: Any) -> Any:
 
     of: "coreset" where full training knows nothing of it, "evaluation" where training does not.
     neutral: for a parameter that came later, the value at which runs are what they were before; a
-    record made before stays valid at that value.
+    record made before stays valid at that value. only: the one objective that looks at the
+    parameter; `unused` stands for its value in the identity of a run with another one.
     """
     return Field(description=description, json_schema_extra={"of": of, **since})
 
@@ -157,6 +159,10 @@ class Setting(BaseModel):
     )
     train_limit: Count | None = parameter("At most so many training images; null is all.")
     test_limit: Count | None = parameter("At most so many test images; null is all.")
+    draw_images: Literal["fixed", "each"] = parameter(
+        "Which images the limits keep and are held out: fixed for all seeds, or drawn by each.",
+        neutral="fixed",
+    )
     classes: Names | None = parameter(
         "WordNet ids of the classes, for image folders; null is all that there are.", neutral=None
     )
@@ -167,6 +173,12 @@ class Setting(BaseModel):
         neutral=False,
     )
     validation_fraction: BelowOne = parameter("Share of the training images that is held out.")
+
+    augmentation: Literal["crop", "resized_crop"] = parameter(
+        "How training images are varied: crop shifts them by a few pixels, resized_crop stretches a"
+        " random part, for image folders.",
+        neutral="crop",
+    )
 
     # the objective and its attack
     objective: ObjectiveName = parameter(
@@ -180,12 +192,21 @@ class Setting(BaseModel):
         "The attack's step in training, in units of epsilon; null for lpips, which has its own."
     )
     steps: Steps = parameter("The attack's steps in training.")
+    attack: Literal["pgd", "nfgsm"] = parameter(
+        "Training's attack under linf: PGD, or N-FGSM, whose single step has the size epsilon.",
+        neutral="pgd",
+    )
     selection_steps: Steps = parameter(
         "The attack's steps when gradients are computed to select by.", of="coreset"
     )
-    beta: NotNegative = parameter("1 / lambda of eq. (4); the paper prints none, TRADES has 6.")
+    beta: NotNegative = parameter(
+        "1 / lambda of eq. (4); the paper prints none, TRADES has 6.", only="trades", unused=6.0
+    )
     trades_form: Literal["ce", "kl"] = parameter(
-        "TRADES' second term: ce is eq. (4), kl the divergence of TRADES' own code."
+        "TRADES' second term: kl is the divergence of TRADES' own code, ce eq. (4), which ends in a"
+        " constant prediction.",
+        only="trades",
+        unused="ce",  # the default before version 0.2.0
     )
     trades_start: Literal["uniform", "normal"] = parameter(
         "Where TRADES' attack begins: uniform in the ball, or TRADES' own code's 0.001 N(0, 1).",
@@ -243,6 +264,11 @@ class Setting(BaseModel):
         "Algorithm 3's epsilon, as a share of the total gradient; the paper prints none.",
         of="coreset",
         neutral=1e-6,
+    )
+    selection_draw: Draws = parameter(
+        "Which of a seed's independent draws selections and their groups take; 0 is the first.",
+        of="coreset",
+        neutral=0,
     )
     weights: Flag = parameter(
         "Train with the coreset's weights; false gives every sample the same.",
@@ -324,6 +350,8 @@ class Setting(BaseModel):
             raise ValueError(
                 f"only_correct is true with objective {self.objective}: it is for fast_lpa"
             )
+        if self.attack == "nfgsm" and self.norm != "linf":
+            raise ValueError(f"attack is nfgsm under norm {self.norm}: it is for linf")
         if self.trades_start != "uniform" and self.objective != "trades":
             raise ValueError(
                 f"trades_start is {self.trades_start} with objective {self.objective}: it is for"
@@ -376,6 +404,20 @@ def is_neutral(name: str, value: Any) -> bool:
     """
     mark = _mark(name)
     return "neutral" in mark and value == mark["neutral"]
+
+
+def unused(setting: Setting) -> dict[str, Any]:
+    """The parameters that a setting's objective does not look at, with what stands for them in the
+    identity of a run: their value makes no other run. One's own objectives may look at all.
+    """
+    if OBJECTIVES[setting.objective] is not None:
+        return {}
+    marks = {name: _mark(name) for name in Setting.model_fields}
+    return {
+        name: mark["unused"]
+        for name, mark in marks.items()
+        if "only" in mark and mark["only"] != setting.objective
+    }
 
 
 def choices(name: str) -> tuple[str, ...]:

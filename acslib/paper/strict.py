@@ -13,6 +13,7 @@ import yaml
 from acslib.paper.settings import DECIMAL, number
 
 TAG = "tag:yaml.org,2002:"
+VALUES_AT_MOST = 100_000
 CONSTRUCTED = ("map", "seq", "str", "null", "bool", "int", "float")
 
 
@@ -33,7 +34,7 @@ class Loader(yaml.SafeLoader):
         for name, mark in names(node):
             if name in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is there twice", mark
+                    None, None, f"{name!r:.200} is there twice", mark
                 )
             seen.add(name)
         for key, value in node.value:
@@ -47,7 +48,7 @@ class Loader(yaml.SafeLoader):
         for name in merged:
             if merged.count(name) > 1:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"{name!r} is merged twice", mark
+                    None, None, f"{name!r:.200} is merged twice", mark
                 )
 
 
@@ -81,12 +82,26 @@ for kind in ("int", "float"):
     Loader.add_constructor(TAG + kind, to_number)
 
 
+def size(content: Any, known: dict[int, int]) -> int:
+    """How many values there are, aliases followed; `known` holds what has been counted."""
+    if not isinstance(content, dict | list):
+        return 1
+    if id(content) not in known:
+        known[id(content)] = 1  # while it is counted: what holds itself is shown as [...] there
+        parts = content.values() if isinstance(content, dict) else content
+        known[id(content)] = 1 + sum(size(part, known) for part in parts)
+    return known[id(content)]
+
+
 def load(text: str) -> Any:
     """A YAML document. Raises ValueError, which says what is wrong and where, on one line."""
     try:
-        return yaml.load(text, Loader)
+        content = yaml.load(text, Loader)
+        if size(content, {}) > VALUES_AT_MOST:
+            raise ValueError(f"it has more than {VALUES_AT_MOST} values, when aliases are followed")
+        return content
     except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError) as error:
         said = " ".join(str(error).split()).replace(' in "<unicode string>",', ",")
-        raise ValueError(said) from error
+        raise ValueError(said if len(said) <= 600 else f"{said[:600]}...") from error
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

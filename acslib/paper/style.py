@@ -1,23 +1,22 @@
 """The house style of every figure: how methods look, text that is no mathematics, files."""
 
 import io
+import sys
 from collections.abc import Iterable
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acslib.paper import files
-from acslib.paper.methods import METHODS, Method
+from acslib.paper.methods import METHODS, Method, free_look
 
 FOLDER = files.RESULTS.parent / "figures"
 PAPER = "#AAAAAA"  # what the paper prints, beside ours
 QUIET = "#555555"  # lines and sentences that only explain
-# for methods of a CSV that nobody has registered here: the rest of Okabe and Ito's palette
-SPARE = (("#CC79A7", "D"), ("#E69F00", "P"), ("#56B4E9", "X"), ("#F0E442", "d"))
 
 
 def use() -> None:
@@ -40,20 +39,46 @@ def use() -> None:
             "pdf.fonttype": 42,
         }
     )
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
+        import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
+
+        texts = shell.display_formatter.formatters["text/plain"]
+        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
+
+
+def in_words(figure: Figure) -> str:
+    """What a picture shows: what `described` has said of it, else its own words.
+
+    It goes with the picture in a notebook, and the site takes it for the alternative text.
+    """
+    if figure.get_label():
+        return str(figure.get_label())
+    panels = [words for axis in figure.axes if (words := panel(axis))]
+    return "A picture. " + " ".join(filter(None, [figure.get_suptitle(), *panels]))
+
+
+def panel(axis: Axes) -> str:
+    """The words of one panel: its title, its axes, the names of what is drawn."""
+    sides = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
+    legend = axis.get_legend()
+    names = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
+    words = [axis.get_title(), *(axis.get_title(loc=side) for side in ("left", "right"))]
+    said = ": ".join(filter(None, [*words, sides, names]))
+    return f"{' '.join(said.split())}." if said else ""
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:
     """How each method of a CSV's column `method` looks, in the order of the column.
 
-    A method that is not registered here has its own name and a look that is left.
+    A method that is not registered here has its own name, and a look that is free.
     """
     known = {method.printed: method for method in METHODS.values()}
-    taken = {method.colour for method in METHODS.values()}
-    spare = cycle([look for look in SPARE if look[0] not in taken] or SPARE)
-    return {
-        value: known.get(value) or Method(value, value, *next(spare), value)
-        for value in dict.fromkeys(values)
-    }
+    found: dict[str, Method] = {}
+    for value in dict.fromkeys(values):
+        if value not in known:
+            known[value] = Method(value, value, *free_look(known.values()), value)
+        found[value] = known[value]
+    return found
 
 
 def line(method: Method) -> dict[str, Any]:
@@ -67,7 +92,7 @@ def literal(text: str) -> str:
 
 
 def described(figure: Figure, text: str) -> Figure:
-    """The figure with what is seen on it in words, which `notebook.show` hands on."""
+    """The figure with what is seen on it in words, see `in_words`."""
     figure.set_label(text)
     return figure
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from acslib.paper import config, files, frames, printed
-from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, every_attack
+from acslib.paper import ceilings, config, files, frames, printed, rows
+from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, columns_of_own, every_attack
 
 # the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
 TABLE = {
@@ -14,6 +14,8 @@ TABLE = {
     *("profile", "data", "network", "seeds", "acc_pct", "time_s"),
     *("speedup_median_x", "speedup_ceiling_x"),
 }
+OWN = {"time_diff_min", "time_std_s"}  # beside TABLE, of an item of one's own
+WITH_SPEEDUPS = ("table1", "table2", "table3", "table4", "table6")  # and not time alone
 POINTS = {"profile", "data", "network", "seeds", "seed", "run", "method", "racc_pct"}
 ERRORS = {"relative_robust_error_pct", "speedup_median_x", "coreset_fraction"}
 NEEDED = {
@@ -31,6 +33,15 @@ NEEDED = {
     "fig3": POINTS | {"curve", "epsilon_255", "training_epsilon_255", "steps", "test_images"},
     "fig4": POINTS | ERRORS | {"series", "warm_start"},
     "fig5": POINTS | ERRORS | {"version", "relative_clean_error_pct"},
+    "life": {"profile", "method", "draw", "condition", "epoch", "view", "error", "seed"},
+    "study": {
+        *("objective", "k", "arm", "measure", "seeds", "value", "difference"),
+        *("ci_low", "ci_high", "seconds", "adversarial_images"),
+    },
+    "time": {
+        *("profile", "table", "schedule", "selections", "selection_steps", "papers", "ceiling_x"),
+        *("speedup_x", "craig_x", "gradmatch_x", "images", "device"),
+    },
     "theorem1": {"profile", "norm", "part", "method", "iterations", "left", "bound"},
 }
 
@@ -48,7 +59,10 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame(every_attack(table))
     if name == "table5":
         return pd.DataFrame(both_modes(table))
-    layout = LAYOUTS.get(name, LAYOUTS["table1"])
+    if name not in LAYOUTS:
+        return columns_of_own(table, rows.varied(name, table.profile.iloc[0]))
+    layout = LAYOUTS[name]
+    table = ceilings.beside(table)
     full = table[table.method == "full"].drop_duplicates("setting").set_index("setting")
     return pd.DataFrame(
         [
@@ -104,12 +118,21 @@ def read_table(item: str, profile: str, results: Path | None = None) -> pd.DataF
     remedy = f"make {item} PROFILE={profile} makes it"
     if path.exists():
         remedy = f"delete it and make {item} PROFILE={profile} again"
-    return frames.read_frame(path, NEEDED.get(item, TABLE | {"racc_pct"}), remedy)
+    return frames.read_frame(path, needed_columns(item, profile), remedy)
+
+
+def needed_columns(item: str, profile: str) -> set[str]:
+    """The columns without which a CSV cannot be shown and drawn; what an item of one's own varies
+    is among them.
+    """
+    if item in NEEDED:
+        return NEEDED[item]
+    return TABLE | ({"racc_pct"} if item in LAYOUTS else {*OWN, *rows.varied(item, profile)})
 
 
 def latex(item: str, gathered: pd.DataFrame) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
-    caption = " ".join([title(item, gathered), *notes(item)])
+    caption = " ".join([title(item, gathered), *notes(item, gathered)])
     body = escaped(shown(gathered)).hide(axis="index")
     return body.to_latex(hrules=True, caption=latex_text(caption), label=item)
 
@@ -127,14 +150,16 @@ def latex_text(text: str) -> str:
 
 
 def as_mathematics(text: str) -> str:
-    """The two signs of our tables that LaTeX has in mathematics only."""
-    return text.replace("±", r"$\pm$").replace("·", r"$\cdot$")
+    """The three signs of our tables that LaTeX has in mathematics only."""
+    for sign, command in {"±": r"\pm", "·": r"\cdot", "†": r"\dagger"}.items():
+        text = text.replace(sign, f"${command}$")
+    return text
 
 
 def text(item: str, profile: str, results: Path | None = None) -> str:
     """The table for a terminal."""
     gathered = read_table(item, profile, results)
-    return "\n".join([title(item, gathered), "", *lines(shown(gathered)), *notes(item)])
+    return "\n".join([title(item, gathered), "", *lines(shown(gathered)), *notes(item, gathered)])
 
 
 def lines(frame: pd.DataFrame) -> list[str]:
@@ -147,14 +172,21 @@ def lines(frame: pd.DataFrame) -> list[str]:
     return ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
 
 
-def notes(item: str) -> list[str]:
-    """Printed numbers that disagree with others; Table 2's means are Table D4's matter."""
+def notes(item: str, gathered: pd.DataFrame | None = None) -> list[str]:
+    """Printed numbers that disagree with others, and speed-ups above what a schedule allows.
+
+    Table 2's means are Table D4's matter. `gathered`: ours, if they are shown beside.
+    """
     said = (
         [sentence for sentence in printed.errata("table2") if "D4" in sentence]
         if item == "tableD4"
         else []
     )
-    return [f"* In the paper: {sentence}." for sentence in said or printed.errata(item)]
+    errata = [f"* In the paper: {sentence}." for sentence in said or printed.errata(item)]
+    if item not in WITH_SPEEDUPS:
+        return errata
+    ours = [] if gathered is None else ceilings.ours_above(gathered)
+    return [*errata, *ceilings.above(item), *ours]
 
 
 def expect(outcomes: dict[str, bool], profile: str) -> None:

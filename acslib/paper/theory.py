@@ -392,4 +392,4 @@ class Numbers(BaseModel):
 
 def numbers(profile: str) -> Numbers:
     """`params/theorem1.yaml` for a profile, or for the one that it extends. Raises ParamsError."""
-    return Numbers(**config.theorem1(profile))
+    return Numbers(**config.by_itself("theorem1", profile))

@@ -19,10 +19,9 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 
 from acslib.gradients import LastLayerGradients, as_gradients
+from acslib.protocols import Selector as Selector
 
 Gradients = LastLayerGradients | Tensor
-# called as (gradients, budget); one whose `needs_gradients` is False gets Samples instead
-Selector = Callable[[Any, int], "Coreset"]
 Vector = NDArray[np.float64]
 Matrix = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -159,6 +158,16 @@ def needed_fields(selector: Selector) -> tuple[str, ...]:
     Any of "labels", "losses", "predictions" and "input_norms"; of Samples, "labels" alone.
     """
     return tuple(getattr(selector, "needs", ()))
+
+
+def selector_name(selector: Any) -> str:
+    """A selector in a word, with what is inside of it: BatchWise(craig)."""
+    if isinstance(selector, functools.partial):
+        return selector_name(selector.func)
+    named = getattr(selector, "__name__", None) or getattr(selector, "name", None)
+    inside = getattr(selector, "selector", None)
+    own = str(named or type(selector).__name__)
+    return own if inside is None else f"{own}({selector_name(inside)})"
 
 
 def gradient_error(gradients: Gradients, coreset: Coreset) -> tuple[float, float]:

@@ -1,0 +1,135 @@
+"""The study's figure: differences with their 95 % intervals, and what each arm costs."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from acslib.paper import study
+from acslib.paper.methods import METHODS
+from acslib.paper.style import QUIET
+
+SIZES: dict[float | str, tuple[str, str]] = {
+    0.1: ("v", "#56B4E9"),
+    0.2: ("o", "#0072B2"),
+    0.5: ("s", "#332288"),
+}
+MEAN = ("D", "#000000")
+TITLES = {"linf": "PGD, linf", "trades": "TRADES", "l2": "PGD, l2"}
+
+
+def figure_study(table: pd.DataFrame) -> Figure:
+    """A row of panels an objective: differences of robust and of clean accuracy to the reference,
+    and robust accuracy by cost.
+    """
+    objectives = list(dict.fromkeys(table.objective))
+    figure, axes = plt.subplots(
+        len(objectives), 3, figsize=(13, 4.6 * len(objectives)), squeeze=False
+    )
+    for row, objective in zip(axes, objectives, strict=True):
+        part = table[table.objective == objective]
+        differences(row[0], part[part.measure == "racc"], "robust accuracy")
+        differences(row[1], part[part.measure == "acc"], "clean accuracy")
+        row[1].set_yticklabels([])
+        cost(row[2], part[part.measure == "racc"])
+        row[0].set_title(TITLES.get(objective, objective), loc="left", fontweight="bold")
+    seeds = " to ".join(map(str, sorted({int(table.seeds.min()), int(table.seeds.max())})))
+    figure.suptitle(
+        f"Differences to {spelt(study.design().reference)} at the same size, paired by seed, with"
+        f" 95 % intervals over {seeds} seeds; {study.comparisons(table)} intervals, of which one in"
+        " twenty misses by chance",
+        fontsize=9,
+        color=QUIET,
+    )
+    figure.legend(handles=legend_handles(), fontsize=9, ncols=4, loc="outside lower left")
+    return figure
+
+
+ARMS = {
+    "adaptive_random_null": "Adaptive random, other draws",
+    "adaptive_random_each_epoch": "Adaptive random, every epoch",
+    "random": "Random, drawn once",
+    "gradmatch_unweighted": "Adv. GradMatch, unweighted",
+    "full_early": "All data, fewer epochs",
+    "nfgsm": "All data, N-FGSM",
+    "full": "All data (more time)",
+}
+
+
+def spelt(arm: str) -> str:
+    """An arm's name for people."""
+    return ARMS.get(arm) or (METHODS[arm].label if arm in METHODS else arm.replace("_", " "))
+
+
+def legend_handles() -> list[Line2D]:
+    return [
+        Line2D([], [], marker=marker, color=colour, linestyle="", label=size_label(size))
+        for size, (marker, colour) in (SIZES | {study.MEAN: MEAN}).items()
+    ]
+
+
+def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
+    """A line an arm; a mark a size, with its interval."""
+    reference = study.design().reference
+    arms = [
+        arm
+        for arm in dict.fromkeys(table.arm)
+        if arm != reference and table[table.arm == arm].difference.notna().any()
+    ]
+    marks = SIZES | {study.MEAN: MEAN}
+    for place, arm in enumerate(arms):
+        part = table[(table.arm == arm) & table.difference.notna()]
+        for offset, (_, row) in enumerate(part.iterrows()):
+            y = place + 0.17 * (offset - (len(part) - 1) / 2)
+            marker, colour = mark(row.k, marks)
+            axis.plot([row.ci_low, row.ci_high], [y, y], color=colour, linewidth=1.4)
+            axis.plot(row.difference, y, marker=marker, color=colour, markersize=6)
+    shade_chance(axis, table)
+    axis.axvline(0, color=QUIET, linewidth=1)
+    axis.set(xlabel=f"difference of {what} (points)", ylim=(len(arms) - 0.4, -0.6))
+    axis.set_yticks(range(len(arms)), [spelt(arm) for arm in arms])
+
+
+def mark(size, marks: dict) -> tuple[str, str]:
+    """A size's marker and colour; sizes come as text from a CSV that has `mean` among them."""
+    key = size if size == study.MEAN else float(size)
+    return marks.get(key, ("x", QUIET))
+
+
+def size_label(size) -> str:
+    return "mean of sizes" if size == study.MEAN else f"k = {size:g}"
+
+
+def shade_chance(axis: Axes, table: pd.DataFrame) -> None:
+    """What chance alone gave: the interval of the reference with other draws, over all sizes."""
+    null = table[(table.arm == study.design().chance) & (table.k == study.MEAN)]
+    if len(null) and null.ci_low.notna().all():
+        axis.axvspan(
+            float(null.ci_low.iloc[0]), float(null.ci_high.iloc[0]), color="#DDDDDD", zorder=0
+        )
+
+
+def cost(axis: Axes, table: pd.DataFrame) -> None:
+    """Robust accuracy against training time, as a share of full training's; a mark an arm and size.
+
+    In the colours of the sizes; arms that train on all the data have their names beside them.
+    """
+    shown = table[table.k.astype(str) != study.MEAN]
+    whole = float(shown[shown.arm == "full"].seconds.iloc[0])
+    for _, row in shown.iterrows():
+        marker, colour = mark(row.k, SIZES | {1.0: ("*", "#000000")})
+        axis.plot(row.seconds / whole, row.value, marker=marker, color=colour, markersize=6)
+        if row.arm in ("full", "full_early", "nfgsm"):
+            ahead = row.seconds / whole > 0.6
+            axis.annotate(
+                spelt(row.arm),
+                (row.seconds / whole, row.value),
+                (-8 if ahead else 8, -3),
+                textcoords="offset points",
+                ha="right" if ahead else "left",
+                fontsize=8,
+            )
+    axis.set(
+        xlabel="training time (full training: 1)", ylabel="robust accuracy (%)", xlim=(0, 1.05)
+    )

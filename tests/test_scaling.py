@@ -1,0 +1,61 @@
+"""What docs/scaling.md counts: operations against passes, schedules against their limits."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    from acslib.paper import build
+
+    sys.path.insert(0, str(ROOT / "tools"))
+    kept = build.distance_for
+    try:
+        import scaling
+
+        yield scaling
+    finally:
+        sys.path.remove(str(ROOT / "tools"))
+        build.distance_for = kept
+
+
+def test_a_step_of_pgd_is_two_passes_and_an_update_three(scaling):
+    """Forward, and backward to the images; weights and images each cost one more."""
+    from acslib.paper import config
+
+    setting = config.resolve("resnet18-linf-cifar10.full", "mini").setting
+    one, once = scaling.work(setting), scaling.forward(setting)
+    assert one.attack == pytest.approx(2 * setting.steps * once, rel=0.05)
+    assert one.update == pytest.approx(3 * once, rel=0.05)
+    assert one.select == pytest.approx((2 * setting.selection_steps + 1) * once, rel=0.05)
+
+
+def test_the_page_says_what_is_counted(scaling):
+    written = (ROOT / "docs" / "scaling.md").read_text()
+    for name in ("resnet18-linf-cifar10", "resnet18-fat-cifar10", "resnet50-fastlpa-cifar10"):
+        assert scaling.setting_row(name) in written
+
+
+several = st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 20)), min_size=1, max_size=12)
+
+
+@given(several, st.integers(1, 4))
+def test_a_schedule_is_between_its_limits(scaling, described, workers):
+    """No shorter than the work, or the longest way, allows; no longer than Graham's bound."""
+    jobs = []
+    for position, (seconds, before) in enumerate(described):
+        after = str(before) if before < position else None
+        jobs.append(scaling.Job(str(position), seconds, after))
+    ways = {}
+    for job in jobs:
+        ways[job.name] = job.seconds + (ways[job.after] if job.after else 0)
+    found = scaling.makespan(jobs, workers)
+    work, longest = sum(job.seconds for job in jobs), max(ways.values())
+    assert found >= max(work / workers, longest) - 1e-9
+    assert found <= work / workers + (1 - 1 / workers) * longest + 1e-9

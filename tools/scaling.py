@@ -1,0 +1,253 @@
+"""Writes the tables of docs/scaling.md: what the paper's experiments cost on GPUs, by arithmetic.
+
+    python tools/scaling.py
+
+Operations are counted by torch as the library's own code does them, on two images: an attack, an
+update and a pass of the selection, for each of the paper's eleven settings with its own network.
+The plan of a run says how many images see which. Time is operations over a rate; nothing here was
+run on a GPU.
+"""
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from claims import BLOCK
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from acslib import data
+from acslib.attacks.alexnet import AlexNet
+from acslib.attacks.lpips import LPIPS
+from acslib.paper import build, config, rules, warm
+from acslib.passes import attacker
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
+# training images in all; ImageNet-12's classes, which the paper does not print, are taken to have
+# as many as ImageNet's do
+IMAGES = {"cifar10": 50_000, "svhn": 73_257, "imagenet12": 15_600, "imagenet100": 126_689}
+TESTS = {"cifar10": 10_000, "svhn": 26_032, "imagenet12": 600, "imagenet100": 5_000}
+CLASSES = {"cifar10": 10, "svhn": 10, "imagenet12": 12, "imagenet100": 100}
+PEAK = 989e12  # operations a second: an H100's bfloat16 matrix products, by its data sheet
+SHARE = 0.26  # of them, which we aim at; not measured
+ITEMS = ("table1", "table2", "table3", "table4", "table5", "fig4", "table6", "fig5", "tableD4")
+GPUS = (1, 8, 64)
+
+
+# ---- operations
+
+
+class Count(TorchDispatchMode):
+    """Counts operations within it by torch's own formulas.
+
+    torch's FlopCounterMode does the same, by module as well, for which it hangs hooks on tensors
+    that an attack's `autograd.grad` does not bear.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        formula = flop_registry.get(function._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=found)
+        return found
+
+
+class Work(NamedTuple):
+    """Floating-point operations for one image; a multiplication and an addition are two."""
+
+    attack: float
+    update: float
+    select: float
+
+
+@cache
+def work(setting: config.Setting) -> Work:
+    """Counted on two images of noise, whose labels the network gets right: all are attacked."""
+    torch.manual_seed(0)
+    side = setting.image_size or 32
+    images = torch.randint(256, (2, 3, side, side), dtype=torch.uint8)
+    names = tuple(map(str, range(CLASSES[setting.dataset])))
+    part = data.ImageSet(images, torch.arange(2))
+    dataset = data.Dataset(setting.dataset, part, None, part, names, True, 4, "noise")
+    model = build.build_model(setting, dataset, 0, "cpu")
+    x = images.float() / 255
+    y = model.eval()(x).argmax(1)
+    objective, selection = (
+        build.build_objective(setting, steps, torch.Generator(), "cpu")
+        for steps in (setting.steps, setting.selection_steps)
+    )
+    counts = {name: Count() for name in Work._fields}
+    with counts["attack"], attacker(model, setting.attack_mode, "float32") as attacked:
+        adversarial = objective.perturb(attacked, x, y)
+    with counts["select"], attacker(model, "eval", "float32") as attacked:
+        selection.gradients(attacked, x, y, selection.perturb(attacked, x, y))
+    with counts["update"]:  # the last, as it moves BatchNorm's statistics
+        objective.loss(model.train(), x, y, adversarial).sum().backward()
+    return Work(*(counts[name].total / 2 for name in Work._fields))
+
+
+@cache
+def forward(setting: config.Setting) -> float:
+    """Of one image, once through the network."""
+    torch.manual_seed(0)
+    side = setting.image_size or 32
+    part = data.ImageSet(torch.zeros(2, 3, side, side, dtype=torch.uint8), torch.arange(2))
+    names = tuple(map(str, range(CLASSES[setting.dataset])))
+    dataset = data.Dataset(setting.dataset, part, None, part, names, True, 4, "noise")
+    model = build.build_model(setting, dataset, 0, "cpu").eval()
+    with Count() as count, torch.no_grad():
+        model(torch.zeros(2, 3, side, side))
+    return count.total / 2
+
+
+def untrained(dataset: str, side: int, device: str = "cpu", **others) -> LPIPS:
+    """LPIPS' network costs the same whatever its weights are."""
+    return LPIPS(AlexNet("imagenet" if dataset.startswith("imagenet") else "cifar").eval())
+
+
+build.distance_for = untrained
+
+
+def of_epochs(run: config.Run, phases: Iterable[str], selections: int) -> float:
+    """Operations of so many epochs of these phases and so many selections."""
+    setting, per_image = run.setting, work(run.setting)
+    n = IMAGES[setting.dataset] * (1 - setting.validation_fraction)
+    share = {"full": 1.0, "coreset": setting.coreset_fraction, "skip": 0.0}
+    trained = n * sum(share[phase] for phase in phases)
+    chosen = n * selections if run.method in build.SOLVERS else 0
+    return trained * (per_image.attack + per_image.update) + chosen * per_image.select
+
+
+def training(run: config.Run) -> float:
+    return of_epochs(run, (epoch.phase for epoch in run.plan), run.plan.selections)
+
+
+def evaluation(run: config.Run) -> float:
+    """PGD where half of the test images stand and are attacked to the end; AutoAttack, which ours
+    adds to some tables, is not counted. Perceptual training: as much for each attack of Table C1.
+    """
+    setting = run.setting
+    steps = setting.evaluation_steps * setting.evaluation_restarts
+    return TESTS[setting.dataset] / 2 * steps * 2 * forward(setting)
+
+
+# ---- when what is done
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one GPU does without a break. after: the job that must be done before."""
+
+    name: str
+    seconds: float
+    after: str | None = None
+
+
+def jobs(profile: str, items: Sequence[str]) -> list[Job]:
+    """The first epochs that several runs have in common, and what is left of each run."""
+    names = dict.fromkeys(name for item in items for name in config.table_runs(item, profile))
+    runs = [config.resolve(name, profile) for name in names]
+    found: dict[str, Job] = {}
+    for run in runs:
+        starts = rules.warm_starts(run, runs, 0)
+        lengths = warm.shared(run, [other for other in runs if other != run])
+        before, done = None, 0
+        for path, length in zip(starts, lengths, strict=True):
+            own = of_epochs(run, ["full"] * (length - done), 0)
+            found.setdefault(str(path), Job(str(path), own / (PEAK * SHARE), before))
+            before, done = str(path), length
+        rest = training(run) - of_epochs(run, ["full"] * done, 0) + evaluation(run)
+        found[run.name] = Job(run.name, rest / (PEAK * SHARE), before)
+    return list(found.values())
+
+
+def makespan(several: Sequence[Job], workers: int) -> float:
+    """Seconds until all is done: whoever is free takes the job with the longest way to the end."""
+    by_name = {job.name: job for job in several}
+    followers: dict[str | None, list[Job]] = {}
+    for job in several:
+        followers.setdefault(job.after if job.after in by_name else None, []).append(job)
+
+    @cache
+    def way(name: str) -> float:
+        after = (way(job.name) for job in followers.get(name, []))
+        return by_name[name].seconds + max(after, default=0.0)
+
+    ready = [(-way(job.name), job.name) for job in followers.get(None, [])]
+    heapq.heapify(ready)
+    running: list[tuple[float, str]] = []
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            _, name = heapq.heappop(ready)
+            heapq.heappush(running, (now + by_name[name].seconds, name))
+        now, name = heapq.heappop(running)
+        for job in followers.get(name, []):
+            heapq.heappush(ready, (-way(job.name), job.name))
+    return now
+
+
+# ---- tables
+
+
+def settings() -> str:
+    """Each of the paper's settings: a full training."""
+    lines = [
+        "| setting | GFLOP an image: attack | update | selection | PFLOP, full training | hours |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    found = config.checked_settings().settings.items()
+    lines += [setting_row(name) for name, layer in found if layer.extends is None]
+    return "\n".join(lines) + "\n"
+
+
+def setting_row(name: str) -> str:
+    run = config.resolve(f"{name}.full", "full")
+    one, total = work(run.setting), training(run)
+    each = " | ".join(f"{part / 1e9:.1f}" for part in (one.attack, one.update, one.select))
+    return f"| `{name}` | {each} | {total / 1e15:.0f} | {hours(total):.2f} |"
+
+
+def items() -> str:
+    """Each table and figure by itself, with as many seeds as the paper has."""
+    lines = ["| item | jobs | PFLOP | GPU hours |", "|:--|--:|--:|--:|"]
+    for item in ITEMS:
+        several = jobs("full", [item])
+        seconds = sum(job.seconds for job in several)
+        lines.append(
+            f"| `{item}` | {len(several)} | {seconds * PEAK * SHARE / 1e15:.0f}"
+            f" | {seconds / 3600:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def gpus() -> str:
+    """All of them together."""
+    several = jobs("full", ITEMS)
+    whole = sum(job.seconds for job in several)
+    longest = makespan(several, len(several))
+    lines = ["| GPUs | hours | of them at work |", "|--:|--:|--:|"]
+    for count in GPUS:
+        seconds = makespan(several, count)
+        lines.append(f"| {count} | {seconds / 3600:.1f} | {100 * whole / count / seconds:.0f} % |")
+    lines.append(f"| as many as there are jobs | {longest / 3600:.1f} | |")
+    return "\n".join(lines) + "\n"
+
+
+def hours(operations: float) -> float:
+    return operations / (PEAK * SHARE) / 3600
+
+
+def filled(text: str) -> str:
+    """The document with every block as it should be."""
+    return BLOCK.sub(lambda found: found[1] + globals()[found[2]]() + found[3], text)
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(filled(DOCUMENT.read_text()))
