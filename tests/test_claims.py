@@ -156,6 +156,8 @@ def test_every_block_and_word_is_written_by_a_function(claims):
         found = [*claims.BLOCK.finditer(text), *claims.WORD.finditer(text)]
         assert sorted(marks) == sorted(one[2] for one in found)
         assert text.count("<!-- end -->") == len(marks)
+        # a comment that begins a line ends the paragraph in Markdown
+        assert not re.search(r"^ *<!-- word", text, re.M)
 
 
 def test_what_the_papers_tables_say_at_equal_time(claims):
