@@ -318,7 +318,7 @@ def entry(module: ModuleType, name: str) -> str:
 
 def constant(module: ModuleType, name: str) -> str:
     """A constant with its value, if that is short, and the comment beside it."""
-    directive = f".. py:data:: {module.__name__}.{name}"
+    directive = f".. py:data:: {name}\n   :module: {module.__name__}"
     value = getattr(module, name)
     if isinstance(value, str | int | float | tuple | dict) and len(repr(value)) < 80:
         directive += f"\n   :value: {value!r}"
