@@ -39,7 +39,8 @@ def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
 
 def clear_leftovers(run: Run, results: Path | None = None) -> None:
     """Remove what a profile's killed runs left: temporary files, checkpoints beside records."""
-    for folder in run_folder(run, 0, results).parent.parent.glob("*/seed*"):
+    profile = run_folder(run, 0, results).parents[2]
+    for folder in (*profile.glob("runs/*/seed*"), *profile.glob("warm/*/seed*")):
         files.clear_leftovers(folder)
         if (folder / "record.json").exists():
             (folder / CHECKPOINT).unlink(missing_ok=True)
