@@ -217,20 +217,28 @@ def test_one_run_is_one_command():
     )
 
 
-def test_folders_and_the_device_reach_jupyter():
+def test_folders_and_the_device_reach_jupyter(tmp_path):
     """Its kernels run in the folder of the notebooks: a relative path would lead elsewhere."""
+    (tmp_path / "jupyterlab").mkdir()
+    (tmp_path / "jupyterlab" / "__init__.py").touch()
+    names = "ACS_RESULTS ACS_DATA ACS_PARAMS ACS_DEVICE"
+    prints = f"import os\nfor name in {names.split()}: print(os.environ[name])\n"
+    (tmp_path / "jupyterlab" / "__main__.py").write_text(prints)
     answer = make(
         "lab",
-        "PY=sh -c 'printenv ACS_RESULTS ACS_DATA ACS_DEVICE'",
+        f"PY={sys.executable}",
         "-o",
         ".venv/.complete",
         "-o",
         "build/lessons/student",
         "ACS_RESULTS=mine",
         "ACS_DATA=/images",
+        "ACS_PARAMS=examples:/else",
         "DEVICE=cuda:1",
+        PYTHONPATH=str(tmp_path),
     )
-    assert answer.stdout.split() == [f"{ROOT}/mine", "/images", "cuda:1"], answer.stderr
+    wanted = [f"{ROOT}/mine", "/images", f"{ROOT}/examples:/else", "cuda:1"]
+    assert answer.stdout.split() == wanted, answer.stderr
 
 
 def theorem1(results: Path, params: Path, seeds: str, notebook: str = "true") -> bool:

@@ -23,7 +23,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can name
 
 def contents(profile: str, seeds: Sequence[int]) -> Iterator[Path]:
     """The files of a profile. Raises RecordError where a run that a table needs is not finished."""
-    runs = {name: None for item in config.tables() for name in config.table_runs(item, profile)}
+    runs = {name: None for item in config.of_all() for name in config.table_runs(item, profile)}
     for name in runs:
         run = config.resolve(name, profile)
         for seed in seeds:

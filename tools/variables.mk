@@ -1,3 +1,20 @@
+# What may be given to make, as `make table1 PROFILE=mini SEEDS="0 1 2"`, and what follows from it.
+
+## PROFILE   demo (digits, minutes), mini (real images, small networks), full (the paper's, for GPUs); default demo
+## SEEDS     which seeds, as "0 1 2"; default 0
+## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
+## NPROC     processes that share one run; default 1, as results depend on their number
+## THREADS   threads for each run; default 1, as results depend on their number
+## LAUNCH    what to put before each run and notebook, as "srun --gres=gpu:1"; default nothing
+## DEVICE    cpu, cuda, cuda:1 ...; default cuda where there is one
+## PYTHON    the Python that makes .venv; default the first of python3, python3.13, 3.12, 3.11 that is new enough
+## RUN, SEED what `make run` trains
+## TORCH     which version `make test-torch` takes; default the oldest that the library allows
+## DATA      digits (default), cifar10, svhn, imagenet12 or imagenet100, for `make lpips-net`
+## EXECUTE   no: `make site` leaves the lessons' outputs out, which takes minutes off; default yes
+## ACS_PLUGINS, ACS_PARAMS   files of your own with methods, models, data; folders with settings, tables: examples/
+## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
+
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
 # of it before it is checked here, without a shell.
 
@@ -52,3 +69,33 @@ $(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
 $(call several,ACS_PARAMS,folders)
 $(call several,ACS_PLUGINS,files)
+
+# ---- what follows
+
+DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE))$(filter-out 1,$(NPROC)),1,$(CORES)))
+THREADS := $(or $(THREADS),$(ACS_THREADS),1)
+override ACS_THREADS := $(THREADS)
+NPROC := $(or $(NPROC),$(ACS_PROCESSES),1)
+override ACS_PROCESSES := $(NPROC)
+export ACS_THREADS ACS_PROCESSES
+PYTHON := $(or $(PYTHON),$(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done),python3)
+override ACS_DEVICE := $(or $(DEVICE),$(ACS_DEVICE))
+export ACS_DEVICE
+MAKEFLAGS += -j$(JOBS) --no-builtin-rules
+PY := .venv/bin/python
+STAMP := .venv/.complete
+RESULTS := $(patsubst %/,%,$(or $(ACS_RESULTS),results))
+PARAMS := params $(patsubst %/,%,$(subst :, ,$(ACS_PARAMS)))
+PLUGINS := $(subst :, ,$(ACS_PLUGINS))
+FILES := $(wildcard $(PARAMS:=/*.yaml))
+ITEMS := $(sort $(filter-out settings attacks,$(basename $(notdir $(FILES)))))
+ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
+TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 -m
+TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
+NOTEBOOK := $(ACS) papermill --no-progress-bar
+LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
+# the rules of this profile: other seeds, threads, processes and files of your own make others
+RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk

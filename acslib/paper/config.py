@@ -356,6 +356,11 @@ def tables() -> list[str]:
     return [name for name in _named("*.yaml") if name not in params.FILES]
 
 
+def of_all() -> list[str]:
+    """Those that `make all` makes: not what takes as long as all of them together."""
+    return [name for name in tables() if not item(name).apart]
+
+
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
     if name not in tables():

@@ -9,7 +9,18 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from acslib.paper import plugins
 from acslib.paper.methods import METHODS
-from acslib.paper.settings import Count, Layer, Name, Names, Part, Positive, Setting, choices, given
+from acslib.paper.settings import (
+    Count,
+    Flag,
+    Layer,
+    Name,
+    Names,
+    Part,
+    Positive,
+    Setting,
+    choices,
+    given,
+)
 
 IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and has its name from
 SHOWN = 200  # characters of a value in a sentence
@@ -171,6 +182,7 @@ class Item(Model):
     title: Name = Field(description="As the paper has it, shortened.")
     runs: tuple[Group, ...] = Field(min_length=1, description="What is trained for it.")
     design: Design | None = Field(default=None, description="Of a study.")
+    apart: Flag = Field(default=False, description="Not among what `make all` makes.")
 
     @model_validator(mode="after")
     def arms(self):

@@ -28,9 +28,12 @@ def rules(profile: str, seeds: Sequence[int]) -> str:
     """Everything that Make has to know of a profile. Raises ParamsError."""
     needed = {item: runs(item, profile) for item in config.tables()}
     every = {run.name: run for of_item in needed.values() for run in of_item}
+    together = config.of_all()
+    recorded = {run.name: run for item in together for run in needed[item]}
     networks = {lpips_network(run): None for run in every.values() if run.setting.norm == "lpips"}
     parts = [
-        f"records: {fit(record(run, seed) for run in every.values() for seed in seeds)}",
+        f"all: {fit(map(Path, [*together, 'theorem1']))}",
+        f"records: {fit(record(run, seed) for run in recorded.values() for seed in seeds)}",
         *map(lpips_rule, networks),
         *(run_rules(list(every.values()), seed) for seed in seeds),
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
