@@ -278,6 +278,7 @@ def test_mistyped_runs(name, message):
         resolve(name)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(st.text(max_size=300), st.integers(1, 1000))
 def test_whatever_is_typed_as_a_name_is_answered_in_a_short_line(text, times):
     for name in (text * times, f"resnet18-linf-cifar10.full+{text * times}", f"{text}.full"):

@@ -59,6 +59,7 @@ CHAPTERS = {
 }
 LINK = re.compile(r"(!?\[[^]]*\])\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n+", re.M | re.S)  # only a script of others draws it
+TITLES = {"examples": "Examples", "results/paper": "The paper's tables, as printed"}  # of folders
 SHOWN = {".py": "python", ".yaml": "yaml"}  # files whose text the page of a folder shows
 
 
@@ -146,7 +147,8 @@ def contents(document: Path, pages: list[str]) -> str:
 
 def folder_page(folder: Path) -> str:
     """A folder as a page: the text of its programs and parameters, other files as downloads."""
-    parts = [f"# `{folder.relative_to(ROOT)}`"]
+    name = str(folder.relative_to(ROOT))
+    parts = [f"# {TITLES.get(name, name)}"]
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if path.suffix in SHOWN:
             include = f"```{{literalinclude}} {path.name}\n:language: {SHOWN[path.suffix]}\n```"
@@ -318,7 +320,7 @@ def entry(module: ModuleType, name: str) -> str:
 
 def constant(module: ModuleType, name: str) -> str:
     """A constant with its value, if that is short, and the comment beside it."""
-    directive = f".. py:data:: {module.__name__}.{name}"
+    directive = f".. py:data:: {name}\n   :module: {module.__name__}"
     value = getattr(module, name)
     if isinstance(value, str | int | float | tuple | dict) and len(repr(value)) < 80:
         directive += f"\n   :value: {value!r}"

@@ -119,15 +119,17 @@ def _unfinished(
     return experiment.state.model, experiment.data, experiment.state.history
 
 
-def others(seen: Seen) -> dict[str, Seen]:
-    """What the same setting's other methods have selected, by label; those that are there."""
-    found = {}
+def histories(seen: Seen) -> dict[str, list[dict[str, Any]]]:
+    """Its history by the method's label, and those of the setting's other methods that are trained
+    with the same seed and parameters.
+    """
+    found = {label(seen.run.method): seen.history}
     for method in METHODS.values():
-        if not method.selects or method.name == seen.run.method:
-            continue
-        run = config.resolve(_with_method(seen.run, method.name), seen.run.profile)
-        if records.finished_record(run, seen.seed) is not None:
-            found[method.label] = read(run, seen.seed)
+        if method.selects and method.name != seen.run.method:
+            run = config.resolve(_with_method(seen.run, method.name), seen.run.profile)
+            record = records.finished_record(run, seen.seed)
+            if record is not None:
+                found[method.label] = record["history"]
     return found
 
 

@@ -12,8 +12,8 @@ from acslib.paper import frames
 from tools.torture.bench import PROFILE, RUNS, Bench, Work, told, train
 from tools.torture.children import Child, broken
 from tools.torture.damage import image_folder
-from tools.torture.kills import SECONDS_AT_MOST, make, program
 from tools.torture.outcomes import Ending, Outcome
+from tools.torture.programs import SECONDS_AT_MOST, make, program
 
 ROUNDS = 200  # of each writer
 
