@@ -35,8 +35,9 @@ def published(claims, monkeypatch, tmp_path):
             target.write_bytes(source.read_bytes())
     monkeypatch.setattr(claims, "PUBLISHED", tmp_path)
 
-    def publish(name, table):
-        table.to_csv(tmp_path / claims.PROFILE / f"{name}.csv", index=False)
+    def publish(name, table, profile=claims.PROFILE):
+        (tmp_path / profile).mkdir(exist_ok=True)
+        table.to_csv(tmp_path / profile / f"{name}.csv", index=False)
 
     return publish
 
@@ -132,8 +133,11 @@ def test_what_is_published_later_is_on_the_page(claims, published):
     published("time", a_time())
     assert claims.last_layer() == "holds (rank correlation 1.00)"
     assert "| GradMatch | 0.10 | 0.10 | 0.10 | 4.10 |" in claims.lives()
-    assert "a test, 1 thread, 32 images at a time" in claims.measured_on()
+    assert claims.measured_on() == "a test (32 images at a time)"
     assert "| ResNet-18, TRADES, CIFAR-10 | 2.00 | 1.90 | 1.92 / 1.93 |" in claims.arithmetic()
+    published("time", a_time().assign(speedup_x=1.5, device="a GPU"), "full")
+    assert claims.measured_on().endswith(", a GPU (32 images at a time)")
+    assert "| 2.00 | 1.90, 1.50 | 1.92 / 1.93 | 1.90 | 1.90 |" in claims.arithmetic()
 
 
 def test_claims_are_short_whatever_comes(claims, published):
@@ -152,6 +156,8 @@ def test_every_block_and_word_is_written_by_a_function(claims):
         found = [*claims.BLOCK.finditer(text), *claims.WORD.finditer(text)]
         assert sorted(marks) == sorted(one[2] for one in found)
         assert text.count("<!-- end -->") == len(marks)
+        # a comment that begins a line ends the paragraph in Markdown
+        assert not re.search(r"^ *<!-- word", text, re.M)
 
 
 def test_what_the_papers_tables_say_at_equal_time(claims):

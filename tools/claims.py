@@ -358,52 +358,65 @@ def own_shares() -> str:
     return f"{share.min():.0f} to {share.max():.0f} % of the ceiling"
 
 
-def arithmetic() -> str:
-    """Speed-ups at the paper's sizes."""
-    if not is_published("time"):
-        return f"Not measured yet: `make time PROFILE={PROFILE}`.\n"
-    rows = []
-    known = table("time")
-    known = known[known.table.ne("table1") | known.schedule.str.startswith("ResNet-18")]
-    for schedule, part in known.groupby(["table", "schedule"], sort=False):
-        own, by_steps = part[part.papers].iloc[0], part.set_index("selection_steps")
-        marks = [ceilings.above_ceiling(own[name], own.ceiling_x) for name in PRINTED]
-        both = " / ".join(
-            f"{own[name]:.2f}{mark}" for name, mark in zip(PRINTED, marks, strict=True)
-        )
-        rows.append(
-            {
-                "times faster": schedule[1].replace("WideResNet-28-10", "WRN"),
-                "ceiling": f"{own.ceiling_x:.2f}",
-                "by arithmetic": f"{own.speedup_x:.2f}",
-                "printed (CRAIG / GradMatch)": both,
-            }
-            | {f"attack: {n}": f"{by_steps.speedup_x[n]:.2f}" for n in (1, 10)}
-        )
-    return markdown(rows)
-
-
+TIMED = (PROFILE, "full")  # profiles whose seconds an image are shown, as far as there are some
 PRINTED = ("craig_x", "gradmatch_x")
 
 
+def timed() -> dict[str, pd.DataFrame]:
+    """What is published of `make time`, by profile: on a processor, on a GPU."""
+    return {name: table("time", name) for name in TIMED if is_published("time", name)}
+
+
+def arithmetic() -> str:
+    """Speed-ups at the paper's sizes; what another attack of the selection makes of the first."""
+    if not timed():
+        return f"Not measured yet: `make time PROFILE={PROFILE}`.\n"
+    first, *_ = timed().values()
+    shown = first[first.papers & (first.table.ne("table1") | first.schedule.str.startswith("Res"))]
+    return markdown([schedule_line(own) for _, own in shown.iterrows()])
+
+
+def schedule_line(own: pd.Series) -> Line:
+    """A printed schedule: ceiling, by arithmetic on each device, printed, by steps."""
+    each = [of_schedule(known, own) for known in timed().values()]
+    marks = [ceilings.above_ceiling(own[name], own.ceiling_x) for name in PRINTED]
+    both = [f"{own[name]:.2f}{mark}" for name, mark in zip(PRINTED, marks, strict=True)]
+    return {
+        "times faster": own.schedule.replace("WideResNet-28-10", "WRN"),
+        "ceiling": f"{own.ceiling_x:.2f}",
+        "by arithmetic": ", ".join(f"{known[known.papers].speedup_x.item():.2f}" for known in each),
+        "printed (CRAIG / GradMatch)": " / ".join(both),
+    } | {
+        f"attack: {steps}": f"{each[0].set_index('selection_steps').speedup_x[steps]:.2f}"
+        for steps in (1, 10)
+    }
+
+
+def of_schedule(known: pd.DataFrame, own: pd.Series) -> pd.DataFrame:
+    """The rows of the same schedule."""
+    return known[(known.table == own.table) & (known.schedule == own.schedule)]
+
+
 def measured_on() -> str:
-    """Which processor the arithmetic's seconds are of."""
-    if not is_published("time"):
-        return "a processor that is not measured yet"
-    first = table("time").iloc[0]
-    return f"{first.device}, {first.threads:g} thread, {first.images:g} images at a time"
+    """Which devices the arithmetic's seconds are of, in the order of its numbers."""
+    rows = [known.iloc[0] for known in timed().values()]
+    said = [f"{row.device} ({row.images:g} images at a time)" for row in rows]
+    return ", ".join(said) or "a processor that is not measured yet"
 
 
 def arithmetic_agrees() -> str:
-    """The largest distance of the arithmetic to printed speed-ups that are possible."""
-    if not is_published("time"):
-        return "cannot be told yet"
-    own = table("time").query("papers")
+    """The distance of the arithmetic to the printed speed-ups that are possible."""
     gaps = [
-        abs(own.speedup_x / own[name] - 1)[own[name] <= own.ceiling_x.round(2)] for name in PRINTED
+        abs(known.speedup_x / known[name] - 1)[
+            known.papers & (known[name] <= known.ceiling_x.round(2))
+        ]
+        for known in timed().values()
+        for name in PRINTED
     ]
-    several = pd.concat(gaps)
-    return f"{100 * several.median():.0f} % at the median, {100 * several.max():.0f} % at most"
+    if not gaps:
+        return "cannot be told yet"
+    several = 100 * pd.concat(gaps)
+    return f"{several.median():.0f} % at the median, {several.max():.0f} % at most"
 
 
 # ---- accuracy
