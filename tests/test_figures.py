@@ -521,12 +521,12 @@ def test_what_varies_is_the_axis_and_each_method_has_its_line():
         *[
             (method, robust - period, {"period": period, "coreset_fraction": 0.2})
             for period in (8, 2, 4)
-            for method, robust in (("adv_gradmatch", 45.0), ("el2n", 40.0))
+            for method, robust in (("adv_gradmatch", 45.0), ("mine", 40.0))
         ],
     )
     robust, clean = figures.sweep(table, ["coreset_fraction", "period"]).axes
     assert line(robust, "Adv. GradMatch").tolist() == [[2, 43], [4, 41], [8, 37]]
-    assert line(clean, "el2n").tolist() == [[2, 68], [4, 66], [8, 62]]
+    assert line(clean, "mine").tolist() == [[2, 68], [4, 66], [8, 62]]
     assert set(line(robust, "Full")[:, 1]) == {50}
     assert [tick.get_text() for tick in robust.get_xticklabels()] == ["8", "2", "4"]
     assert robust.get_xlabel() == "period"
