@@ -1,7 +1,7 @@
-"""What a user may hand over, said once: models, attacks, objectives, selectors, and their checks.
+"""What a user may hand over, said once: models, attacks, objectives, selectors.
 
-`check_training` is called by `training.fit` before anything is trained, and says in one sentence
-what does not fit.
+What does not fit together `training.fit` says in one sentence before anything is trained, see
+`checks.check_training`. Here are the checks that evaluation and attacks make, too.
 """
 
 from __future__ import annotations

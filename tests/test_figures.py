@@ -702,6 +702,26 @@ def test_fooled_images_were_right_and_are_wrong(undefended, digits, pgd):
     assert "none of" in nothing.axes[0].texts[0].get_text()
 
 
+def test_fooled_images_stand_beside_an_undefended_network(undefended, digits):
+    """The same images, each network with its own attack and what it says then."""
+    names, labels = digits.class_names, digits.test.labels[:200]
+
+    def defended(images):
+        """Right about images as they are, and one class beside about black ones."""
+        black = (images.flatten(1).sum(1) == 0).long()
+        return torch.eye(len(names))[(labels + black) % len(names)]
+
+    def attack(model, images, labels):
+        return torch.ones_like(images) if model is undefended else torch.zeros_like(images)
+
+    figure = pictures.show_fooled(defended, digits, attack, count=5, undefended=undefended)
+    says = names[int(undefended(torch.ones(1, 1, 8, 8)).argmax())]
+    assert [axis.get_title() for axis in figure.axes[15:]] == [f"undefended: {says}"] * 5
+    first, second = figure.get_suptitle().splitlines()
+    assert first.startswith("the network gets 200 of 200 test images right, and 200 of those wrong")
+    assert second.startswith("an undefended one gets")
+
+
 # ---- for those who do not see pictures
 
 

@@ -127,7 +127,8 @@ def address(document: Path, target: Path) -> str:
     ending = {"api": ".rst"}.get(found.split("/")[0], ".md")
     if target.is_file() and target.suffix != ".md" and not found.startswith("api/"):
         ending = ""
-    return posixpath.relpath(found + ending, posixpath.dirname(place_of(document)) or ".")
+    leads = posixpath.relpath(found + ending, posixpath.dirname(place_of(document)) or ".")
+    return f"path:{leads}" if target.suffix == ".ipynb" else leads  # a download, not a page
 
 
 def contents(document: Path, pages: list[str]) -> str:

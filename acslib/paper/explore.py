@@ -370,11 +370,12 @@ def draw_balance(shares: pd.DataFrame) -> Figure:
 
 def draw_overlap(shares: pd.DataFrame, by_chance: float, what: str) -> Figure:
     """`overlap` as a table of numbers on shades of grey."""
-    size = 1.6 + 0.75 * len(shares)
+    size = min(1.6 + 0.75 * len(shares), 9)
+    small = 10 if len(shares) <= 10 else 6
     figure, axis = plt.subplots(figsize=(size + 1.2, size))
     axis.imshow(shares, cmap="Greys", vmin=0, vmax=200)  # light enough for black numbers
     for (row, column), value in np.ndenumerate(shares.to_numpy()):
-        axis.text(column, row, f"{value:.0f}", ha="center", va="center")
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=small)
     names = [literal(str(name)) for name in shares]
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)

@@ -144,7 +144,7 @@ def disturbed(
     while done < times and tries < 10 * times:
         results, killed, tries = bench.folder(begin), 0, tries + 1
         try:
-            for _ in range(bench.chance.randint(1, 3)):
+            for _ in range(bench.chance.randint(1, 3) if bench.share >= 1 else 1):
                 killed += disturb(results)
             ending, said = finish(results)
         except AssertionError as error:  # one that was left alone did not end well

@@ -22,10 +22,10 @@ SECONDS_AT_MOST = 1200  # of any of them
 
 
 def programs(bench: Bench) -> Iterator[Outcome]:
-    yield from commands(bench, "a Python of its own, at random", bench.times(8))
+    yield from commands(bench, "a Python of its own, at random", bench.times(6))
     if bench.share >= 1:  # these take longer to begin
-        yield from makes(bench, "make -j, at random", 8)
-        yield from notebooks(bench, "notebook, at random", 6)
+        yield from makes(bench, "make -j, at random", 5)
+        yield from notebooks(bench, "notebook, at random", 4)
 
 
 def commands(bench: Bench, kind: str, times: int) -> Iterator[Outcome]:
