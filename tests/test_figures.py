@@ -224,22 +224,6 @@ def figure4_table(seeds=1):
     return pd.concat(parts, ignore_index=True)
 
 
-def test_figure4_tells_two_methods_of_one_warm_start_apart():
-    table = figure4_table()
-    other = table[table.series == "warm_start"].assign(method="adv_craig")
-    axis = figures.figure4(pd.concat([table, other])).axes[1]
-    handles, labels = axis.get_legend_handles_labels()
-    fills = {
-        method: {
-            handle.lines[0].get_fillstyle()
-            for handle, label in zip(handles, labels, strict=True)
-            if label.endswith(METHODS[method].label)
-        }
-        for method in ("gradmatch", "craig")
-    }
-    assert fills == {"gradmatch": {"full"}, "craig": {"none"}}
-
-
 def test_figure4_draws_sizes_left_and_warm_starts_right():
     left, right = figures.figure4(figure4_table()).axes
     assert line(left, "Random").tolist() == [[2, 6], [10, 30]]
