@@ -10,7 +10,6 @@ are noise: no data set is needed.
 """
 
 import argparse
-import contextlib
 import itertools
 import re
 import statistics
@@ -18,7 +17,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from acslib import data, evaluation, models, objectives, passes, schedule, selectors
+from acslib import data, devices, evaluation, models, objectives, passes, schedule, selectors
 from acslib.attacks import FGSM, PGD, autoattack, lpips, perceptual, unseen
 from acslib.folding import twin
 from acslib.gradients import LastLayerGradients
@@ -101,7 +100,7 @@ def main() -> None:
     folder = folder_of(asked, place)
     about = machine(place)
     report = Report(f"First contact: {about['device']}", about, folder)
-    with numerics(tf32=False):
+    with devices.computing(place.device):
         for measure in (ceilings, numbers, attacks, gradients, selection, runs):
             measure(report, place)
     throughput(report, place, asked.seconds)
@@ -161,18 +160,6 @@ def machine(place: Place) -> dict[str, Any]:
     }
 
 
-@contextlib.contextmanager
-def numerics(tf32: bool, search: bool = False) -> Iterator[None]:
-    """TF32 in convolutions and matrix products, and cuDNN's search for the fastest algorithm."""
-    conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = conv.allow_tf32, matmul.allow_tf32, conv.benchmark
-    conv.allow_tf32, matmul.allow_tf32, conv.benchmark = tf32, tf32, search
-    try:
-        yield
-    finally:
-        conv.allow_tf32, matmul.allow_tf32, conv.benchmark = before
-
-
 # ---- what the device can do at most
 
 
@@ -219,7 +206,7 @@ def as_on_the_cpu(
     place: Place, images: Tensor, layout: torch.memory_format, tf32: bool
 ) -> dict[str, float]:
     model = place.net(layout).eval()
-    with numerics(tf32):
+    with devices.computing(place.device, "tf32" if tf32 else "float32"):
         here = model(images).cpu()
     there = model.cpu()(images.cpu())
     error = float((here - there).abs().max() / there.abs().max())
@@ -368,7 +355,7 @@ def selected(place: Place, found: LastLayerGradients, select: Callable[[], Any])
 
 
 def runs(report: Report, place: Place) -> None:
-    """A whole run of the smoke profile, twice here and once on the CPU."""
+    """A whole run of the smoke profile here, twice deterministically, and on the CPU."""
     report.check("runs", "resnet18-linf-cifar10.gradmatch, smoke", lambda: executed(place))
 
 
@@ -376,18 +363,21 @@ def executed(place: Place) -> dict[str, Any]:
     from acslib.paper import config, runs
 
     run = config.resolve("resnet18-linf-cifar10.gradmatch", "smoke")
-    places = (place.device, place.device, "cpu")
+    exactly = config.resolve("resnet18-linf-cifar10.gradmatch+deterministic@true", "smoke")
+    places = ((run, place.device), (exactly, place.device), (exactly, place.device), (run, "cpu"))
     made = []
-    for device in places:
+    for run, device in places:
         with tempfile.TemporaryDirectory() as folder:
             made.append(runs.execute(run, 0, device, Path(folder)))
-    first, second, cpu = ([row.get("loss") for row in record["history"]] for record in made)
+    first, *twice, cpu = ([row.get("loss") for row in record["history"]] for record in made)
     drift = max(abs(a - b) for a, b in zip(first, cpu, strict=True) if a is not None)
+    if twice[0] != twice[1]:
+        raise AssertionError("two deterministic runs differ")
     return {
         "accuracy": made[0]["metrics"]["acc"],
-        "on_the_cpu": made[2]["metrics"]["acc"],
+        "on_the_cpu": made[-1]["metrics"]["acc"],
         "largest_difference_of_a_loss": drift,
-        "equal_to_the_bit_in_two_runs": first == second,
+        "deterministic_equal_to_the_bit_twice": True,
     }
 
 
@@ -416,29 +406,28 @@ class Way:
     precision: str
     mode: str  # BatchNorm's, while attacking
     layout: torch.memory_format = NHWC
-    tf32: bool = False
-    search: bool = False
+    deterministic: bool = False
 
     @property
     def name(self) -> str:
-        parts = [self.objective.__name__, self.precision + " with TF32" * self.tf32]
-        parts += [layout_name(self.layout), f"attacked in {self.mode} mode"]
-        return ", ".join(parts + ["cudnn.benchmark"] * self.search)
+        parts = [self.objective.__name__, self.precision, layout_name(self.layout)]
+        parts += [f"attacked in {self.mode} mode", *["deterministic"] * self.deterministic]
+        return ", ".join(parts)
 
 
 WAYS = (
     Way(pgd10, "float32", "train"),
-    Way(pgd10, "float32", "train", tf32=True),
-    Way(pgd10, "float32", "train", tf32=True, search=True),
-    Way(pgd10, "float32", "train", NCHW, tf32=True),
+    Way(pgd10, "float32", "train", NCHW),
+    Way(pgd10, "tf32", "train"),
+    Way(pgd10, "tf32", "train", NCHW),
     Way(pgd10, "bfloat16", "train"),
-    Way(pgd10, "bfloat16", "train", search=True),
-    Way(pgd10, "bfloat16", "train", NCHW, search=True),
-    Way(pgd10, "bfloat16", "eval", search=True),
-    Way(trades, "float32", "eval", tf32=True),
-    Way(trades, "bfloat16", "eval", search=True),
-    Way(fat, "float32", "train", tf32=True),
-    Way(fat, "bfloat16", "train", search=True),
+    Way(pgd10, "bfloat16", "train", NCHW),
+    Way(pgd10, "bfloat16", "train", deterministic=True),
+    Way(pgd10, "bfloat16", "eval"),
+    Way(trades, "tf32", "eval"),
+    Way(trades, "bfloat16", "eval"),
+    Way(fat, "tf32", "train"),
+    Way(fat, "bfloat16", "train"),
 )
 
 
@@ -453,8 +442,7 @@ def throughput(report: Report, place: Place, seconds: float) -> None:
         if report.seconds() > seconds:
             report.row("throughput", way.name, left_out=f"{seconds:g} s have passed")
             continue
-        with numerics(way.tf32, way.search):
-            report.check("throughput", way.name, lambda: speed(place, way, best))  # noqa: B023
+        report.check("throughput", way.name, lambda: speed(place, way, best))  # noqa: B023
     report.check("throughput", "PGD-10 alone on the folded bfloat16 twin", lambda: compiled(place))
 
 
@@ -469,6 +457,7 @@ def trainer(place: Place, way: Way) -> tuple[State, Training]:
         precision=way.precision,
         monitor=0,
         learning_rate=0.01,
+        deterministic=way.deterministic,
     )
     model = place.net(way.layout)
     return State(model, torch.optim.SGD(model.parameters(), 0.01, momentum=0.9)), how

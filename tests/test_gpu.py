@@ -1,5 +1,6 @@
 """What a GPU will be tried by, tried on a CPU; and what the pages say until there was one."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -8,8 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+from acslib import devices, folding, measuring, models, protocols
+from acslib.attacks import PGD
+from acslib.objectives import AdversarialTraining
 from acslib.paper.operations import Looks
+from acslib.schedule import full
+from acslib.training import Diverged, State, Training, fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,3 +79,172 @@ def test_looks_are_found_where_they_are():
         values.nonzero()
         bool(values.isfinite().all())
     assert sum(looks.places.values()) == 4
+
+
+# ---- what a step does, seen on the CPU
+
+
+def a_training(mode="train", precision="float32", **options):
+    generator = torch.Generator()
+    attack = PGD("linf", 0.1, 0.05, 4, generator=generator)
+    return Training(
+        AdversarialTraining(attack),
+        full(2),
+        generator,
+        batch_size=16,
+        attack_mode=mode,
+        precision=precision,
+        monitor=0,
+        **options,
+    )
+
+
+def a_state():
+    torch.manual_seed(0)
+    model = models.build("resnet18", channels=1, width=8, depths=(1, 1))
+    return State(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+
+
+@pytest.fixture(scope="module")
+def few(digits):
+    return dataclasses.replace(digits, train=digits.train[slice(0, 64)])
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_a_training_step_looks_once(few, mode):
+    """Whether all gradients of the attack were finite; all else waits for the epoch's end."""
+
+    def looks(n):
+        part = dataclasses.replace(few, train=few.train[slice(0, n)])
+        with Looks() as found:
+            fit(a_state(), part, dataclasses.replace(a_training(mode), plan=full(1)))
+        return sum(found.places.values())
+
+    assert looks(64) - looks(32) == 2  # two steps more
+
+
+def test_a_batch_that_has_changed_is_looked_at_again(tiny, batch):
+    """And so is everything else than the very tensors that somebody vouched for."""
+    images, labels = batch
+    attack = PGD("linf", 0.1, 0.05, 1)
+    wide = images.clone()
+    with protocols.looked_at(wide, labels, 10):
+        attack(tiny, wide.double(), labels)
+        with pytest.raises(ValueError, match=r"images span \[0, 2\]"):
+            protocols.check_images(wide * 2)
+        wide.mul_(2)
+        with pytest.raises(ValueError, match=r"images span \[0, 2\]"):
+            protocols.check_images(wide)
+        with pytest.raises(ValueError, match="the model has 5 classes"):
+            protocols.checked_labels(labels, len(labels), 5)
+    with pytest.raises(ValueError, match=r"images span \[0, 2\]"):
+        protocols.check_images(wide)
+
+
+@pytest.mark.parametrize(("mode", "precision"), [("eval", "float32"), ("train", "bfloat16")])
+def test_one_twin_is_kept_and_gives_what_a_new_one_does(few, mode, precision, monkeypatch):
+    """Over steps: the same module, the same weights in the end, bit for bit."""
+    made = []
+    keep = folding._keep
+    monkeypatch.setattr(folding, "_keep", lambda *given: made.append(1) or keep(*given))
+    ours = fit(a_state(), few, a_training(mode, precision))
+    assert len(made) == 1
+    monkeypatch.setattr(folding, "_kept_for", lambda *given: None)
+    anew = fit(a_state(), few, a_training(mode, precision))
+    assert len(made) == 1 + 2 * 4
+    for one, other in zip(ours.model.parameters(), anew.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert [row["loss"] for row in ours.history] == [row["loss"] for row in anew.history]
+
+
+def test_what_goes_wrong_after_a_loss_that_is_no_number_is_blamed_on_it(few):
+    """An attack of one's own may refuse a network that says NaN, before the epoch's end."""
+    calls = []
+
+    def attack(model, images, labels):
+        calls.append(1)
+        if len(calls) > 4 and model(images).isnan().any():  # one call tries the attack
+            raise ValueError("no numbers")
+        return images
+
+    how = dataclasses.replace(
+        a_training(), objective=AdversarialTraining(attack), learning_rate=1e30, plan=full(3)
+    )
+    with pytest.raises(Diverged, match=r"the loss became .* in epoch 0: lower lr"):
+        fit(a_state(), few, how)
+
+
+def test_gradients_that_are_no_numbers_are_climbed_with_care(batch):
+    """A network with a root at 0: as before, whoever has no gradient goes at random."""
+    images, labels = batch
+
+    class Root(nn.Module):
+        def forward(self, x):
+            return ((x.flatten(1)[:, :10] - x.flatten(1)[:, :10].detach()).abs()).sqrt()
+
+    attack = PGD("linf", 0.1, 0.05, 2, generator=torch.Generator().manual_seed(0))
+    found = attack(Root(), images, labels)
+    assert found.isfinite().all()
+    assert float((found - images).abs().max()) <= 0.1 + 1e-6
+
+
+# ---- what a GPU is told
+
+
+def flags():
+    conv, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    exact = torch.are_deterministic_algorithms_enabled()
+    return conv.allow_tf32, matmul.allow_tf32, conv.benchmark, exact
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, (False, False, False, False)),
+        ({"precision": "tf32", "search": True}, (True, True, True, False)),
+        ({"precision": "bfloat16", "search": True}, (False, False, True, False)),
+        ({"search": True, "deterministic": True}, (False, False, False, True)),
+    ],
+)
+def test_a_gpu_is_told_what_it_may_and_everything_is_put_back(given, told, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    before = flags()
+    with devices.computing("cuda", **given):
+        assert flags() == told
+    assert flags() == before
+    with devices.computing("cpu", **given):
+        assert flags() == before
+    precision, exact = given.get("precision", "float32"), given.get("deterministic", False)
+    found = devices.recorded("cuda", precision, exact)
+    assert found == {"tf32": told[0], "cudnn_benchmark": not told[3], "deterministic": told[3]}
+    assert devices.recorded("cpu", precision, exact) == {}
+
+
+def test_the_devices_clock_is_read_once_an_epoch(monkeypatch):
+    """Each part gets the device's milliseconds between its two marks."""
+    now, waited = [0.0], []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, stream):
+            self.at = now[0]
+
+        def synchronize(self):
+            waited.append(self.at)
+
+        def elapsed_time(self, other):
+            return 1000 * (other.at - self.at)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    log = measuring.EpochLog(full(1).epochs[0], 0.1, torch.device("cpu"))
+    log.device = torch.device("cuda")
+    for part, seconds in (("attack", 2.0), ("update", 1.0), ("attack", 4.0)):
+        with log.time(part):
+            now[0] += seconds
+    assert not waited
+    row = log.row([])
+    assert len(waited) == 1
+    assert (row["seconds_attack"], row["seconds_update"], row["seconds_wall"]) == (6, 1, 7)
