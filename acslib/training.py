@@ -76,6 +76,11 @@ class Training:
     gradients. half_half: adds the samples outside the coreset as clean images (Table 5). monitor:
     how many images are scored after each epoch.
 
+    micro_batch: at most so many images are attacked and differentiated at once, which bounds the
+    memory. A batch's gradients are then summed over its parts, and the step is the whole batch's
+    but for two things: an attack draws its starts part by part, and BatchNorm in training mode sees
+    the statistics of each part, not of the batch. None takes batches whole.
+
     precision: float32, bfloat16, or tf32, which on GPUs rounds what convolutions and matrix
     products multiply. deterministic: on GPUs, the same bits twice, more slowly. See
     `acslib.devices`.
@@ -103,6 +108,7 @@ class Training:
     monitor: int = 256
     before_step: Callable[[nn.Module, Callable[[], Tensor]], None] | None = None
     deterministic: bool = False
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         known = {"attack_mode": ("train", "eval"), "precision": tuple(DTYPES)}
@@ -123,6 +129,12 @@ class Training:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: give a finite number above 0")
+        if self.micro_batch is not None and not (
+            isinstance(self.micro_batch, SupportsIndex) and operator.index(self.micro_batch) >= 1
+        ):
+            raise ValueError(
+                f"micro_batch is {self.micro_batch!r}: give a whole number of at least 1, or None"
+            )
         if self.before_step is not None and not callable(self.before_step):
             raise ValueError(
                 f"before_step is {self.before_step!r}: give a function (model, compute_gradients)"
@@ -352,8 +364,25 @@ def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor
 def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> Tensor:
     """Line 16: the batch's images as the objective's attack perturbs them."""
     model.train()
-    with attacker(model, training.attack_mode, training.precision) as attacked, known(model, batch):
-        return training.objective.perturb(attacked, batch.images, batch.labels)
+    found = []
+    with attacker(model, training.attack_mode, training.precision) as attacked:
+        for part in parts_of(batch, training.micro_batch):
+            with known(model, part):
+                found.append(training.objective.perturb(attacked, part.images, part.labels))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def parts_of(batch: Batch, at_most: int | None) -> list[Batch]:
+    """A batch in parts of nearly equal size; `sizes` stay the whole batch's."""
+    count = 1 if at_most is None else math.ceil(len(batch.labels) / at_most)
+    if count <= 1:
+        return [batch]
+    names = ("images", "labels", "weights", "outside")
+    pieces = (getattr(batch, name).tensor_split(count) for name in names)
+    return [
+        replace(batch, **dict(zip(names, piece, strict=True)))
+        for piece in zip(*pieces, strict=True)
+    ]
 
 
 def known(model: nn.Module, batch: Batch) -> contextlib.AbstractContextManager[None]:
@@ -377,28 +406,48 @@ def sgd_step(
         data.augmented(batch.outside, training.generator) if len(clean) else batch.images[:0]
     )
 
+    parts = parts_of(batch, training.micro_batch)
+    moved = [adversarial] if len(parts) == 1 else adversarial.tensor_split(len(parts))
+    apart = zip(clean.tensor_split(len(parts)), clean_images.tensor_split(len(parts)), strict=True)
+    pieces = list(zip(parts, moved, apart, strict=True))
+
+    def loss_of(part: Batch, moved: Tensor, clean: Tensor, clean_images: Tensor) -> Tensor:
+        with autocast(part.images, training.precision):
+            losses = training.objective.loss(model, part.images, part.labels, moved)
+            protocols.check_loss(losses, len(part.labels))
+            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+            loss = (part.weights * losses).sum() / part.sizes[0]
+            if batch.sizes[1]:
+                if len(clean):
+                    others = cross_entropy(model(clean_images), clean, reduction="sum")
+                    loss = loss + others / part.sizes[1]
+                loss = loss / 2
+        return loss
+
+    said: list[Tensor] = []
+
     def compute_gradients() -> Tensor:
         state.optimiser.zero_grad(set_to_none=True)
-        with autocast(batch.images, training.precision):
-            losses = training.objective.loss(model, batch.images, batch.labels, adversarial)
-            protocols.check_loss(losses, len(batch.labels))
-            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-            loss = (batch.weights * losses).sum() / batch.sizes[0]
-            if len(clean):
-                others = cross_entropy(model(clean_images), clean, reduction="sum")
-                loss = (loss + others / batch.sizes[1]) / 2
-        loss.backward()  # type: ignore[no-untyped-call]
+        total: Tensor | None = None
+        said.clear()
+        for part, images, outside in pieces:
+            with measuring.logits_of(model, images) as logits:
+                loss = loss_of(part, images, *outside)
+            said.extend(logits[:1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
         parallel.sum_gradients(model.parameters())
         if training.gradient_clip is not None:
             clip_grad_value_(model.parameters(), training.gradient_clip)
-        return loss.detach()
+        return total
 
-    with measuring.logits_of(model, adversarial) as logits:
-        loss = compute_gradients()
+    loss = compute_gradients()
+    logits = torch.cat(said) if len(said) == len(parts) else None
     if training.before_step is not None:
         training.before_step(model, compute_gradients)
     state.optimiser.step()
-    return loss, logits[0] if logits else None
+    return loss, logits
 
 
 @contextlib.contextmanager

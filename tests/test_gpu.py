@@ -11,11 +11,11 @@ import pytest
 import torch
 from torch import nn
 
-from acslib import devices, folding, measuring, models, protocols
+from acslib import devices, folding, measuring, models, protocols, selectors
 from acslib.attacks import PGD
-from acslib.objectives import AdversarialTraining
+from acslib.objectives import AdversarialTraining, Trades
 from acslib.paper.operations import Looks
-from acslib.schedule import full
+from acslib.schedule import full, plan
 from acslib.training import Diverged, State, Training, fit
 
 ROOT = Path(__file__).parents[1]
@@ -248,3 +248,73 @@ def test_the_devices_clock_is_read_once_an_epoch(monkeypatch):
     row = log.row([])
     assert len(waited) == 1
     assert (row["seconds_attack"], row["seconds_update"], row["seconds_wall"]) == (6, 1, 7)
+
+
+# ---- batches in parts
+
+
+class Plain(nn.Module):
+    """Without BatchNorm, in float64."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh())
+        self.head = nn.Linear(12, 10)
+        self.double()
+
+    def features(self, images):
+        return self.body(images.double())
+
+    def forward(self, images):
+        return self.head(self.features(images))
+
+
+@pytest.mark.parametrize("micro_batch", [1, 7, 15])
+@pytest.mark.parametrize("kind", ["linf", "trades", "half", "again"])
+def test_a_batch_in_parts_trains_what_a_whole_one_does(few, micro_batch, kind):
+    pgd = PGD("linf", 0.1, 0.05, 2, random_start=False)
+
+    def attack(model, images, labels):  # from the image itself TRADES' first gradient is zero
+        return pgd(model, (images + 0.05).clamp(0, 1), labels)
+
+    objective = Trades(attack) if kind == "trades" else AdversarialTraining(attack)
+
+    def trained(parts):
+        how = Training(
+            objective,
+            plan(4, 0.5, 0.5, 2),
+            torch.Generator(),
+            selector=selectors.Random(0),
+            batch_size=16,
+            half_half=kind == "half",
+            gradient_clip=0.01 if kind == "again" else None,
+            before_step=(lambda model, again: again()) if kind == "again" else None,
+            monitor=0,
+            micro_batch=parts,
+        )
+        model = Plain()
+        return fit(State(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)), few, how)
+
+    whole, parts = trained(None), trained(micro_batch)
+    for one, other in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+    for row, other in zip(whole.history, parts.history, strict=True):
+        assert row.get("train_robust_accuracy") == other.get("train_robust_accuracy")
+        assert row.get("loss", 0) == pytest.approx(other.get("loss", 0), rel=1e-10)
+
+
+def test_no_part_is_larger_than_asked(few):
+    seen = []
+
+    class Watched(AdversarialTraining):
+        def loss(self, model, images, labels, adversarial=None):
+            seen.append(len(images))
+            return super().loss(model, images, labels, adversarial)
+
+    how = a_training(micro_batch=5)
+    how = dataclasses.replace(how, objective=Watched(how.objective.attack), plan=full(1))
+    fit(a_state(), few, how)
+    assert seen[-16:] == [4] * 16
+    with pytest.raises(ValueError, match="micro_batch is 0: give a whole number of at least 1"):
+        a_training(micro_batch=0)
