@@ -23,7 +23,7 @@ all: ## every table and figure in one profile; study, life and time are by thems
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)"
 records: ## train what all tables and figures need, and no more
-class-pack: records ## all that is trained of a profile, to be unpacked over clones: build/class-pack.zip
+class-pack: records ## all that is trained of a profile in one file, to be unpacked over clones: build/class-pack.zip
 	@$(PY) tools/class_pack.py --profile $(PROFILE) --seeds "$(SEEDS)"
 publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps; fill in the documents
 	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)" --publish

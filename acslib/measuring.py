@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from acslib.training import Batch, Training
 
 PARTS = ("select", "attack", "update")
+RANDOM_DRAWS = 8  # whose gradient errors are logged as one number
 Item = TypeVar("Item")
 
 
@@ -144,16 +145,27 @@ def selection_row(
 ) -> dict[str, Any]:
     """What the log says of a selection.
 
-    Its gradient error (eq. 12) stands beside that of a random subset of the same size.
+    Its gradient error (eq. 12) stands beside that of random subsets of the same size, a mean over
+    `RANDOM_DRAWS` of them.
     """
     row: dict[str, Any] = {"size": len(coreset), "of": len(gradients), "reason": coreset.reason}
     if isinstance(gradients, LastLayerGradients):
-        chance = selectors.random(len(gradients), len(coreset), torch.Generator().manual_seed(seed))
         row["error"], row["relative_error"] = selectors.gradient_error(gradients, coreset)
-        row["random_error"], row["random_relative_error"] = selectors.gradient_error(
-            gradients, chance
+        row["random_error"], row["random_relative_error"] = random_error(
+            gradients, len(coreset), seed
         )
     return row
+
+
+def random_error(gradients: LastLayerGradients, size: int, seed: int) -> tuple[float, float]:
+    """The mean gradient error of random subsets, in the gradient's units and relative to it."""
+    generator = torch.Generator().manual_seed(seed)
+    errors = [
+        selectors.gradient_error(gradients, selectors.random(len(gradients), size, generator))
+        for _ in range(RANDOM_DRAWS)
+    ]
+    absolute, relative = zip(*errors, strict=True)
+    return sum(absolute) / RANDOM_DRAWS, sum(relative) / RANDOM_DRAWS
 
 
 @torch.no_grad()

@@ -1,7 +1,7 @@
-"""What a user may hand over, said once: models, attacks, objectives, selectors, and their checks.
+"""What a user may hand over, said once: models, attacks, objectives, selectors.
 
-`check_training` is called by `training.fit` before anything is trained, and says in one sentence
-what does not fit.
+What does not fit together `training.fit` says in one sentence before anything is trained, see
+`checks.check_training`. Here are the checks that evaluation and attacks make, too.
 """
 
 from __future__ import annotations
@@ -145,18 +145,26 @@ def _limit(value: float) -> str:
 
 def checked_labels(labels: Tensor, n: int, classes: int | None = None) -> Tensor:
     """`labels` as (n,) int64, or ValueError; `classes` is the number of the model's outputs."""
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"labels are {type(labels).__name__}: give a tensor of {n} integers")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are {labels.dtype}: give integers, like labels.long()")
-    if labels.ndim != 1:
-        way_out = ", like labels.squeeze(1)" if labels.shape == (n, 1) else ""
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
-    if len(labels) != n:
-        raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
-    labels = labels.long()
+    labels = whole_labels(labels, n)
     _check_span(labels, classes)
     return labels
+
+
+def whole_labels(labels: Tensor, n: int) -> Tensor:
+    """The same, whatever numbers they are: an integer for each of `n` images."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels are {type(labels).__name__}: give a tensor of {n} integers")
+    if labels.ndim != 1:
+        way_out = ""
+        if labels.ndim == 2:
+            column = labels.shape[1] == 1
+            way_out = f", like labels.{'squeeze(1)' if column else 'argmax(1) of one-hot rows'}"
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype}: give integers, like labels.long()")
+    if len(labels) != n:
+        raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
+    return labels.long()
 
 
 def check_labels(model: nn.Module, labels: Tensor) -> None:

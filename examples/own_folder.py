@@ -54,5 +54,7 @@ def train(folder: str, epochs: int = 30, size: int = 32, batch: int = 64) -> dic
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
     for name, accuracy in train(sys.argv[1]).items():
         print(f"{name} accuracy: {100 * accuracy:.1f} %")

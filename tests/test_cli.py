@@ -77,6 +77,7 @@ def test_help_of_all(acs):
         ["run", "--help"],
         ["run", "nothing.full"],
         ["export", "nothing.full"],
+        ["export", f"{FULL}+lr@0.5", "--profile", "smoke"],
         ["show", "fig1"],
     ],
     ids=" ".join,
@@ -303,6 +304,9 @@ def test_who_changes_a_parameter():
     assert {"by": "profile smoke", "where": "common", "value": 0.1} in changes
     assert {one["where"] for one in changes if one["by"] == "profile demo"} >= {"common"}
     assert explain.parameter("lr")["printed"]
+    assert any(
+        line.startswith("    8/255: ") for line in explain.text(explain.parameter("epsilon"))
+    )
     assert not explain.parameter("momentum")["printed"]
 
 

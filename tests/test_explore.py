@@ -243,7 +243,7 @@ def test_a_finished_run_is_read_whole(run):
     assert list(seen.coresets) == [epoch.index for epoch in run.plan if epoch.select]
     assert not seen.model.training
     assert seen.last.indices.equal(checkpoints.load_coresets(run, 0)[max(seen.coresets)].indices)
-    assert not explore.others(seen)
+    assert explore.histories(seen) == {"Adv. GradMatch": seen.history}
 
 
 def test_a_run_that_is_still_training_shows_what_it_has(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(content=st.binary(max_size=2000))
 def test_bytes_and_functions_write_the_same_file(content, tmp_path):
     for name, what in (("a", content), ("b", lambda file: file.write(content))):

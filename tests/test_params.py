@@ -8,7 +8,9 @@ import pytest
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from acslib.paper import config, params, records, settings, strict
+from acslib import models
+from acslib.data import loading
+from acslib.paper import config, params, record_fields, settings, strict
 from acslib.paper.config import ParamsError, resolve, run_name, validated
 
 ROOT = Path(__file__).parent.parent
@@ -212,6 +214,14 @@ def test_what_is_scaled_has_the_same_limits():
         resolve("resnet18-linf-cifar10.full+epochs@100000+epoch_factor@2")
 
 
+def test_names_given_without_torch_are_those_of_the_library():
+    """Settings and Make list networks and data sets themselves, so that neither loads torch."""
+    assert list(settings.MODELS.built_in) == list(models.ARCHITECTURES)
+    assert list(settings.DATASETS.built_in) == list(loading.NAMES)
+    makes = (config.FOLDER.parent / "tools" / "variables.mk").read_text()
+    assert f"\ndatasets := {' '.join(loading.NAMES)}\n" in makes
+
+
 def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
     for name, field in settings.Setting.model_fields.items():
         assert field.description.endswith((".", ";")), name
@@ -221,7 +231,7 @@ def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
     assert not settings.is_neutral("lr", 0.1)
 
 
-@pytest.mark.parametrize("module", [params, records], ids=["files of params", "records"])
+@pytest.mark.parametrize("module", [params, record_fields], ids=["files of params", "records"])
 def test_every_field_of_a_file_says_what_it_is(module):
     models = [
         one
@@ -268,6 +278,7 @@ def test_mistyped_runs(name, message):
         resolve(name)
 
 
+@hypothesis.settings(deadline=None)
 @hypothesis.given(st.text(max_size=300), st.integers(1, 1000))
 def test_whatever_is_typed_as_a_name_is_answered_in_a_short_line(text, times):
     for name in (text * times, f"resnet18-linf-cifar10.full+{text * times}", f"{text}.full"):

@@ -631,9 +631,11 @@ def test_leftovers_of_killed_runs_are_cleared(finished, tmp_path, run):
     here, there = writing.machine(), "0123456789ab"
     dead = folder / f".acs-{here}-{dead_process()}-00.part"
     alive = folder / f".acs-{here}-{os.getpid()}-00.part"
+    warm_start = tmp_path / run.profile / "warm" / "setting+digest" / "seed0" / dead.name
+    warm_start.parent.mkdir(parents=True)
     away, away_long_ago = (folder / f".acs-{there}-1-0{number}.part" for number in (1, 2))
     old = folder / ".record.json.123"
-    for file in (dead, alive, away, away_long_ago, old):
+    for file in (dead, alive, away, away_long_ago, old, warm_start):
         file.touch()
     for file in (away_long_ago, old):
         os.utime(file, (0, 0))
@@ -641,6 +643,7 @@ def test_leftovers_of_killed_runs_are_cleared(finished, tmp_path, run):
     runs.execute(run, 0, "cpu", tmp_path)
     kept = {file.name for file in folder.iterdir()}
     assert {alive.name, away.name, "record.json", "weights.safetensors"} < kept
+    assert not warm_start.exists()
     assert not kept & {dead.name, away_long_ago.name, old.name, "checkpoint.safetensors"}
 
 

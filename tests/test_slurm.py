@@ -1,4 +1,4 @@
-"""Runs handed to Slurm, on this one machine: the same numbers.
+"""Runs handed to Slurm, on this one machine: the same numbers, and a requeued job goes on.
 
 They run where ACS_SLURM=1: the daemons need root, and Debian's slurm-wlm and munge.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ pytestmark = [
         reason="needs ACS_SLURM=1, root, and Debian's slurm-wlm and munge: tools/slurm_host.sh",
     ),
 ]
+RUN = "resnet18-linf-cifar10.gradmatch+autoattack_n@0+epochs@40+evaluation_steps@2"
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +69,32 @@ def test_a_table_by_srun_has_the_numbers_of_one_without(slurm, tmp_path):
         ours, theirs = json.loads(record.read_text()), json.loads(there.read_text())
         assert ours["metrics"] == theirs["metrics"]
         assert same(record.parent, there.parent)
+
+
+def test_a_requeued_job_goes_on_after_its_last_epoch(slurm, tmp_path):
+    train = f"{ROOT}/.venv/bin/python -m acslib.paper train {RUN} --profile demo"
+    results = {"ACS_RESULTS": str(tmp_path / "results"), "OMP_NUM_THREADS": "1"}
+    options = ["--parsable", "--requeue", "-n1", "-c1", f"--output={tmp_path}/log"]
+    submit = ["sbatch", *options, "--open-mode=append", f"--wrap=exec {train}"]
+    job = call(submit, slurm | results).strip()
+    folder = tmp_path / "results" / "demo" / "runs" / RUN / "seed0"
+    wait(lambda: (folder / "checkpoint.safetensors").exists(), "a checkpoint", tmp_path)
+    call(["scontrol", "requeue", job], slurm)
+    assert not (folder / "record.json").exists(), "the job was to be stopped before its end"
+    # Slurm lets two minutes pass before it starts a job again
+    wait(lambda: (folder / "record.json").exists(), "a record", tmp_path)
+    log = (tmp_path / "log").read_text()
+    assert log.count("speed-up at most") == 2, log
+    assert log.count("epoch   0 ") == 1, "the second start does not begin anew\n" + log
+    whole = environment() | {"ACS_RESULTS": str(tmp_path / "whole"), "OMP_NUM_THREADS": "1"}
+    call(shlex.split(train), whole)
+    assert same(folder, tmp_path / "whole" / "demo" / "runs" / RUN / "seed0")
+
+
+def wait(for_what, name, folder):
+    end = time.monotonic() + 600
+    while not for_what():
+        log = folder / "log"
+        said = log.read_text() if log.exists() else "nothing"
+        assert time.monotonic() < end, f"waited in vain for {name}; the job said: {said}"
+        time.sleep(0.1)

@@ -793,7 +793,7 @@ def test_cached_files_of_the_first_version_are_good(few, tmp_path):
     write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
     whole = data.load("cifar10", root=tmp_path / "data")
     cached = tmp_path / "cache" / "cifar10.safetensors"
-    tensors, metadata = files.read_tensors(cached, "")
+    tensors, metadata = files.read_cache_file(cached, "")
     first = {key: metadata[key] for key in ("class_names", "provenance", "sha256")}
     save_file(tensors, cached, first)
     again = data.load("cifar10")

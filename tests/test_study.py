@@ -13,7 +13,7 @@ from scipy.stats import ttest_rel
 
 from acslib.attacks.pgd import NFGSM
 from acslib.gradients import Samples
-from acslib.paper import build, config, intervals, masks, records, rows, study
+from acslib.paper import build, config, intervals, masks, page, records, rows, study
 from acslib.paper.params import ParamsError
 
 ARMS = ("adaptive_random", "gradmatch", "adaptive_random_null", "full_early", "full")
@@ -227,3 +227,11 @@ def test_a_records_masks_are_what_its_accuracies_are_of_and_shards_restore_it(tm
     assert json.dumps(found, sort_keys=True) == json.dumps(record, sort_keys=True)
     rows_of_it = study.by_seed("smoke", [3], tmp_path / "again", partial=True)
     assert list(rows_of_it.arm.unique()) == ["full_early"]
+
+
+def test_what_a_seed_gave_is_published_too(tmp_path):
+    shard = study.shard("smoke", 4, tmp_path)
+    shard.parent.mkdir(parents=True)
+    shard.write_bytes(b"as it is")
+    folder = page.publish("smoke", [4], tmp_path, tmp_path / "figures")
+    assert (folder / "study" / shard.name).read_bytes() == b"as it is"

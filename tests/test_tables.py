@@ -522,6 +522,7 @@ def test_latex_takes_a_text_for_letters(text):
 # ---- files
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_csv_that_is_cut_off_is_refused_or_has_whole_rows(data):
     """Cut at any byte: a sentence with the file's name, or the rows before the cut as they were."""

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from acslib import data, models, selectors
+from acslib import data, measuring, models, selectors
 from acslib.attacks import PGD
 from acslib.data import augment
+from acslib.gradients import LastLayerGradients
 from acslib.objectives import AdversarialTraining, Trades, Vanilla
 from acslib.schedule import full, plan
 from acslib.selectors import Coreset
@@ -515,3 +516,19 @@ def test_a_researchers_own_selector_and_objective(few):
         state_of(small_model()), few, how(Smoothed(), plan=plan(2, 0.25, 0.0, 1), selector=hardest)
     )
     assert state.history[0]["selection"]["size"] == 50
+
+
+def test_the_logged_error_of_chance_is_that_of_sampling_theory(monkeypatch):
+    """E |sum - (n/m) sum of m drawn|^2 = n^2 (1 - m/n) / m times the variance of a sample."""
+    monkeypatch.setattr(measuring, "RANDOM_DRAWS", 400)
+    n, m = 60, 12
+    generator = torch.Generator().manual_seed(0)
+    errors = torch.randn(n, 40, dtype=torch.float64, generator=generator)
+    features = torch.rand(n, 30, dtype=torch.float64, generator=generator)
+    gradients = LastLayerGradients(errors, features)
+    rows = torch.cat([(errors[:, :, None] * features[:, None, :]).flatten(1), errors], 1)
+    variance = rows.var(dim=0).sum()
+    expected = float((n**2 * (1 - m / n) / m * variance).sqrt())
+    found, relative = measuring.random_error(gradients, m, 0)
+    assert found == pytest.approx(expected, rel=0.02)
+    assert relative == pytest.approx(found / float(rows.sum(0).norm()))

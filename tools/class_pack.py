@@ -35,7 +35,7 @@ def contents(profile: str, seeds: Sequence[int]) -> Iterator[Path]:
             folder = records.run_folder(run, seed)
             for pattern in KEPT:
                 yield from sorted(folder.glob(pattern))
-    yield from sorted((files.RESULTS / profile).glob("*.csv"))
+    yield from sorted((files.RESULTS / profile).glob("*.csv*"))  # and their checksums
 
 
 def pack(path: Path, profile: str, seeds: Sequence[int]) -> int:

@@ -26,7 +26,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 
 import lessons
 import nbformat
@@ -59,6 +59,7 @@ CHAPTERS = {
 }
 LINK = re.compile(r"(!?\[[^]]*\])\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n+", re.M | re.S)  # only a script of others draws it
+TITLES = {"examples": "Examples", "results/paper": "The paper's tables, as printed"}  # of folders
 SHOWN = {".py": "python", ".yaml": "yaml"}  # files whose text the page of a folder shows
 
 
@@ -126,7 +127,8 @@ def address(document: Path, target: Path) -> str:
     ending = {"api": ".rst"}.get(found.split("/")[0], ".md")
     if target.is_file() and target.suffix != ".md" and not found.startswith("api/"):
         ending = ""
-    return posixpath.relpath(found + ending, posixpath.dirname(place_of(document)) or ".")
+    leads = posixpath.relpath(found + ending, posixpath.dirname(place_of(document)) or ".")
+    return f"path:{leads}" if target.suffix == ".ipynb" else leads  # a download, not a page
 
 
 def contents(document: Path, pages: list[str]) -> str:
@@ -146,7 +148,8 @@ def contents(document: Path, pages: list[str]) -> str:
 
 def folder_page(folder: Path) -> str:
     """A folder as a page: the text of its programs and parameters, other files as downloads."""
-    parts = [f"# `{folder.relative_to(ROOT)}`"]
+    name = str(folder.relative_to(ROOT))
+    parts = [f"# {TITLES.get(name, name)}"]
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         if path.suffix in SHOWN:
             include = f"```{{literalinclude}} {path.name}\n:language: {SHOWN[path.suffix]}\n```"
@@ -308,7 +311,7 @@ def entry(module: ModuleType, name: str) -> str:
     if module.__name__ == "acslib" and home:
         package = importlib.import_module(f"acslib.{home.split('.')[1]}")
         return f"- :py:obj:`{package.__name__}.{name}`"
-    if inspect.isclass(value):
+    if inspect.isclass(value) and not isinstance(value, GenericAlias):  # not `dict[str, Tensor]`
         kind = "exception" if issubclass(value, BaseException) else "class"
         return f".. auto{kind}:: {full}\n   :members:"
     if callable(value) and inspect.isroutine(inspect.unwrap(value)):
@@ -318,7 +321,7 @@ def entry(module: ModuleType, name: str) -> str:
 
 def constant(module: ModuleType, name: str) -> str:
     """A constant with its value, if that is short, and the comment beside it."""
-    directive = f".. py:data:: {module.__name__}.{name}"
+    directive = f".. py:data:: {name}\n   :module: {module.__name__}"
     value = getattr(module, name)
     if isinstance(value, str | int | float | tuple | dict) and len(repr(value)) < 80:
         directive += f"\n   :value: {value!r}"

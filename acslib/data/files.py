@@ -66,7 +66,9 @@ def cache_folder() -> Path:
     return folder
 
 
-def write_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]) -> None:
+def write_cache_file(
+    tensors: dict[str, torch.Tensor], file: Path, metadata: dict[str, str]
+) -> None:
     """All or nothing, into a folder that exists. Raises DataError if it cannot be written."""
     try:
         with replacing(file) as temporary:
@@ -78,7 +80,7 @@ def write_tensors(tensors: dict[str, torch.Tensor], file: Path, metadata: dict[s
         ) from error
 
 
-def read_tensors(file: Path, mend: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+def read_cache_file(file: Path, mend: str) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """Tensors and metadata of a cached file. Raises DataError, which says to delete it and `mend`,
     if it is damaged.
     """
@@ -106,7 +108,7 @@ def save_cached(raw: Raw, file: Path, made_from: str = "") -> Raw:
         "made_from": made_from,
     }
     checksums = {"sha256": _digest(tensors), "sha256_words": _digest_of_words(tensors, words)}
-    write_tensors(tensors, file, words | checksums)
+    write_cache_file(tensors, file, words | checksums)
     return raw
 
 
@@ -116,7 +118,7 @@ def load_cached(file: Path, made_from: str = "") -> Raw | None:
     Earlier versions wrote no checksum of words: their files are good as long as their pixels are.
     Raises DataError if the file is damaged, or is another one's copy.
     """
-    tensors, metadata = read_tensors(file, "load again")
+    tensors, metadata = read_cache_file(file, "load again")
     parts = {f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")}
     known = set(tensors) - {"validation_images", "validation_labels"} == parts
     sound = known and _digest(tensors) == metadata.get("sha256")

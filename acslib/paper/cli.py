@@ -57,7 +57,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="For programs
 def acs() -> None:
     """The experiments of "Adversarial Coreset Selection for Efficient Robust Training", by name.
 
-    A run is a setting, a method and what is changed: resnet18-linf-cifar10.gradmatch+period@10.
+    \b
+    A run is a setting, a method and what is changed:
+    resnet18-linf-cifar10.gradmatch+period@10
+
     ACS_PLUGINS names files with methods, models, data sets and objectives of your own, ACS_PARAMS
     folders with settings, items and profiles, ACS_RESULTS where results are kept.
 
@@ -265,7 +268,7 @@ def compare_command(first: str, second: str, profile: str, seed: int, as_json: b
     """
     from acslib.paper import inventory
 
-    pair = [inventory.record_of(name, profile, seed) for name in (first, second)]
+    pair = [inventory.record_named(name, profile, seed) for name in (first, second)]
     differing, results = inventory.parameters_that_differ(*pair), inventory.results_of(*pair)
     if as_json:
         print(json.dumps({"parameters": differing, "results": results}))
@@ -371,6 +374,7 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
       acs export resnet18-linf-cifar10.gradmatch --to mine
     """
     run = config.resolve(name, profile)
+    records.weights_file(run, seed)  # before torch is loaded
     from acslib.paper import export
 
     print_lines(map(str, export.write(run, seed, folder or Path("exported", run.name))))

@@ -118,15 +118,11 @@ def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
 
 
 def as_written(name: str, value: Any) -> str:
-    """A value as the paper writes it: 8/255, and not 0.0313725; null as what it stands for."""
+    """A value as the paper writes it; null as what it stands for."""
     if value is None:
         stands_for = re.search(r"null is ([^.;]+)", meanings()[name])
-        return stands_for[1] if stands_for else shown(value)
-    if isinstance(value, float) and len(shown(value)) > 6 and 0 < value < 1:
-        of_255 = f"{255 * value:.4g}"
-        if float(of_255) / 255 == value:
-            return f"{of_255}/255"
-    return shown(value)
+        return stands_for[1] if stands_for else as_yaml(value)
+    return as_yaml(value)
 
 
 # ---- limits in words
@@ -183,21 +179,23 @@ def text(found: dict[str, Any]) -> Iterator[str]:
     yield f"  value in params/settings.yaml ({source}):"
     by_value: dict[str, list[str]] = {}
     for setting, value in found["settings"].items():
-        by_value.setdefault(shown(value), []).append(setting)
+        by_value.setdefault(as_yaml(value), []).append(setting)
     for value, names in by_value.items():
         yield f"    {value}: {', '.join(names) if len(by_value) > 1 else 'all settings'}"
     if found["changed_by"]:
         yield "  changed by:"
     for change in found["changed_by"]:
-        yield f"    {change['by']} ({change['where']}): {shown(change['value'])}"
+        yield f"    {change['by']} ({change['where']}): {as_yaml(change['value'])}"
 
 
-def shown(value: Any) -> str:
-    """A value as YAML has it."""
+def as_yaml(value: Any) -> str:
+    """A value as YAML has it: 8/255, and not 0.0313725."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        return f"{value:g}"
-    return f"[{', '.join(map(shown, value))}]" if isinstance(value, list | tuple) else str(value)
+        short, of_255 = f"{value:g}", f"{255 * value:.4g}"
+        in_255ths = len(short) > 6 and 0 < value < 1 and float(of_255) / 255 == value
+        return f"{of_255}/255" if in_255ths else short
+    return f"[{', '.join(map(as_yaml, value))}]" if isinstance(value, list | tuple) else str(value)

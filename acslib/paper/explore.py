@@ -119,15 +119,17 @@ def _unfinished(
     return experiment.state.model, experiment.data, experiment.state.history
 
 
-def others(seen: Seen) -> dict[str, Seen]:
-    """What the same setting's other methods have selected, by label; those that are there."""
-    found = {}
+def histories(seen: Seen) -> dict[str, list[dict[str, Any]]]:
+    """Its history by the method's label, and those of the setting's other methods that are trained
+    with the same seed and parameters.
+    """
+    found = {label(seen.run.method): seen.history}
     for method in METHODS.values():
-        if not method.selects or method.name == seen.run.method:
-            continue
-        run = config.resolve(_with_method(seen.run, method.name), seen.run.profile)
-        if records.finished_record(run, seen.seed) is not None:
-            found[method.label] = read(run, seen.seed)
+        if method.selects and method.name != seen.run.method:
+            run = config.resolve(_with_method(seen.run, method.name), seen.run.profile)
+            record = records.finished_record(run, seen.seed)
+            if record is not None:
+                found[method.label] = record["history"]
     return found
 
 
@@ -368,11 +370,12 @@ def draw_balance(shares: pd.DataFrame) -> Figure:
 
 def draw_overlap(shares: pd.DataFrame, by_chance: float, what: str) -> Figure:
     """`overlap` as a table of numbers on shades of grey."""
-    size = 1.6 + 0.75 * len(shares)
+    size = min(1.6 + 0.75 * len(shares), 9)
+    small = 10 if len(shares) <= 10 else 6
     figure, axis = plt.subplots(figsize=(size + 1.2, size))
     axis.imshow(shares, cmap="Greys", vmin=0, vmax=200)  # light enough for black numbers
     for (row, column), value in np.ndenumerate(shares.to_numpy()):
-        axis.text(column, row, f"{value:.0f}", ha="center", va="center")
+        axis.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=small)
     names = [literal(str(name)) for name in shares]
     axis.set_xticks(range(len(names)), names, rotation=30, ha="right")
     axis.set_yticks(range(len(names)), names)

@@ -106,7 +106,7 @@ def _resolved(name: str, profile: str) -> config.Run | None:
 # ---- two runs
 
 
-def record_of(name: str, profile: str, seed: int) -> dict[str, Any]:
+def record_named(name: str, profile: str, seed: int) -> dict[str, Any]:
     """The record of a run by its name, or in a folder. Raises ParamsError or RecordError."""
     folder = Path(name)
     if not folder.is_dir():

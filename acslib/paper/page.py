@@ -305,6 +305,9 @@ def publish(
             file = home / profile / f"{made.name}.{kind}"
             if file.exists():
                 files.write_atomically(folder / file.name, file.read_bytes())
+    beside = results / profile  # what belongs to an item, and is no table or picture
+    for file in [*beside.glob("study/seed*.jsonl.xz"), *beside.glob("life-choices.csv")]:
+        files.write_atomically(folder / file.relative_to(beside), file.read_bytes())
     made_by = (
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
         " `make publish` this page."

@@ -71,7 +71,8 @@ def objective(name: str, build: Callable[..., Any]) -> None:
     """A training objective.
 
     build: (setting, attack) -> Objective, see `acslib.objectives`. `attack` is the setting's, with
-    its norm, bound, step and number of steps: PGD, or Fast-LPA where the norm is lpips.
+    its norm, bound, step and number of steps: PGD, N-FGSM where the setting's `attack` is nfgsm, or
+    Fast-LPA where the norm is lpips.
     """
     _add(settings.OBJECTIVES, name, build)
 
@@ -93,8 +94,8 @@ def dataset(name: str, load: Callable[..., Any]) -> None:
     load: keyword arguments of `acslib.data.load` -> `acslib.data.Dataset`, such as
     functools.partial(acslib.data.from_folder, "birds"). It is given train_limit, test_limit,
     validation_fraction, image_size, classes and device, as far as it has parameters of these names,
-    and augmentation where that is not crop. What a setting asks for and `load` cannot do is
-    refused.
+    augmentation where that is not crop, and seed where each seed draws its images. What a setting
+    asks for and `load` cannot do is refused.
     """
     _add(settings.DATASETS, name, load)
 

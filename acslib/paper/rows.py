@@ -108,25 +108,41 @@ def row_of(
     )
     same_data([*ours, *theirs])
     made, full = (pd.DataFrame(map(flat, several)) for several in (ours, theirs))
-    first, method = ours[0], run.method
+    return {
+        **names_of(run, columns),
+        "data": ours[0]["data"],
+        "network": network(run.setting),
+        "seeds": len(seeds),
+        **compared("acc", made["acc"], full["acc"], run.method),
+        **cost(run, made, full),
+        "test_images": ours[0]["metrics"]["n"],
+        **{name: together(ours, name) for name in ("device", "precision", "commit")},
+        **robustness(run, made, full, ours[0]["metrics"]),
+    }
+
+
+def names_of(run: config.Run, columns: dict) -> dict:
+    """Which run a row is of, as the paper's tables say it and as we do."""
     setting = config.setting_layer(run.setting_name) | config.parse(run.name)[2]
-    mean, minutes = made.mean(), made["total"] / 60
-    row = {
+    return {
         "model": MODELS.get(setting["model"], setting["model"]),
         "objective": paper_objective(setting),
         "dataset": DATASETS.get(setting["dataset"], setting["dataset"]),
-        "method": METHODS[method].printed,
+        "method": METHODS[run.method].printed,
         **columns,
-        "method_label": METHODS[method].label,
+        "method_label": METHODS[run.method].label,
         "setting": run.setting_name,
         "run": run.name,
         "profile": run.profile,
-        "data": first["data"],
-        "network": network(run.setting),
-        "seeds": len(seeds),
-        **compared("acc", made["acc"], full["acc"], method),
+    }
+
+
+def cost(run: config.Run, made: pd.DataFrame, full: pd.DataFrame) -> dict:
+    """What training took, and how well its coresets stood for all of the data."""
+    mean, minutes = made.mean(), made["total"] / 60
+    return {
         "time_min": minutes.mean(),
-        "time_diff_min": unless_full(method, (minutes - full["total"] / 60).mean()),
+        "time_diff_min": unless_full(run.method, (minutes - full["total"] / 60).mean()),
         "time_s": mean["total"],
         "time_std_s": made["total"].std(),
         "speed_avg_min_per_epoch": minutes.mean() / len(run.plan),
@@ -135,18 +151,22 @@ def row_of(
         "time_median_s": mean["median_total"],
         "speedup_median_x": speedup_by_medians(made, full, len(run.plan)),
         "epochs": len(run.plan),
-        "period": unless_full(method, run.setting.period),
+        "period": unless_full(run.method, run.setting.period),
         "selections": run.plan.selections,
         "seconds_select": mean["select"],
         "seconds_attack": mean["attack"],
         "seconds_update": mean["update"],
         "gradient_error": mean.get("gradient_error"),
         "random_gradient_error": mean.get("random_gradient_error"),
-        "test_images": first["metrics"]["n"],
-        **{name: together(ours, name) for name in ("device", "precision", "commit")},
     }
+
+
+def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics: dict) -> dict:
+    """Accuracies under the attacks that the run was evaluated by."""
+    mean = made.mean()
+    row: dict = {}
     if "racc" in made:
-        row |= compared("racc", made["racc"], full["racc"], method)
+        row |= compared("racc", made["racc"], full["racc"], run.method)
         row |= {
             "train_robust_pct": 100 * mean["train_robust"],
             "overfitted_seeds": int(overfitted(made).sum()),
@@ -156,16 +176,16 @@ def row_of(
         there = [f"racc_{name}" for name in attacks if f"racc_{name}" in made]
         if there:
             row |= compared(
-                f"racc_{kind}", made[there].mean(axis=1), full[there].mean(axis=1), method, "_mean"
+                f"racc_{kind}",
+                made[there].mean(axis=1),
+                full[there].mean(axis=1),
+                run.method,
+                "_mean",
             )
-    counts = {
-        f"{name}_n": first["metrics"][f"{name}_n"]
-        for name in ("autoattack", "threats")
-        if f"{name}_n" in first["metrics"]
-    }
+    counts = {name: metrics[name] for name in ("autoattack_n", "threats_n") if name in metrics}
     row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
     if "autoattack" in made:
-        row |= compared("autoattack", made["autoattack"], full["autoattack"], method)
+        row |= compared("autoattack", made["autoattack"], full["autoattack"], run.method)
     return row
 
 

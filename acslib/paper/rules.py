@@ -88,7 +88,7 @@ def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -
     return rule(
         path,
         [],
-        f"{train(run, seed)} --warm-only",
+        f"{training_command(run, seed)} --warm-only",
         "@mkdir -p $(@D) && touch $@",
         order_only=[*shorter, *networks_of(run), STAMP],
     )
@@ -105,10 +105,10 @@ def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
         stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
-    return rule(path, stale, train(run, seed), order_only=[*before, STAMP])
+    return rule(path, stale, training_command(run, seed), order_only=[*before, STAMP])
 
 
-def train(run: config.Run, seed: int) -> str:
+def training_command(run: config.Run, seed: int) -> str:
     """The command that trains a run."""
     return f"$(TRAIN) {quoted(run.name)} --seeds {seed} --profile {run.profile}"
 
@@ -170,7 +170,7 @@ def table_rule(
     marks = files.results_as_named() / ".make" / f"{profile}-{csv.stem}.seeds-"
     mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
     trained = [record(run, seed) for run in needed for seed in seeds]
-    with_what: list[Path | str] = [*parameters(csv.stem, profile), *trained]
+    with_what: list[Path | str] = [*parameter_files(csv.stem, profile), *trained]
     with_what.append(unless(f"$(wildcard {mark})"))
     made = notebook_rule(csv, notebook, with_what, profile, seeds)
     return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
@@ -203,7 +203,7 @@ def first_file(*paths: str) -> Path | None:
 # ---- prerequisites
 
 
-def parameters(item: str, profile: str) -> list[Path]:
+def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     found = [path for name in names for path in config.files_of(name)]

@@ -324,11 +324,7 @@ def load_trained(
 ) -> tuple[nn.Module, data.Dataset]:
     """The trained network of a finished run, in evaluation mode, and its data."""
     device = build.checked_device(device)
-    path = records.run_folder(run, seed, results) / "weights.safetensors"
-    if not path.exists():
-        finished = (path.parent / "record.json").exists()
-        lost = f"delete {path.parent}, which has lost it, and " if finished else ""
-        raise files.RecordError(f"there is no {path}: {lost}train {run.name}")
+    path = records.weights_file(run, seed, results)
     dataset = build.load_data(run.setting, device, seed)
     model = build.build_model(run.setting, dataset, seed, device)
     checkpoints.load_weights(path, model, checkpoints.origin(run, seed))

@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx-mathjax-offline",
 ]
-exclude_patterns = ["lessons/*.py"]
+exclude_patterns = ["lessons/*.py", "notebooks/**"]  # what is downloaded, and not a page
 
 # Markdown as GitHub reads it
 myst_enable_extensions = ["dollarmath"]

@@ -11,7 +11,17 @@ from pathlib import Path
 
 from tools.torture.outcomes import Outcome, table, totals
 
-PARTS = ("fuzz", "kills", "damage", "hostile", "together", "disk", "offline")
+PARTS = (
+    "fuzz",
+    "hostile",
+    "damage",
+    "disk",
+    "offline",
+    "together",
+    "kills",
+    "interrupts",
+    "programs",
+)
 SAMPLE = 0.02  # of a part, as the ordinary tests try it
 ALONE = ("ACS_PLUGINS", "ACS_DATA", "ACS_MIRROR", "ACS_DEVICE", "ACS_RESULTS", "WORLD_SIZE")
 

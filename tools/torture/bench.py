@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+import time
 from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
@@ -106,12 +107,13 @@ class Bench:
             assert done.code == 0, done.err
         return results
 
-    @functools.cached_property
-    def seconds(self) -> float:
-        """How long an undisturbed run takes."""
-        done = self.ended(train(RUNS["gradmatch"]), self.folder())
-        assert done.code == 0, done.err
-        return done.seconds
+    def seconds(self, names: Sequence[str], begin: Path | None) -> float:
+        """How long runs side by side take when nobody disturbs them."""
+        results, begun = self.folder(begin), time.monotonic()
+        for child in [self.start(train(name), results) for name in names]:
+            done = child.wait()
+            assert done.code == 0, done.err
+        return time.monotonic() - begun
 
     def finish(self, results: Path, names: Sequence[str]) -> tuple[Ending, str]:
         """What becomes of runs that were disturbed, when each command is given once more."""
@@ -187,12 +189,13 @@ def difference(one: Path, other: Path, name: str, seed: int = 0) -> str:
 
 
 def digest(path: Path) -> str:
-    """Of all that is in a file; in a record, but for times and who trained its warm start."""
+    """Of all that is in a file; in a record, but for times, and who trained or evaluated again."""
     if path.suffix == ".safetensors":  # whose header has no fixed order
         tensors, note = checkpoints.read_tensors(path)
         return checkpoints.digest(tensors, json.dumps(note, sort_keys=True))
     record = records.read_record(path)
     kept = {key: value for key, value in record.items() if key not in ("sha256", "warm_start")}
+    kept["provenance"].pop("evaluation", None)  # where it was evaluated anew
     return records.sha256(json.dumps(timeless(kept), sort_keys=True))
 
 

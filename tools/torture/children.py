@@ -82,6 +82,8 @@ def live(work: Callable[[], int], path: Path) -> None:
         for stream, kind in ((1, "out"), (2, "err")):
             file = os.open(path.with_suffix(f".{kind}"), os.O_WRONLY | os.O_CREAT)
             os.dup2(file, stream)
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
         code = work()
     except BaseException:
         traceback.print_exc()

@@ -6,24 +6,19 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-import psutil
-
 import acslib.data.files
 from acslib import writing
-from tools.torture.bench import PROFILE, ROOT, RUNS, Bench, Work, command, run_folder, train
+from tools.torture.bench import PROFILE, RUNS, Bench, Work, run_folder, train
 from tools.torture.outcomes import Ending, Outcome
 
 # of a write: the temporary file is there, half of it is, all of it is, it has its name
 STAGES = ("begun", "half", "whole", "named")
 When = Callable[[int, Path], bool]
-SECONDS_AT_MOST = 600  # of make, or a notebook
 
 
 def kills(bench: Bench) -> Iterator[Outcome]:
@@ -38,10 +33,8 @@ def kills(bench: Bench) -> Iterator[Outcome]:
     trained, evaluated = half_way(bench), before_evaluation(bench)
     yield from at_random(bench, "resume, at random", bench.times(20), [selects], trained)
     yield from at_random(bench, "evaluate, at random", bench.times(20), [selects], evaluated)
-    if bench.share >= 1:  # they take ten seconds to begin
-        yield from commands(bench, "a Python of its own, at random", 10)
-        yield from makes(bench, "make -j, at random", 10)
-        yield from notebooks(bench, "notebook, at random", 8)
+    again = evaluated_otherwise(bench)
+    yield from at_random(bench, "evaluate anew, at random", bench.times(10), [selects], again)
 
 
 # ---- at every write
@@ -119,10 +112,11 @@ def at_random(
     bench: Bench, kind: str, times: int, names: Sequence[str], begin: Path | None = None
 ) -> Iterator[Outcome]:
     """Runs side by side, of which one or all are killed, up to three times before they may end."""
+    seconds = bench.seconds(names, begin)
 
     def disturb(results: Path) -> int:
         going = [bench.start(train(name), results) for name in names]
-        time.sleep(bench.chance.uniform(0, bench.seconds * len(names)))
+        time.sleep(bench.chance.uniform(0, seconds))
         for child in going if bench.chance.random() < 0.5 else [bench.chance.choice(going)]:
             child.kill()
         ended = [child.wait() for child in going]
@@ -150,7 +144,7 @@ def disturbed(
     while done < times and tries < 10 * times:
         results, killed, tries = bench.folder(begin), 0, tries + 1
         try:
-            for _ in range(bench.chance.randint(1, 3)):
+            for _ in range(bench.chance.randint(1, 3) if bench.share >= 1 else 1):
                 killed += disturb(results)
             ending, said = finish(results)
         except AssertionError as error:  # one that was left alone did not end well
@@ -181,6 +175,17 @@ def before_evaluation(bench: Bench) -> Path:
     return killed_at(bench, lambda number, path: path.name == "weights.safetensors")
 
 
+def evaluated_otherwise(bench: Bench) -> Path:
+    """Results with a run that was finished before a parameter of its evaluation was another one."""
+    path = bench.params / "profiles" / f"{PROFILE}.yaml"
+    now = path.read_text()
+    path.write_text(now.replace("evaluation_steps: 3", "evaluation_steps: 20"))
+    try:
+        return bench.undisturbed([RUNS["gradmatch"]])
+    finally:
+        path.write_text(now)
+
+
 def killed_at(bench: Bench, when: When, seed: int = 0) -> Path:
     results = bench.folder()
     name = RUNS["gradmatch"]
@@ -188,102 +193,3 @@ def killed_at(bench: Bench, when: When, seed: int = 0) -> Path:
     assert ended.killed, ended.err
     assert (run_folder(results, name, seed) / "checkpoint.safetensors").exists()
     return results
-
-
-# ---- other processes: Python, make, notebooks
-
-
-def commands(bench: Bench, kind: str, times: int) -> Iterator[Outcome]:
-    """The command as a person gives it, in a Python of its own."""
-    name = RUNS["gradmatch"]
-    arguments = command("run", name, "--profile", PROFILE)
-    finish = partial(bench.finish, names=[name])
-    yield from killed_groups(bench, kind, times, lambda results: arguments, finish)
-
-
-def makes(bench: Bench, kind: str, times: int) -> Iterator[Outcome]:
-    """make with two jobs: it and all that it has started."""
-
-    def finish(results: Path) -> tuple[Ending, str]:
-        if said := finished(make(results), bench, results):
-            return "failure", said
-        return bench.as_undisturbed(results, [*RUNS.values()])
-
-    yield from killed_groups(bench, kind, times, make, finish)
-
-
-def make(results: Path) -> list[str]:
-    """All runs, by make."""
-    targets = [str(run_folder(results, name) / "record.json") for name in RUNS.values()]
-    return ["make", "-o", ".venv/.complete", "JOBS=2", f"PROFILE={PROFILE}", *targets]
-
-
-def notebooks(bench: Bench, kind: str, times: int) -> Iterator[Outcome]:
-    """The notebook of one run, with its kernel."""
-    name = RUNS["gradmatch"]
-
-    def notebook(results: Path) -> list[str]:
-        given = {"run": name, "profile": PROFILE}
-        parameters = [word for pair in given.items() for word in ("-r", *pair)]
-        papermill = [sys.executable, "-m", "papermill", "--no-progress-bar", "--cwd", "notebooks"]
-        return [*papermill, "notebooks/run.ipynb", str(results) + ".ipynb", *parameters]
-
-    def finish(results: Path) -> tuple[Ending, str]:
-        if said := finished(notebook(results), bench, results):
-            return "failure", said
-        return bench.as_undisturbed(results, [name])
-
-    yield from killed_groups(bench, kind, times, notebook, finish)
-
-
-def killed_groups(
-    bench: Bench,
-    kind: str,
-    times: int,
-    arguments: Callable[[Path], list[str]],
-    finish: Callable[[Path], tuple[Ending, str]],
-) -> Iterator[Outcome]:
-    """Other programs, killed at random moments with all that they have started."""
-    begun = time.monotonic()
-    results = bench.folder()
-    said = finished(arguments(results), bench, results)
-    if said:
-        yield Outcome(kind, "undisturbed", "failure", said)
-        return
-    seconds = time.monotonic() - begun
-
-    def disturb(results: Path) -> int:
-        going = program(arguments(results), results)
-        time.sleep(bench.chance.uniform(0.1, 0.9) * seconds)
-        family = [psutil.Process(going.pid), *psutil.Process(going.pid).children(recursive=True)]
-        for one in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        going.communicate()
-        psutil.wait_procs(family, 10)
-        return int(going.returncode == -signal.SIGKILL)
-
-    yield from disturbed(bench, kind, times, disturb, finish)
-
-
-def finished(arguments: list[str], bench: Bench, results: Path) -> str:
-    """Let a program end; what went wrong, or nothing."""
-    going = program(arguments, results)
-    try:
-        out, _ = going.communicate(timeout=SECONDS_AT_MOST)
-    except subprocess.TimeoutExpired:
-        going.kill()
-        return f"{arguments[0]} hangs"
-    return "" if going.returncode == 0 else f"exit code {going.returncode}: {out[-300:]}"
-
-
-def program(arguments: list[str], results: Path) -> subprocess.Popen:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
-    return subprocess.Popen(
-        arguments,
-        cwd=ROOT,
-        env=kept | {"ACS_RESULTS": str(results)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )

@@ -12,10 +12,8 @@ from acslib.paper import frames
 from tools.torture.bench import PROFILE, RUNS, Bench, Work, told, train
 from tools.torture.children import Child, broken
 from tools.torture.damage import image_folder
-from tools.torture.kills import SECONDS_AT_MOST, make, program
 from tools.torture.outcomes import Ending, Outcome
-
-ROUNDS = 200  # of each writer
+from tools.torture.programs import SECONDS_AT_MOST, make, program
 
 
 def together(bench: Bench) -> Iterator[Outcome]:
@@ -44,7 +42,7 @@ def all_well(children: list[Child]) -> tuple[Ending, str]:
 
 def one_file(bench: Bench) -> tuple[Ending, str]:
     """Three processes write, and one clears up, as if they had one number on several machines."""
-    folder = bench.folder()
+    folder, rounds = bench.folder(), bench.times(200)
     path, contents = folder / "a", [bytes([k]) * 50_000 for k in range(3)]
     writing.write_atomically(path, contents[0])
 
@@ -52,16 +50,16 @@ def one_file(bench: Bench) -> tuple[Ending, str]:
         def write() -> str:
             os.getpid = lambda: 17  # type: ignore[assignment]
             torn = 0
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 writing.write_atomically(path, content)
                 torn += path.read_bytes() not in contents
-            assert not torn, f"{torn} of {ROUNDS} files were torn"
+            assert not torn, f"{torn} of {rounds} files were torn"
             return ""
 
         return told(write)
 
     def clear() -> str:
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             writing.clear_stale(folder)
         return ""
 
@@ -74,14 +72,14 @@ def one_file(bench: Bench) -> tuple[Ending, str]:
 
 def one_table(bench: Bench) -> tuple[Ending, str]:
     """Two write different tables to one CSV, two read it."""
-    folder = bench.folder()
+    folder, rounds = bench.folder(), bench.times(200)
     path = folder / "table.csv"
     made = [pd.DataFrame({"x_pct": range(rows)}) for rows in (3, 300)]
     frames.write_frame(path, made[0])
 
     def repeated(step: Callable[[], object]) -> Work:
         def repeat() -> str:
-            for _ in range(ROUNDS):
+            for _ in range(rounds):
                 step()
             return ""
 

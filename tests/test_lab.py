@@ -1,0 +1,192 @@
+"""JupyterLab as `make lab` opens it, in a browser: documents beside notebooks, and notebooks from a
+fresh kernel to the end, sliders and buttons included.
+
+It needs the site's environment and Debian's chromium:
+
+    make .venv-site/.complete && .venv-site/bin/python -m pytest tests/test_lab.py
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import papermill
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+TOKEN = "of-the-test"
+SECONDS = 240  # that a notebook may take
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in .venv-site")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        with driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
+            yield browser
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout whose notebooks are copies: what Lab saves into them is nobody's change."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("Makefile", "README.md", "acslib", "docs", "params", "tools"):
+        (folder / name).symlink_to(ROOT / name)
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for path in folder.glob("notebooks/*.ipynb"):
+        papermill.execute_notebook(path, path, {"profile": "smoke"}, prepare_only=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(browser, checkout, tmp_path_factory):
+    """The address of a JupyterLab that `make lab` has started."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    own = tmp_path_factory.mktemp("jupyter")
+    server = {"open_browser": False, "allow_root": True, "port": port, "ip": "127.0.0.1"}
+    settings = {"ServerApp": server, "IdentityProvider": {"token": TOKEN}}
+    (own / "jupyter_server_config.json").write_text(json.dumps(settings))
+    # cells that are scrolled away stay in the page
+    tracker = own / "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
+    tracker.parent.mkdir(parents=True)
+    tracker.write_text('{"windowingMode": "none"}')
+    given = {
+        "PYTHONPATH": str(ROOT),
+        "JUPYTER_CONFIG_DIR": str(own),
+        "JUPYTER_DATA_DIR": str(own / "data"),
+        "ACS_RESULTS": "results",
+        "ACS_CACHE": "cache",
+        "ACS_OFFLINE": "1",
+        "ACS_LESSONS": "small",
+        "OMP_NUM_THREADS": "1",
+    }
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("MAKE")}
+    with open(own / "log", "w") as log:
+        process = subprocess.Popen(
+            ["make", "lab", f"PY={sys.executable}", "-o", ".venv/.complete"],
+            cwd=checkout,
+            env=kept | given,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            wait_for(f"http://127.0.0.1:{port}/api", own / "log")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            os.killpg(process.pid, signal.SIGTERM)
+            process.wait(30)
+
+
+def wait_for(address: str, log: Path) -> None:
+    for _ in range(120):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except urllib.error.URLError:
+            time.sleep(1)
+    pytest.fail(f"JupyterLab does not answer: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture
+def page(browser, lab):
+    """A page that notes what it complains of and what it fetches from elsewhere."""
+    with browser.new_page(viewport={"width": 1300, "height": 900}) as page:
+        page.heard = []
+        page.on("console", lambda line: line.type == "error" and page.heard.append(line.text))
+        page.on("request", lambda asked: local(asked.url) or page.heard.append(asked.url))
+        page.set_default_timeout(60_000)
+        yield page
+
+
+def local(url: str) -> bool:
+    return re.match(r"(https?|ws)://127\.0\.0\.1:|data:|blob:", url) is not None
+
+
+def open_notebook(page, lab: str, path: str):
+    """Opens a notebook by its path in the checkout, and waits for its kernel; gives its cells."""
+    page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
+    return page.locator(".jp-Notebook .jp-Cell")
+
+
+def run_all(page) -> None:
+    """Run every cell in the kernel that has come with the notebook; fails where a cell stops.
+
+    While Lab still connects to the kernel it forgets what it is asked: then it is asked again.
+    """
+    began, asked = time.monotonic(), 0
+    prompts = ["[ ]"]
+    while time.monotonic() - began < SECONDS:
+        if not any("*" in prompt for prompt in prompts) and asked < 3:
+            page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+            page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+            asked += 1
+        time.sleep(3)
+        errors = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+        assert not errors.count(), errors.first.inner_text()
+        prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        if prompts and all(re.fullmatch(r"\[\d+\]:?", prompt.strip()) for prompt in prompts):
+            return
+    pytest.fail(f"not at the end after {SECONDS} s: {prompts}")
+
+
+def test_the_index_comes_first_and_leads_to_documents(page, lab):
+    """They open as pages, not as their text, and nothing asks anything."""
+    page.goto(f"{lab}/?token={TOKEN}")
+    page.wait_for_selector(".jp-Notebook h1:has-text('Where to begin')")
+    assert not page.locator(".jp-Dialog, .Toastify__toast").count()
+    page.click(".jp-Notebook a:has-text('sixteen claims')")
+    page.wait_for_selector(".jp-MarkdownViewer h1:has-text('claims')")
+    page.click("#jp-main-dock-panel .lm-TabBar-tab:has-text('index.ipynb')")
+    page.click(".jp-Notebook a:has-text('Lesson 1')")
+    page.wait_for_selector(".jp-Notebook h1:has-text('Lesson 1')")
+    assert not page.heard
+
+
+@pytest.mark.parametrize(
+    "path", ["notebooks/index.ipynb", "notebooks/run.ipynb", "build/lessons/student/04_craig.ipynb"]
+)
+def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
+    open_notebook(page, lab, path)
+    run_all(page)
+    assert not page.heard
+
+
+def test_sliders_and_buttons_of_explore_redraw(page, lab, checkout):
+    """What they draw is another picture than before; results go to the checkout's own folder."""
+    open_notebook(page, lab, "notebooks/explore.ipynb")
+    run_all(page)
+    drawn = ".widget-interact .jp-OutputArea img"
+    box = page.locator(".jp-Notebook .jp-Cell:has(.widget-interact)")
+    before = box.first.locator(drawn).get_attribute("src")
+    box.first.locator(".noUi-handle").first.press("ArrowRight")
+    page.wait_for_function(CHANGED, arg=[0, drawn, before])
+    gallery = box.last
+    before = gallery.locator(drawn).get_attribute("src")
+    gallery.locator("button").last.click()
+    page.wait_for_function(CHANGED, arg=[-1, drawn, before])
+    assert gallery.locator("select").input_value().startswith("10:")
+    assert (checkout / "results" / "smoke" / "runs").is_dir()
+    assert not page.heard
+
+
+CHANGED = """([which, drawn, before]) => {
+    const boxes = [...document.querySelectorAll('.jp-Notebook .jp-Cell:has(.widget-interact)')];
+    const image = boxes.at(which).querySelector(drawn);
+    return image && image.src !== before;
+}"""
