@@ -8,8 +8,9 @@ whose control flow depends on the images, for instance.
 
 import copy
 import inspect
+import operator
+import weakref
 from collections import Counter
-from collections.abc import MutableMapping
 from types import NoneType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-Memory = MutableMapping[nn.Module, Tensor]
 Pairs = list[tuple[str, str]]
 Steps = list[tuple[fx.Graph, dict[str, Tensor]]]
 
@@ -39,7 +39,7 @@ def folded(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
         for value in vars(module).values()
         if isinstance(value, Tensor) and not value.is_leaf
     }
-    instead = _replacements(model, foldable(model), _of_weights(model, dtype), {})
+    instead = _replacements(model, foldable(model), _of_weights(model, dtype))
     copied = copy.deepcopy(model, memo=computed | instead)
     return _computing_in(dtype, copied.eval().requires_grad_(False))
 
@@ -48,17 +48,153 @@ def folded(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
 def twin(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """What `folded` gives, for a moment: it shares memory with `model` and with the next twin.
 
-    So it takes a fraction of the time of a copy, and is good until `model` changes. A network
-    without a pair to fold is returned itself: freeze it.
+    One twin is kept, and brought up to date in place, as long as it is asked for a network of the
+    same modules, options and tensors. So it takes a fraction of the time of a copy, and is good
+    until `model` changes. A network without a pair to fold is returned itself: freeze it.
     """
+    kept = _kept_for(model, dtype)
+    if kept is not None:
+        return kept.updated().eval()
     pairs = foldable(model)
     if not pairs:
         return model if _is_full(dtype) else Autocast(model, dtype)
-    instead = _replacements(model, pairs, _of_weights(model, dtype), _memory)
-    return _computing_in(dtype, _shared(model, instead))
+    instead = _replacements(model, pairs, _of_weights(model, dtype))
+    return _keep(model, dtype, _computing_in(dtype, _shared(model, instead)), pairs)
 
 
-_memory: Memory = WeakKeyDictionary()  # by convolution, of its twin
+@torch.no_grad()
+def lowered(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A network for attacks under autocast, in the modes of `model`: its convolutions' weights are
+    in `dtype` already, which autocast would do in each pass.
+
+    That is for the parts of a network that converts what goes in and out of them; any other one is
+    returned itself. It shares memory and is kept as `twin` does.
+    """
+    if _of_weights(model, dtype) is None:
+        return model
+    kept = _kept_for(model, ("lowered", dtype))
+    if kept is not None:
+        return _in_modes_of(model, kept.updated())
+    instead: dict[int, nn.Module] = {}
+    for part in cast(Any, model).parts_in_any_dtype:
+        for module in model.get_submodule(part).modules():
+            if type(module) is nn.Conv2d and not module._forward_pre_hooks:
+                instead[id(module)] = one = _shell(module)
+                vars(one)["_parameters"] = {
+                    name: None if value is None else nn.Parameter(value.to(dtype), False)
+                    for name, value in module._parameters.items()
+                }
+    return _in_modes_of(model, _keep(model, ("lowered", dtype), _shared(model, instead), []))
+
+
+def _in_modes_of(model: nn.Module, net: nn.Module) -> nn.Module:
+    for module, shell in zip(model.modules(), net.modules(), strict=True):
+        shell.training = module.training
+    return net
+
+
+# What is kept. -----------------------------------------------------------------------------------
+
+
+class _Kept:
+    """A twin, what it was made of, and what has to be computed when the weights have changed."""
+
+    def __init__(self, model: nn.Module, key: object, net: nn.Module, pairs: Pairs):
+        self.model, self.key, self.net = weakref.ref(model, self._forget), key, net
+        inner = net.net if isinstance(net, Autocast) else net
+        self.pairs: list[tuple[Any, Any, Any]] = [
+            (inner.get_submodule(conv), model.get_submodule(conv), model.get_submodule(norm))
+            for conv, norm in pairs
+        ]
+        self.copies = _copies(model, inner, {id(one) for one, _, _ in self.pairs})
+        self.made_of, self.looks = _contents(model), _contents(net)
+
+    def _forget(self, _model: object) -> None:
+        if _kept and _kept[0] is self:
+            _kept.clear()
+
+    def fits(self, model: nn.Module, key: object) -> bool:
+        """Whether the twin is of this very network, and neither has been changed otherwise than in
+        its numbers.
+        """
+        return (
+            self.model() is model
+            and self.key == key
+            and _same_contents(self.made_of, _contents(model))
+            and _same_contents(self.looks, _contents(self.net))
+            and not any(p.requires_grad or p.is_inference() for p in self.net.parameters())
+        )
+
+    def updated(self) -> nn.Module:
+        for one, conv, norm in self.pairs:
+            weight, bias = _fused(conv, norm)
+            one.weight.copy_(weight)
+            one.bias.copy_(bias)
+        for target, source in self.copies:
+            target.copy_(source)
+        return self.net
+
+
+_kept: list[_Kept] = []  # one at most
+
+
+def _kept_for(model: nn.Module, key: object) -> "_Kept | None":
+    return _kept[0] if _kept and _kept[0].fits(model, key) else None
+
+
+def _keep(model: nn.Module, key: object, net: nn.Module, pairs: Pairs) -> nn.Module:
+    _kept[:] = [_Kept(model, key, net, pairs)]
+    return net
+
+
+def _copies(model: nn.Module, net: nn.Module, computed: set[int]) -> list[tuple[Tensor, Tensor]]:
+    """The twin's tensors that have memory of their own, each with the one that it is a copy of."""
+    found = []
+    for name, module in net.named_modules():
+        if id(module) in computed:
+            continue
+        source = model.get_submodule(name)
+        for own, theirs in (
+            (module._parameters, source._parameters),
+            (module._buffers, source._buffers),
+        ):
+            for key, tensor in own.items():
+                original = theirs[key]
+                if tensor is not None and original is not None:
+                    if tensor.data_ptr() != original.data_ptr():
+                        found.append((tensor.data, original))
+    return found
+
+
+def _contents(model: nn.Module) -> tuple[list[object], list[object]]:
+    """What modules are made of, to be compared one by one, and where their tensors are."""
+    objects: list[object] = []
+    places: list[object] = []
+    for module in model.modules():
+        if module is not model:  # of which nothing is to be kept
+            objects.append(module)
+        objects.append(type(module))
+        for name, value in vars(module).items():
+            if name == "training":
+                continue
+            values = [*value, *value.values()] if isinstance(value, dict) else [value]
+            objects += values
+            places += [_place(one) for one in values if isinstance(one, Tensor)]
+    return objects, places
+
+
+def _place(tensor: Tensor) -> object:
+    return tensor.data_ptr(), tensor.dtype, tensor.device, tensor.shape, tensor.stride()
+
+
+def _same_contents(
+    before: tuple[list[object], list[object]], now: tuple[list[object], list[object]]
+) -> bool:
+    return (
+        len(before[0]) == len(now[0])
+        and all(map(operator.is_, before[0], now[0]))
+        and before[1] == now[1]
+    )
 
 
 class Autocast(nn.Module):
@@ -100,7 +236,7 @@ def _computing_in(dtype: torch.dtype, twin: nn.Module) -> nn.Module:
 
 
 def _replacements(
-    model: nn.Module, pairs: Pairs, dtype: torch.dtype | None, memory: Memory
+    model: nn.Module, pairs: Pairs, dtype: torch.dtype | None
 ) -> dict[int, nn.Module]:
     """By id of a module of `model`: the one convolution for a pair's two, and nothing after it.
 
@@ -109,14 +245,24 @@ def _replacements(
     instead: dict[int, nn.Module] = {}
     for conv_name, norm_name in pairs:
         conv, norm = cast(Any, model.get_submodule(conv_name)), model.get_submodule(norm_name)
-        instead[id(conv)] = _one(conv, norm, dtype or conv.weight.dtype, memory)
+        instead[id(conv)] = _one(conv, norm, dtype or conv.weight.dtype)
         instead[id(norm)] = nn.Identity()
     return instead
 
 
-def _one(conv: Any, norm: Any, dtype: torch.dtype, memory: Memory) -> nn.Module:
+def _one(conv: Any, norm: Any, dtype: torch.dtype) -> nn.Module:
     """The one convolution that both are in evaluation mode, with every option of `conv`."""
-    weight, bias = fuse_conv_bn_weights(
+    one = _shell(conv)
+    weight, bias = _fused(conv, norm)
+    one._parameters = {
+        "weight": nn.Parameter(weight.to(dtype), requires_grad=False),
+        "bias": nn.Parameter(bias.to(dtype), requires_grad=False),
+    }
+    return one
+
+
+def _fused(conv: Any, norm: Any) -> tuple[Tensor, Tensor]:
+    return fuse_conv_bn_weights(
         conv.weight,
         conv.bias,
         norm.running_mean,
@@ -125,19 +271,6 @@ def _one(conv: Any, norm: Any, dtype: torch.dtype, memory: Memory) -> nn.Module:
         norm.weight,
         norm.bias,
     )
-    kept = memory.get(conv)
-    if kept is None or _layout(kept) != (dtype, *_layout(weight)[1:]):
-        kept = memory[conv] = torch.empty_like(weight, dtype=dtype, requires_grad=False)
-    one = _shell(conv)
-    one._parameters = {
-        "weight": nn.Parameter(kept.copy_(weight), requires_grad=False),
-        "bias": nn.Parameter(bias.to(dtype), requires_grad=False),
-    }
-    return one
-
-
-def _layout(tensor: Tensor) -> tuple[Any, ...]:
-    return tensor.dtype, tensor.device, tensor.shape, tensor.stride()
 
 
 def _shell(module: nn.Module) -> nn.Module:
@@ -223,7 +356,7 @@ def _find(model: nn.Module) -> Pairs:
     try:
         steps = _follow(_shared(model, {}))
         pairs = [pair for pair in _edges(steps) if _plain(model, *pair)]
-        instead = _replacements(model, pairs, None, {})
+        instead = _replacements(model, pairs, None)
         if pairs and not _same(steps, _follow(_shared(model, instead))):
             return []
     except Exception:  # whatever a network's own code says to an image that has no values

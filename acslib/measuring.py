@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -32,25 +32,32 @@ class EpochLog:
 
     Seconds are charged to select, attack and update. On a CPU they are those that the processor
     spent on this process, which other work on the machine does not lengthen; `seconds_wall` are the
-    clock's. On a GPU they are the clock's, and it waits for the device before it reads it.
+    clock's. On a GPU both are the device's own. Nothing here waits for a GPU before the epoch ends:
+    its clock, losses and counts are read then, at once.
     """
 
     def __init__(self, epoch: Epoch, rate: float, device: torch.device):
         self.device = device
         self.seconds = dict.fromkeys((*PARTS, "wall"), 0.0)
-        self.loss, self.samples = 0.0, 0
-        self.right: int | None = 0
+        self.marks: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+        self.losses: list[Tensor] = []  # this process's share of each batch's
+        self.sizes: list[int] = []
+        self.right: Tensor | None = torch.zeros((), dtype=torch.int64, device=device)
         self.selection: dict[str, Any] | None = None
         self.about: dict[str, Any] = {"epoch": epoch.index, "phase": epoch.phase, "rate": rate}
         self.scores: dict[str, float] = {}
 
     @contextlib.contextmanager
     def time(self, part: str) -> Iterator[None]:
-        started, wall = self._now()
+        if self.device.type == "cuda":
+            started = self._mark()
+            yield
+            self.marks.append((part, started, self._mark()))
+            return
+        before, wall = time.process_time(), time.perf_counter()
         yield
-        ended, later = self._now()
-        self.seconds[part] += ended - started
-        self.seconds["wall"] += later - wall
+        self.seconds[part] += time.process_time() - before
+        self.seconds["wall"] += time.perf_counter() - wall
 
     def each(self, part: str, items: Iterator[Item]) -> Iterator[Item]:
         """The items, each charged to `part` with the time that it takes to come."""
@@ -61,38 +68,59 @@ class EpochLog:
                 return
             yield item
 
-    def _now(self) -> tuple[float, float]:
-        """Seconds that count, and the clock's."""
-        if self.device.type != "cpu":
-            torch.cuda.synchronize(self.device)
-            return time.perf_counter(), time.perf_counter()
-        return time.process_time(), time.perf_counter()
+    def _mark(self) -> torch.cuda.Event:
+        """A moment of the device's, once it has done what it was told before."""
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record(torch.cuda.current_stream(self.device))
+        return event
+
+    def _read_marks(self) -> None:
+        if self.marks:
+            self.marks[-1][2].synchronize()
+        for part, started, ended in self.marks:
+            seconds = started.elapsed_time(ended) / 1000
+            self.seconds[part] += seconds
+            self.seconds["wall"] += seconds
+        self.marks.clear()
 
     def selected(
         self, gradients: LastLayerGradients | Samples, coreset: Coreset, seed: int
     ) -> None:
         self.selection = selection_row(gradients, coreset, seed)
 
-    def batch(self, loss: float, logits: Tensor | None, batch: Batch) -> None:
+    def batch(self, loss: Tensor, logits: Tensor | None, batch: Batch) -> None:
         """`logits` are those of the batch's adversarial images, None where nobody knows them."""
-        self.loss += loss * batch.sizes[0]
-        self.samples += batch.sizes[0]
+        self.losses.append(loss)
+        self.sizes.append(batch.sizes[0])
         if logits is None or self.right is None:
             self.right = None
         else:
-            self.right += int((logits.argmax(1) == batch.labels).sum())
+            self.right = self.right + (logits.argmax(1) == batch.labels).sum()
+
+    def own_losses(self) -> list[float]:
+        """Of each batch so far, this process's share."""
+        if not self.losses:
+            return []
+        found: list[float] = torch.stack([loss.double() for loss in self.losses]).tolist()
+        return found
 
     def monitored(self, model: nn.Module, data: Dataset, training: Training) -> None:
         self.scores = monitor(model, data, training.objective, training.precision, training.monitor)
 
-    def row(self) -> dict[str, Any]:
+    def row(self, losses: Sequence[float]) -> dict[str, Any]:
+        """`losses` are the batches', over all processes."""
+        self._read_marks()
         row = self.about | {"selection": self.selection}
-        if self.samples:
-            row["loss"] = self.loss / self.samples
+        if self.sizes:
+            samples, total = sum(self.sizes), 0.0
+            for loss, size in zip(losses, self.sizes, strict=True):
+                total += loss * size
+            row["loss"] = total / samples
             if self.right is not None:
-                right = parallel.summed(self.right, self.device)
-                row["train_robust_accuracy"] = right / self.samples
-            row |= {"samples": self.samples} | self.scores
+                row["train_robust_accuracy"] = (
+                    parallel.summed([int(self.right)], self.device)[0] / samples
+                )
+            row |= {"samples": samples} | self.scores
         return row | {f"seconds_{part}": seconds for part, seconds in self.seconds.items()}
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import atexit
 import importlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
@@ -82,13 +82,13 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
         start += gradient.numel()
 
 
-def summed(number: float, device: torch.device) -> float:
-    """The sum of a number over all processes."""
+def summed(numbers: Sequence[float], device: torch.device) -> list[float]:
+    """The sum of each number over all processes, in one message."""
     if processes() == 1:
-        return number
-    total = torch.tensor(number, dtype=torch.float64, device=device)
-    dist.all_reduce(total)
-    return float(total)
+        return list(numbers)
+    totals = torch.tensor(numbers, dtype=torch.float64, device=device)
+    dist.all_reduce(totals)
+    return [float(total) for total in totals.cpu()]
 
 
 def average_statistics(model: nn.Module) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from acslib.folding import folded, twin
+from acslib.folding import folded, lowered, twin
 
 __all__ = [
     "DTYPES",
@@ -102,7 +102,8 @@ def _can_change(buffer: Tensor | None) -> bool:
 
 # Attacked. ---------------------------------------------------------------------------------------
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# in which weights and activations are; what TF32 is, see `acslib.devices`
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @contextlib.contextmanager
@@ -111,7 +112,8 @@ def attacker(model: nn.Module, mode: str, precision: str) -> Iterator[nn.Module]
 
     For evaluation mode it is a twin of `model` with BatchNorm folded into the convolutions, where
     that can be done. It shares the weights of `model`, which must not change meanwhile. For
-    training mode it is `model` itself, and everything in the context is under autocast.
+    training mode it is `model` itself and everything in the context is under autocast; in bfloat16,
+    the networks of `acslib.models` have their convolutions' weights cast once.
     """
     if mode == "eval":
         with frozen(model, "eval"):
@@ -121,7 +123,7 @@ def attacker(model: nn.Module, mode: str, precision: str) -> Iterator[nn.Module]
             frozen(model, "train"),
             torch.autocast(_device(model).type, torch.bfloat16, enabled=precision == "bfloat16"),
         ):
-            yield model
+            yield lowered(model, DTYPES[precision]) if precision == "bfloat16" else model
 
 
 def _device(model: nn.Module) -> torch.device:

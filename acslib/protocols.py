@@ -6,7 +6,10 @@ What does not fit together `training.fit` says in one sentence before anything i
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +82,43 @@ def head_of(model: nn.Module) -> nn.Linear:
 # ---- images, labels, losses
 
 
+class _Known(NamedTuple):
+    """A batch whose values have been looked at: what they were then, and the number of classes."""
+
+    images: Tensor
+    labels: Tensor
+    versions: tuple[int, int]
+    classes: int
+
+
+_known: ContextVar[_Known | None] = ContextVar("known", default=None)
+
+
+@contextlib.contextmanager
+def looked_at(images: Tensor, labels: Tensor, classes: int) -> Iterator[None]:
+    """Within it, nobody looks again at the values of these very tensors, unless they have changed.
+
+    The caller vouches that images lie in [0, 1] and labels below `classes`. On a GPU each look
+    waits for the device. Other tensors, views and copies too, are checked as ever.
+    """
+    known = None
+    if not (images.is_inference() or labels.is_inference()):
+        known = _Known(images, labels, (images._version, labels._version), classes)
+    token = _known.set(known)
+    try:
+        yield
+    finally:
+        _known.reset(token)
+
+
+def _is_known(values: Tensor, classes: int | None = None) -> bool:
+    known = _known.get()
+    if known is None or (classes is not None and classes < known.classes):
+        return False
+    pairs = zip((known.images, known.labels), known.versions, strict=True)
+    return any(values is tensor and tensor._version == version for tensor, version in pairs)
+
+
 def check_images(images: Tensor) -> None:
     """Raise ValueError unless the images are floats in [0, 1]."""
     if not isinstance(images, Tensor):
@@ -87,7 +127,7 @@ def check_images(images: Tensor) -> None:
         raise ValueError(
             f"images are {images.dtype}, attacks need floats in [0, 1]: divide bytes by 255"
         )
-    if images.numel():
+    if images.numel() and not _is_known(images):
         low, high = (float(bound) for bound in torch.aminmax(images))
         if not (low >= 0 and high <= 1):
             raise ValueError(
@@ -105,18 +145,26 @@ def _limit(value: float) -> str:
 
 def checked_labels(labels: Tensor, n: int, classes: int | None = None) -> Tensor:
     """`labels` as (n,) int64, or ValueError; `classes` is the number of the model's outputs."""
-    if not isinstance(labels, Tensor):
-        raise ValueError(f"labels are {type(labels).__name__}: give a tensor of {n} integers")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are {labels.dtype}: give integers, like labels.long()")
-    if labels.ndim != 1:
-        way_out = ", like labels.squeeze(1)" if labels.shape == (n, 1) else ""
-        raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
-    if len(labels) != n:
-        raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
-    labels = labels.long()
+    labels = whole_labels(labels, n)
     _check_span(labels, classes)
     return labels
+
+
+def whole_labels(labels: Tensor, n: int) -> Tensor:
+    """The same, whatever numbers they are: an integer for each of `n` images."""
+    if not isinstance(labels, Tensor):
+        raise ValueError(f"labels are {type(labels).__name__}: give a tensor of {n} integers")
+    if labels.ndim != 1:
+        way_out = ""
+        if labels.ndim == 2:
+            column = labels.shape[1] == 1
+            way_out = f", like labels.{'squeeze(1)' if column else 'argmax(1) of one-hot rows'}"
+        raise ValueError(f"labels have shape {tuple(labels.shape)}: give ({n},){way_out}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels are {labels.dtype}: give integers, like labels.long()")
+    if len(labels) != n:
+        raise ValueError(f"{n} images and {len(labels)} labels: as many of each are needed")
+    return labels.long()
 
 
 def check_labels(model: nn.Module, labels: Tensor) -> None:
@@ -136,7 +184,7 @@ def classes_of(model: nn.Module) -> int | None:
 
 
 def _check_span(labels: Tensor, classes: int | None) -> None:
-    if not len(labels):
+    if not len(labels) or _is_known(labels, classes):
         return
     low, high = (int(bound) for bound in torch.aminmax(labels))
     if classes is not None and (low < 0 or high >= classes):

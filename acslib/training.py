@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
-from acslib import measuring, parallel, protocols
+from acslib import devices, measuring, parallel, protocols
 from acslib.checks import check_optimiser, check_training
 from acslib.data.sets import Dataset
 from acslib.draws import seeded
@@ -76,6 +76,15 @@ class Training:
     gradients. half_half: adds the samples outside the coreset as clean images (Table 5). monitor:
     how many images are scored after each epoch.
 
+    micro_batch: at most so many images are attacked and differentiated at once, which bounds the
+    memory. A batch's gradients are then summed over its parts, and the step is the whole batch's
+    but for two things: an attack draws its starts part by part, and BatchNorm in training mode sees
+    the statistics of each part, not of the batch. None takes batches whole.
+
+    precision: float32, bfloat16, or tf32, which on GPUs rounds what convolutions and matrix
+    products multiply. deterministic: on GPUs, the same bits twice, more slowly. See
+    `acslib.devices`.
+
     before_step: called as `before_step(model, compute_gradients)` between a batch's backward pass
     and the optimiser's step. `compute_gradients()` makes the batch's gradients anew at the present
     weights: what sharpness-aware training and adversarial weight perturbation need.
@@ -98,6 +107,8 @@ class Training:
     half_half: bool = False
     monitor: int = 256
     before_step: Callable[[nn.Module, Callable[[], Tensor]], None] | None = None
+    deterministic: bool = False
+    micro_batch: int | None = None
 
     def __post_init__(self) -> None:
         known = {"attack_mode": ("train", "eval"), "precision": tuple(DTYPES)}
@@ -118,6 +129,12 @@ class Training:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ValueError(f"{name} is {value}: give a finite number above 0")
+        if self.micro_batch is not None and not (
+            isinstance(self.micro_batch, SupportsIndex) and operator.index(self.micro_batch) >= 1
+        ):
+            raise ValueError(
+                f"micro_batch is {self.micro_batch!r}: give a whole number of at least 1, or None"
+            )
         if self.before_step is not None and not callable(self.before_step):
             raise ValueError(
                 f"before_step is {self.before_step!r}: give a function (model, compute_gradients)"
@@ -137,17 +154,18 @@ def fit(
     """Train `state.model` on `data.train` from epoch `state.epoch` on, by Algorithm 1.
 
     `on_epoch` is called after each epoch. Skipped epochs only move the learning rate's clock.
-    Raises ValueError, before anything is trained, for what does not fit together, and Diverged
-    when a loss, a weight or a gradient is not finite; `on_epoch` has then seen every epoch before.
+    Raises ValueError, before anything is trained, for what does not fit together, and Diverged at
+    the end of an epoch in which a loss, a weight or a gradient was not finite; `on_epoch` has then
+    seen every epoch before.
     """
     check_training(state.model, data, training)
     check_optimiser(state.model, state.optimiser)
-    model, n = state.model, len(data.train)
+    model, n, device = state.model, len(data.train), data.train.images.device
     budget = coreset_size(training.plan.coreset_fraction, n)
     for epoch in training.plan.epochs[state.epoch :]:  # line 4
         rate = set_learning_rate(state.optimiser, epoch.index, training)
-        log = measuring.EpochLog(epoch, rate, data.train.images.device)
-        with drawing(training, epoch.index):
+        log, losses = measuring.EpochLog(epoch, rate, device), []
+        with drawing(training, epoch.index), telling(device, training):
             if epoch.phase == "full":  # line 5
                 state.coreset = everything(n)  # line 6
             elif epoch.select:  # line 7
@@ -157,16 +175,19 @@ def fit(
                 log.selected(gradients, state.coreset, training.seed)
             if epoch.phase != "skip":  # lines 12 to 14
                 drawn = batches(state, data, training, epoch.phase)
-                for batch in log.each("update", drawn):  # line 15
-                    with log.time("attack"):
-                        adversarial = adversarial_examples(model, batch, training)  # line 16
-                    with log.time("update"):
-                        loss, logits = sgd_step(state, data, batch, adversarial, training)  # 17
-                    log.batch(loss, logits, batch)
+                with blamed_on_losses(state, log):
+                    for batch in log.each("update", drawn):  # line 15
+                        with log.time("attack"):
+                            adversarial = adversarial_examples(model, batch, training)  # line 16
+                        with log.time("update"):
+                            loss, logits = sgd_step(state, data, batch, adversarial, training)  # 17
+                        log.batch(loss, logits, batch)
+                losses = parallel.summed(log.own_losses(), device)
+                check_losses(state, losses)
                 parallel.average_statistics(model)
                 check_weights(state)
                 log.monitored(model, data, training)
-        state.history.append(log.row())
+        state.history.append(log.row(losses))
         state.epoch = epoch.index + 1
         on_epoch(state)
     return state
@@ -196,6 +217,13 @@ def drawing(training: Training, epoch: int) -> Iterator[None]:
     training.generator.manual_seed(seed)
     with seeded(seed + parallel.rank() * PROCESSES_APART, training.generator.device):
         yield
+
+
+def telling(device: torch.device, training: Training) -> contextlib.AbstractContextManager[None]:
+    """What a GPU is told while it trains. Batches have two sizes, so that a search pays."""
+    return devices.computing(
+        device, training.precision, search=True, deterministic=training.deterministic
+    )
 
 
 # ---- lines 6 to 11: what is trained on
@@ -272,6 +300,7 @@ class Batch:
 
     `outside` holds indices of samples outside the coreset, trained on as clean images in Table 5.
     `sizes` counts the samples inside and outside over all processes, of which this has a share.
+    `known`: images lie in [0, 1] by the way they were made.
     """
 
     images: Tensor
@@ -279,6 +308,7 @@ class Batch:
     weights: Tensor
     outside: Tensor
     sizes: tuple[int, int]
+    known: bool = False
 
 
 def batches(state: State, data: Dataset, training: Training, phase: Phase) -> Iterator[Batch]:
@@ -300,7 +330,9 @@ def batches(state: State, data: Dataset, training: Training, phase: Phase) -> It
             )
         images = data.augmented(indices, training.generator)
         sizes = len(batch[0]), len(batch[2])
-        yield Batch(images, data.train.labels[indices], weights, outside, sizes)
+        # bytes over 255; `augmented` has checked what one's own augmentation made
+        known = getattr(type(data), "augmented", None) is Dataset.augmented
+        yield Batch(images, data.train.labels[indices], weights, outside, sizes, known)
 
 
 def shuffled_batches(
@@ -332,17 +364,41 @@ def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor
 def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> Tensor:
     """Line 16: the batch's images as the objective's attack perturbs them."""
     model.train()
+    found = []
     with attacker(model, training.attack_mode, training.precision) as attacked:
-        return training.objective.perturb(attacked, batch.images, batch.labels)
+        for part in parts_of(batch, training.micro_batch):
+            with known(model, part):
+                found.append(training.objective.perturb(attacked, part.images, part.labels))
+    return found[0] if len(found) == 1 else torch.cat(found)
+
+
+def parts_of(batch: Batch, at_most: int | None) -> list[Batch]:
+    """A batch in parts of nearly equal size; `sizes` stay the whole batch's."""
+    count = 1 if at_most is None else math.ceil(len(batch.labels) / at_most)
+    if count <= 1:
+        return [batch]
+    names = ("images", "labels", "weights", "outside")
+    pieces = (getattr(batch, name).tensor_split(count) for name in names)
+    return [
+        replace(batch, **dict(zip(names, piece, strict=True)))
+        for piece in zip(*pieces, strict=True)
+    ]
+
+
+def known(model: nn.Module, batch: Batch) -> contextlib.AbstractContextManager[None]:
+    """Attacks need not look at the batch's values: `check_training` has seen all the labels."""
+    if not batch.known:
+        return contextlib.nullcontext()
+    return protocols.looked_at(batch.images, batch.labels, protocols.head_of(model).out_features)
 
 
 def sgd_step(
     state: State, data: Dataset, batch: Batch, adversarial: Tensor, training: Training
-) -> tuple[float, Tensor | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Line 17: one step on the weighted loss, eq. (23).
 
-    Gives the loss, and the logits (b, C) of the adversarial images where the objective passed them
-    through the model as they are.
+    Gives this process's share of the loss, and the logits (b, C) of the adversarial images where
+    the objective passed them through the model as they are.
     """
     model = state.model.train()
     clean = data.train.labels[batch.outside]
@@ -350,36 +406,77 @@ def sgd_step(
         data.augmented(batch.outside, training.generator) if len(clean) else batch.images[:0]
     )
 
+    parts = parts_of(batch, training.micro_batch)
+    moved = [adversarial] if len(parts) == 1 else adversarial.tensor_split(len(parts))
+    apart = zip(clean.tensor_split(len(parts)), clean_images.tensor_split(len(parts)), strict=True)
+    pieces = list(zip(parts, moved, apart, strict=True))
+
+    def loss_of(part: Batch, moved: Tensor, clean: Tensor, clean_images: Tensor) -> Tensor:
+        with autocast(part.images, training.precision):
+            losses = training.objective.loss(model, part.images, part.labels, moved)
+            protocols.check_loss(losses, len(part.labels))
+            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+            loss = (part.weights * losses).sum() / part.sizes[0]
+            if batch.sizes[1]:
+                if len(clean):
+                    others = cross_entropy(model(clean_images), clean, reduction="sum")
+                    loss = loss + others / part.sizes[1]
+                loss = loss / 2
+        return loss
+
+    said: list[Tensor] = []
+
     def compute_gradients() -> Tensor:
         state.optimiser.zero_grad(set_to_none=True)
-        with autocast(batch.images, training.precision):
-            losses = training.objective.loss(model, batch.images, batch.labels, adversarial)
-            protocols.check_loss(losses, len(batch.labels))
-            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-            loss = (batch.weights * losses).sum() / batch.sizes[0]
-            if len(clean):
-                others = cross_entropy(model(clean_images), clean, reduction="sum")
-                loss = (loss + others / batch.sizes[1]) / 2
-        loss.backward()  # type: ignore[no-untyped-call]
+        total: Tensor | None = None
+        said.clear()
+        for part, images, outside in pieces:
+            with measuring.logits_of(model, images) as logits:
+                loss = loss_of(part, images, *outside)
+            said.extend(logits[:1])
+            loss.backward()  # type: ignore[no-untyped-call]
+            total = loss.detach() if total is None else total + loss.detach()
+        assert total is not None
         parallel.sum_gradients(model.parameters())
         if training.gradient_clip is not None:
             clip_grad_value_(model.parameters(), training.gradient_clip)
-        return loss.detach()
+        return total
 
-    with measuring.logits_of(model, adversarial) as logits:
-        loss = compute_gradients()
+    loss = compute_gradients()
+    logits = torch.cat(said) if len(said) == len(parts) else None
     if training.before_step is not None:
         training.before_step(model, compute_gradients)
     state.optimiser.step()
-    value = parallel.summed(loss.item(), batch.images.device)
-    if not math.isfinite(value):
-        raise diverged(f"the loss became {value} in epoch {state.epoch}", state)
-    return value, logits[0] if logits else None
+    return loss, logits
+
+
+@contextlib.contextmanager
+def blamed_on_losses(state: State, log: measuring.EpochLog) -> Iterator[None]:
+    """Losses are looked at when an epoch ends. What goes wrong before, once they or the weights are
+    not finite, goes wrong because of that.
+    """
+    try:
+        yield
+    except ValueError as error:
+        try:
+            check_losses(state, log.own_losses())
+            check_weights(state)
+        except Diverged as reason:
+            raise reason from error
+        raise
+
+
+def check_losses(state: State, losses: Sequence[float]) -> None:
+    """Raise Diverged unless every batch's loss is finite."""
+    for value in losses:
+        if not math.isfinite(value):
+            raise diverged(f"the loss became {value} in epoch {state.epoch}", state)
 
 
 def check_weights(state: State) -> None:
     """Raise Diverged unless every weight and statistic is finite."""
-    if not all(value.isfinite().all() for value in state.model.state_dict().values()):
+    values = state.model.state_dict().values()
+    if not torch.stack([value.isfinite().all() for value in values]).all():
         raise diverged(f"the weights are no longer finite after epoch {state.epoch}", state)
 
 

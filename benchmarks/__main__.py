@@ -1,6 +1,7 @@
 """`make bench`: every benchmark, or those named: `python -m benchmarks selectors training`.
 
-Each in a process of its own: what one leaves in the allocator changes the page faults, and so the
+`python -m benchmarks gpu` tries and measures a GPU; what follows goes to it, see `gpu --help`. Each
+runs in a process of its own: what one leaves in the allocator changes the page faults, and so the
 times, of the next.
 """
 
@@ -8,12 +9,27 @@ import subprocess
 import sys
 
 NAMES = ("selectors", "attacks", "training", "speedup")
+ALONE = "gpu"  # only when it is named, and with options
 
-for name in sys.argv[1:] or NAMES:
-    if name not in NAMES:
-        sys.exit(f"there is no benchmark {name!r}: choose among {', '.join(NAMES)}")
+
+def run(name: str, *options: str) -> None:
     print(f"== {name}", flush=True)
-    if status := subprocess.run(
-        [sys.executable, "-c", f"from benchmarks import {name}; {name}.main()"]
-    ).returncode:
+    code = f"from benchmarks import {name}; {name}.main()"
+    if status := subprocess.run([sys.executable, "-c", code, *options]).returncode:
         sys.exit(status)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments[:1] == [ALONE]:
+        run(*arguments)
+        return
+    for name in arguments or NAMES:
+        if name not in NAMES:
+            known = ", ".join((*NAMES, ALONE))
+            sys.exit(f"there is no benchmark {name!r}: choose among {known}, the last one alone")
+    for name in arguments or NAMES:
+        run(name)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -310,6 +310,16 @@ def test_who_changes_a_parameter():
     assert not explain.parameter("momentum")["printed"]
 
 
+def test_a_profile_does_not_silently_replace_what_ones_own_setting_says(tmp_path, monkeypatch):
+    mine = "settings: {mine: {extends: resnet18-linf-cifar10, epsilon: 4/255, beta: 3}}"
+    (tmp_path / "settings.yaml").write_text(mine)
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    replaced = explain.replaced(config.resolve("mine.full", "smoke"))
+    assert replaced == ["epsilon 4/255, now 0.125"]
+    assert explain.replaced(config.resolve("mine.full", "full")) == []
+    assert explain.replaced(config.resolve(FULL, "smoke")) == []
+
+
 def test_all_parameters_on_a_line_each(acs):
     lines = acs("explain").splitlines()
     assert [line.split()[0] for line in lines] == list(Setting.model_fields)

@@ -191,11 +191,11 @@ def test_labels_of_every_integer_type_are_int64(kind, labels):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(40, 1, dtype=torch.long), r"shape \(40, 1\): give \(n,\), e.g. labels.squee"),
+        (torch.zeros(40, 1, dtype=torch.long), r"shape \(40, 1\): give \(40,\), like labels.squee"),
         (torch.zeros(40, 10, dtype=torch.long), r"shape \(40, 10\).*argmax\(1\)"),
-        (torch.tensor(3), r"shape \(\): give \(n,\)"),
-        (torch.zeros(30, dtype=torch.long), "40 images, but 30 labels"),
-        (torch.zeros(41, dtype=torch.long), "40 images, but 41 labels"),
+        (torch.tensor(3), r"shape \(\): give \(40,\)"),
+        (torch.zeros(30, dtype=torch.long), "40 images and 30 labels"),
+        (torch.zeros(41, dtype=torch.long), "40 images and 41 labels"),
         (torch.zeros(40), r"labels are torch.float32: give integers"),
         (torch.zeros(40, dtype=torch.bool), r"labels are torch.bool"),
         (np.array(["cat"] * 40), "no array of numbers"),
@@ -498,7 +498,7 @@ def test_an_ambiguous_axis_may_be_stated_and_holds_for_the_test():
         ([0, 1, -1, 0], {}, r"label -1 is outside 0 \.\.\. 1"),
         ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"label 2 is outside 0 \.\.\. 1"),
         ([0, 1, 1, 0], {"class_names": ["a", "a"]}, "'a' twice"),
-        ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(n,\), e.g. labels.squeeze\(1\)"),
+        ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(4,\), like labels.squeeze\(1\)"),
     ],
 )
 def test_labels_of_arrays_are_checked(labels, arguments, message):

@@ -224,22 +224,6 @@ def figure4_table(seeds=1):
     return pd.concat(parts, ignore_index=True)
 
 
-def test_figure4_tells_two_methods_of_one_warm_start_apart():
-    table = figure4_table()
-    other = table[table.series == "warm_start"].assign(method="adv_craig")
-    axis = figures.figure4(pd.concat([table, other])).axes[1]
-    handles, labels = axis.get_legend_handles_labels()
-    fills = {
-        method: {
-            handle.lines[0].get_fillstyle()
-            for handle, label in zip(handles, labels, strict=True)
-            if label.endswith(METHODS[method].label)
-        }
-        for method in ("gradmatch", "craig")
-    }
-    assert fills == {"gradmatch": {"full"}, "craig": {"none"}}
-
-
 def test_figure4_draws_sizes_left_and_warm_starts_right():
     left, right = figures.figure4(figure4_table()).axes
     assert line(left, "Random").tolist() == [[2, 6], [10, 30]]
@@ -521,12 +505,12 @@ def test_what_varies_is_the_axis_and_each_method_has_its_line():
         *[
             (method, robust - period, {"period": period, "coreset_fraction": 0.2})
             for period in (8, 2, 4)
-            for method, robust in (("adv_gradmatch", 45.0), ("el2n", 40.0))
+            for method, robust in (("adv_gradmatch", 45.0), ("mine", 40.0))
         ],
     )
     robust, clean = figures.sweep(table, ["coreset_fraction", "period"]).axes
     assert line(robust, "Adv. GradMatch").tolist() == [[2, 43], [4, 41], [8, 37]]
-    assert line(clean, "el2n").tolist() == [[2, 68], [4, 66], [8, 62]]
+    assert line(clean, "mine").tolist() == [[2, 68], [4, 66], [8, 62]]
     assert set(line(robust, "Full")[:, 1]) == {50}
     assert [tick.get_text() for tick in robust.get_xticklabels()] == ["8", "2", "4"]
     assert robust.get_xlabel() == "period"

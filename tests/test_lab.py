@@ -117,19 +117,26 @@ def local(url: str) -> bool:
 
 
 def open_notebook(page, lab: str, path: str):
-    """Opens a notebook by its path in the checkout; gives its cells."""
+    """Opens a notebook by its path in the checkout, and waits for its kernel; gives its cells."""
     page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
+    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     return page.locator(".jp-Notebook .jp-Cell")
 
 
 def run_all(page) -> None:
-    """Run every cell in the kernel that has come with the notebook; fails where a cell stops."""
-    page.click(".lm-MenuBar-itemLabel:text-is('Run')")
-    page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
-    began = time.monotonic()
+    """Run every cell in the kernel that has come with the notebook; fails where a cell stops.
+
+    While Lab still connects to the kernel it forgets what it is asked: then it is asked again.
+    """
+    began, asked = time.monotonic(), 0
+    prompts = ["[ ]"]
     while time.monotonic() - began < SECONDS:
-        time.sleep(1)
+        if not any("*" in prompt for prompt in prompts) and asked < 3:
+            page.click(".lm-MenuBar-itemLabel:text-is('Run')")
+            page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
+            asked += 1
+        time.sleep(3)
         errors = page.locator("[data-mime-type='application/vnd.jupyter.error']")
         assert not errors.count(), errors.first.inner_text()
         prompts = page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").all_inner_texts()

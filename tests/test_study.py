@@ -85,7 +85,10 @@ def test_one_seed_has_no_interval():
     found = study.compared(by_seed(n=1))
     assert found.ci_low.isna().all()
     assert found.ci_high.isna().all()
-    assert "one seed cannot tell gradmatch from adaptive_random" in study.verdict(found)[0]
+    (said,) = study.verdict(found)
+    assert "one seed cannot tell gradmatch from adaptive_random" in said
+    assert said.endswith(" points, one seed; the stopping rule asks for more seeds).")
+    assert "nan" not in said
 
 
 @pytest.mark.parametrize(

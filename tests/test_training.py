@@ -339,7 +339,7 @@ def test_gradients_that_overflow_are_told_with_the_rate(few):
     ("options", "message"),
     [
         ({"attack_mode": "Train"}, "attack_mode is 'Train': choose train or eval"),
-        ({"precision": "bf16"}, "precision is 'bf16': choose float32 or bfloat16"),
+        ({"precision": "bf16"}, "precision is 'bf16': choose float32 or tf32 or bfloat16"),
         ({"batch_size": 0}, "batch_size is 0: give a whole number of at least 1"),
         ({"learning_rate": float("nan")}, "learning_rate is nan: give a finite one above 0"),
     ],

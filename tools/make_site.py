@@ -26,7 +26,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import GenericAlias, ModuleType
 
 import lessons
 import nbformat
@@ -311,7 +311,7 @@ def entry(module: ModuleType, name: str) -> str:
     if module.__name__ == "acslib" and home:
         package = importlib.import_module(f"acslib.{home.split('.')[1]}")
         return f"- :py:obj:`{package.__name__}.{name}`"
-    if inspect.isclass(value):
+    if inspect.isclass(value) and not isinstance(value, GenericAlias):  # not `dict[str, Tensor]`
         kind = "exception" if issubclass(value, BaseException) else "class"
         return f".. auto{kind}:: {full}\n   :members:"
     if callable(value) and inspect.isroutine(inspect.unwrap(value)):

@@ -17,13 +17,12 @@ from typing import NamedTuple
 
 import torch
 from claims import BLOCK
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from acslib import data
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
 from acslib.paper import build, config, rules, warm
+from acslib.paper.operations import Count
 from acslib.passes import attacker
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -39,23 +38,6 @@ GPUS = (1, 8, 64)
 
 
 # ---- operations
-
-
-class Count(TorchDispatchMode):
-    """Counts operations within it by torch's own formulas.
-
-    torch's FlopCounterMode does the same, by module as well, for which it hangs hooks on tensors
-    that an attack's `autograd.grad` does not bear.
-    """
-
-    total = 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        found = function(*args, **(kwargs or {}))
-        formula = flop_registry.get(function._overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=found)
-        return found
 
 
 class Work(NamedTuple):

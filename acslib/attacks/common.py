@@ -43,7 +43,6 @@ class Base(ABC):
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor: ...
 
     def _checked(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        images, labels = images.detach(), labels.detach()
         check_images(images)
         if images.dtype not in self.types:
             known = " or ".join(str(kind).removeprefix("torch.") for kind in self.types)
@@ -52,7 +51,7 @@ class Base(ABC):
                 " images.float()"
             )
         labels = self._checked_labels(model, labels, len(images))
-        return ordinary(images), ordinary(labels)
+        return ordinary(images.detach()), ordinary(labels.detach())
 
     def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
         return checked_labels(labels, n, classes_of(model))

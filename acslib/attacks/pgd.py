@@ -115,7 +115,18 @@ class PGD(_GradientAttack):
         return best
 
     def _climb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        x = self._begin(images)
+        """The last iterate. Gradients are taken to be finite, and looked at once, at the end: on a
+        GPU each look waits for the device. If one was not, the climb is repeated with care.
+        """
+        start = self._begin(images)
+        x, finite = start, torch.ones((), dtype=torch.bool, device=images.device)
+        for _ in range(self.steps):
+            gradient, _ = input_gradient(model, x, labels)
+            finite = finite & gradient.isfinite().all()
+            x = self._move(x, gradient.nan_to_num(0), images)
+        if finite:
+            return x
+        x = start
         for _ in range(self.steps):
             gradient, _ = input_gradient(model, x, labels)
             x = self._ascend(x, gradient, images)
@@ -143,7 +154,9 @@ class PGD(_GradientAttack):
         return project(images + noise, images, self.norm, self.epsilon)
 
     def _ascend(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
-        gradient = usable(gradient, self.generator)
+        return self._move(x, usable(gradient, self.generator), images)
+
+    def _move(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
         if self.norm == "linf":
             direction = gradient.sign()
         else:

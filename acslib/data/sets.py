@@ -12,6 +12,7 @@ from torch import Tensor
 from acslib.data.augmentation import augment as augment
 from acslib.data.augmentation import resized_crop
 from acslib.data.files import DataError
+from acslib.protocols import whole_labels
 
 Index = Tensor | slice | Sequence[int]
 # a batch uint8 or float (n, C, H, W) and a generator to a batch of the same shape
@@ -37,7 +38,7 @@ class ImageSet:
                 f"images are {images.dtype} of shape {tuple(images.shape)}: give bytes (uint8) of"
                 " shape (n, channels, height, width)"
             )
-        labels = _checked_labels(_tensor(self.labels), len(images)).to(images.device, torch.int64)
+        labels = _whole_labels(_tensor(self.labels), len(images)).to(images.device)
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
 
@@ -187,20 +188,12 @@ def tensor_of(values: Any) -> Tensor:
         raise DataError(f"no array of numbers ({error}): give tensors or numpy arrays") from error
 
 
-def _checked_labels(labels: Tensor, n: int) -> Tensor:
-    """Labels of any integer type, one for each of `n` images."""
-    shape = tuple(labels.shape)
-    if labels.ndim != 1:
-        example = ""
-        if labels.ndim == 2:
-            way = "labels.squeeze(1)" if shape[1] == 1 else "labels.argmax(1) of one-hot rows"
-            example = f", e.g. {way}"
-        raise DataError(f"labels have shape {shape}: give (n,){example}")
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise DataError(f"labels are {labels.dtype}: give integers, e.g. labels.long()")
-    if len(labels) != n:
-        raise DataError(f"there are {n} images, but {len(labels)} labels: give each image one")
-    return labels
+def _whole_labels(labels: Tensor, n: int) -> Tensor:
+    """Labels (n,) int64 of any integer type. Raises DataError."""
+    try:
+        return whole_labels(labels, n)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def _by(shape: Sequence[int]) -> str:

@@ -349,4 +349,6 @@ def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Train
         precision=precision(setting, device),
         half_half=setting.half_half,
         monitor=setting.monitor,
+        deterministic=setting.deterministic,
+        micro_batch=setting.micro_batch,
     )

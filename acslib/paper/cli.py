@@ -95,6 +95,7 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
       acs run resnet18-linf-cifar10.gradmatch+coreset_fraction@0.3 --seeds "0 1 2"
     """
     runs = [(config.resolve(name, profile), seed) for seed in seeds]
+    from acslib.paper import explain
     from acslib.paper.log import epoch_line
     from acslib.paper.runs import execute, warm_up
 
@@ -107,6 +108,8 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
             f"{run.name}, profile {run.profile}, seed {seed}: {len(plan)} epochs, speed-up at most"
             f" {plan.ceiling:.2f}x"
         )
+        if replaced := explain.replaced(run):
+            say(f"profile {profile} replaces what {run.setting_name} says: {'; '.join(replaced)}")
         try:
             record = execute(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
         except KeyboardInterrupt:

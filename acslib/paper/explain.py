@@ -125,6 +125,16 @@ def as_written(name: str, value: Any) -> str:
     return as_yaml(value)
 
 
+def replaced(run: config.Run) -> list[str]:
+    """What a setting of one's own says and the profile replaces: "epsilon 4/255, now 0.125"."""
+    if config.setting_layer(run.setting_name)["table"] is not None:
+        return []
+    said = given(config.checked_settings().settings[run.setting_name])
+    profiled = config.profile_layer(run.profile, run.setting_name)
+    both = [(name, said[name], profiled[name]) for name in said if name in profiled]
+    return [f"{name} {as_yaml(own)}, now {as_yaml(new)}" for name, own, new in both if own != new]
+
+
 # ---- limits in words
 
 

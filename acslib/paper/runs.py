@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from acslib import data, parallel, schedule
+from acslib import data, devices, parallel, schedule
 from acslib.paper import build, checkpoints, config, files, records, warm
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
@@ -106,7 +106,8 @@ def computing(device: str | None) -> Iterator[str]:
         )
     torch.set_num_threads(workers.threads)
     try:
-        yield own
+        with devices.computing(own):  # in float32, but while it trains
+            yield own
     finally:
         torch.set_num_threads(before)
 
@@ -309,6 +310,11 @@ def record_of(
         "history": history,
         "provenance": provenance
         | {"precision": experiment.training.precision}
+        | devices.recorded(
+            experiment.data.train.images.device,
+            experiment.training.precision,
+            experiment.training.deterministic,
+        )
         | records.provenance_of_own(run),
     }
 

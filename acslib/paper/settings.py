@@ -282,8 +282,18 @@ class Setting(BaseModel):
     period_factor: Factor = parameter("Multiplies the period after that, Table 6.", of="coreset")
 
     # how it is computed
-    precision: Literal["float32", "bfloat16", "auto"] = parameter(
-        "Numbers that networks compute in; auto is the device's fastest."
+    micro_batch: Count | None = parameter(
+        "Images that are attacked and differentiated at once, to bound the memory: BatchNorm sees"
+        " each part by itself; null for whole batches.",
+        neutral=None,
+    )
+    precision: Literal["float32", "tf32", "bfloat16", "auto"] = parameter(
+        "Numbers that networks compute in: tf32 is float32 with products rounded as GPUs can; auto"
+        " is bfloat16 where the device multiplies it, else float32."
+    )
+    deterministic: Flag = parameter(
+        "Train on a GPU only by algorithms that give the same bits twice; a CPU always does.",
+        neutral=False,
     )
     memory_format: Literal["contiguous", "channels_last"] = parameter("Images' layout in memory.")
 

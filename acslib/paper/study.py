@@ -187,12 +187,17 @@ def verdict(table: pd.DataFrame) -> list[str]:
     """A sentence for each objective, by the rule of params/study.yaml."""
     enough = is_enough(table)
     return [
-        f"{objective}: {judged(row.ci_low, row.ci_high)}"
-        f" ({row.difference:+.2f} points, 95 % interval {row.ci_low:+.2f} to {row.ci_high:+.2f},"
-        f" {row.seeds:g} seeds"
+        f"{objective}: {judged(row.ci_low, row.ci_high)} ({row.difference:+.2f} points, {sure(row)}"
         + (")." if enough[objective] else "; the stopping rule asks for more seeds).")
         for objective, row in asked(table).iterrows()
     ]
+
+
+def sure(row: pd.Series) -> str:
+    """A row's interval and seeds, in words."""
+    if row.seeds == 1:
+        return "one seed"
+    return f"95 % interval {row.ci_low:+.2f} to {row.ci_high:+.2f}, {row.seeds:g} seeds"
 
 
 def judged(low: float, high: float) -> str:

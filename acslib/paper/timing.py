@@ -77,7 +77,7 @@ def seconds_an_image(
             log = EpochLog(epochs[-1], 0.0, torch.device(device))
             with log.time("select"):
                 adversarial_gradients(model, dataset, selecting)
-            found[steps].append(log.seconds["select"])
+            found[steps].append(log.row([])["seconds_select"])
     return {part: median(seconds) / images for part, seconds in found.items()}
 
 

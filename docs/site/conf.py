@@ -1,5 +1,6 @@
 """Sphinx's settings for the site. `tools/make_site.py` gathers what Sphinx reads, and calls it."""
 
+import importlib
 import re
 
 from docutils import nodes
@@ -124,7 +125,14 @@ def escaped(text: str) -> str:
     return re.sub(r"^(\(?\w{1,3}[.)] )", r"\\\1", "".join(parts), flags=re.M)
 
 
+def place_of_source(app: Sphinx, module: str, name: str) -> str | None:
+    """An alias like `dict[str, Tensor]` says that it is Python's own: its source is where it is."""
+    value = getattr(importlib.import_module(module), name, None)
+    return module if getattr(value, "__module__", None) == "builtins" else None
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("viewcode-follow-imported", place_of_source)
     app.connect("doctree-read", without_widgets)
     app.connect("doctree-read", with_alt_texts)
     app.connect("doctree-read", with_papers_numbers)
