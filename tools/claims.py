@@ -163,11 +163,21 @@ def decided() -> str:
     if not is_published("study"):
         return f"not decided yet: 0 of {study.design().at_least} seeds"
     rows, enough = table("study"), study.is_enough(table("study"))
-    return "; ".join(
+    said = [
         f"{OBJECTIVES[objective]}: "
         + (word_for(asked.ci_low, asked.ci_high) if enough[objective] else missing(asked))
         for objective, asked in study.asked(rows).iterrows()
-    )
+    ]
+    return "; ".join([*said, *map(not_run, absent(rows))])
+
+
+def absent(rows: pd.DataFrame) -> list[str]:
+    """The objectives of which no seed is published."""
+    return [name for name in study.design().half_width if name not in study.asked(rows).index]
+
+
+def not_run(objective: str) -> str:
+    return f"{OBJECTIVES[objective]}: not decided yet: 0 of {study.design().at_least} seeds"
 
 
 def missing(asked: pd.Series) -> str:
@@ -206,7 +216,34 @@ def verdict() -> str:
         numbers += f" {asked.ci_high:+.2f}, {counted(int(asked.seeds))}"
         so_far = "" if enough[objective] else f"**{missing(asked)}**. So far: "
         lines.append(f"- {OBJECTIVES[objective]}: {so_far}{said} ({numbers}).\n")
-    return "".join(lines)
+    return "".join([*lines, *(f"- {not_run(objective)}.\n" for objective in absent(rows))])
+
+
+def of_the_study(arm: str, measure: str) -> str:
+    """An arm's difference, averaged over the sizes, by objective."""
+    if not is_published("study"):
+        return "not published yet"
+    rows = table("study")
+    wanted = (rows.arm == arm) & (rows.measure == measure) & (rows.k.astype(str) == study.MEAN)
+    return "; ".join(
+        f"{OBJECTIVES[one.objective]} {with_interval(one)}" for _, one in rows[wanted].iterrows()
+    )
+
+
+def craig_robust() -> str:
+    return of_the_study("craig", "racc")
+
+
+def chance_robust() -> str:
+    return of_the_study(study.design().chance, "racc")
+
+
+def gradmatch_robust() -> str:
+    return of_the_study("gradmatch", "racc")
+
+
+def gradmatch_clean() -> str:
+    return of_the_study("gradmatch", "acc")
 
 
 def short(arm: str) -> str:

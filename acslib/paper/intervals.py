@@ -23,7 +23,8 @@ def figure_study(table: pd.DataFrame) -> Figure:
     """A row of panels an objective: differences of robust and of clean accuracy to the reference,
     and robust accuracy by cost.
     """
-    objectives = list(dict.fromkeys(table.objective))
+    compared = table[table.difference.notna() & (table.arm != study.design().reference)]
+    objectives = list(dict.fromkeys(compared.objective))
     figure, axes = plt.subplots(
         len(objectives), 3, figsize=(13, 4.6 * len(objectives)), squeeze=False
     )
@@ -116,12 +117,13 @@ def cost(axis: Axes, table: pd.DataFrame) -> None:
     In the colours of the sizes; arms that train on all the data have their names beside them.
     """
     shown = table[table.k.astype(str) != study.MEAN]
-    whole = float(shown[shown.arm == "full"].seconds.iloc[0])
+    full = shown[shown.arm == "full"].seconds
+    whole = float(full.iloc[0]) if len(full) else 1.0
     for _, row in shown.iterrows():
         marker, colour = mark(row.k, SIZES | {1.0: ("*", "#000000")})
         axis.plot(row.seconds / whole, row.value, marker=marker, color=colour, markersize=6)
         if row.arm in ("full", "full_early", "nfgsm"):
-            ahead = row.seconds / whole > 0.6
+            ahead = len(full) and row.seconds / whole > 0.6
             axis.annotate(
                 spelt(row.arm),
                 (row.seconds / whole, row.value),
@@ -130,6 +132,5 @@ def cost(axis: Axes, table: pd.DataFrame) -> None:
                 ha="right" if ahead else "left",
                 fontsize=8,
             )
-    axis.set(
-        xlabel="training time (full training: 1)", ylabel="robust accuracy (%)", xlim=(0, 1.05)
-    )
+    what = "training time (full training: 1)" if len(full) else "seconds of training"
+    axis.set(xlabel=what, ylabel="robust accuracy (%)", xlim=(0, None))

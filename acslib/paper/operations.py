@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 LIBRARY = str(Path(__file__).parents[1])
-aten = torch.ops.aten
+_aten = torch.ops.aten
 # Python, or a shape, needs a number that only the device knows
-LOOKS = {aten._local_scalar_dense, aten.equal, aten.nonzero, aten.masked_select, aten._unique2}
-INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_}
+LOOKS = {_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_select, _aten._unique2}
+INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 
 
 class Count(TorchDispatchMode):
