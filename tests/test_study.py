@@ -1,6 +1,7 @@
 """The study: arms that cost the same, differences paired by seed, a verdict by earlier rules."""
 
 import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -238,3 +239,13 @@ def test_what_a_seed_gave_is_published_too(tmp_path):
     shard.write_bytes(b"as it is")
     folder = page.publish("smoke", [4], tmp_path, tmp_path / "figures")
     assert (folder / "study" / shard.name).read_bytes() == b"as it is"
+
+
+def test_what_is_published_is_what_the_published_records_say(tmp_path):
+    published = Path(__file__).parents[1] / "results" / "published" / "mini"
+    assert study.restore("mini", published / "study", tmp_path) > 0
+    seeds = study.seeds_of("mini", tmp_path)
+    found = study.compared(study.by_seed("mini", seeds, tmp_path, partial=True))
+    written = pd.read_csv(published / "study.csv", dtype={"k": str})
+    found["k"] = found.k.astype(str)
+    pd.testing.assert_frame_equal(found, written, check_dtype=False)

@@ -11,8 +11,10 @@ on several machines and days:
     results/published/<profile>/study/seed<k>.jsonl.xz    the same, kept by git
 
     python -m acslib.paper.study restore --profile mini
+    python -m acslib.paper.study gather --profile mini
 
-puts the records that git keeps where `make study` looks for them.
+put the records that git keeps where `make study` looks for them, and write study.csv of the runs
+that are there, though some be missing.
 """
 
 import argparse
@@ -271,12 +273,28 @@ def restore(profile: str, kept: Path, results: Path | None = None) -> int:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m acslib.paper.study")
-    parser.add_argument("what", choices=["restore"])
+    parser.add_argument("what", choices=["restore", "gather"])
     parser.add_argument("--profile", default="mini")
     given = parser.parse_args(argv)
-    kept = Path(__file__).parents[2] / "results" / "published" / given.profile / ITEM
-    print(f"{restore(given.profile, kept)} records of {kept} restored")
+    if given.what == "restore":
+        kept = Path(__file__).parents[2] / "results" / "published" / given.profile / ITEM
+        print(f"{restore(given.profile, kept)} records of {kept} restored")
+        return 0
+    table = compared(by_seed(given.profile, seeds_of(given.profile), partial=True))
+    print(write(table, given.profile), *verdict(table), sep="\n")
     return 0
+
+
+def seeds_of(profile: str, results: Path | None = None) -> list[int]:
+    """The seeds of which there is a record of any of the study's runs."""
+    folders = (results or files.RESULTS) / profile / "runs"
+    names = {run.split(".")[0] for run in config.table_runs(ITEM, profile)}
+    found = {
+        int(path.parent.name.removeprefix("seed"))
+        for name in names
+        for path in folders.glob(f"{name}.*/seed*/record.json")
+    }
+    return sorted(found)
 
 
 if __name__ == "__main__":
