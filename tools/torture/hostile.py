@@ -81,7 +81,7 @@ def archive_files() -> dict[str, Write]:
     return {
         "x.zip: above its folder": zipped(("../../evil", b"1")),
         "x.zip: above its folder, later": zipped(("a/../../evil", b"1")),
-        "x.zip: from the root": zipped(("/tmp/evil", b"1")),
+        "x.zip: from the root": zipped(("/evil", b"1")),
         "x.zip: on a drive": zipped(("C:\\evil", b"1")),
         "x.zip: with backslashes": zipped(("..\\..\\evil", b"1")),
         "x.zip: twice": zipped(("a", b"1"), ("a", b"2")),
