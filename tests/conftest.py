@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,14 @@ def batch(digits):
 @pytest.fixture
 def pgd():
     return PGD("linf", 0.15, 0.03, 10)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Debian's chromium, without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in .venv-site")
+    if not (chromium := shutil.which("chromium")):
+        pytest.skip("there is no chromium: apt-get install chromium")
+    with playwright.sync_playwright() as driver:
+        with driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
+            yield browser

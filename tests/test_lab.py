@@ -29,16 +29,6 @@ SECONDS = 240  # that a notebook may take
 
 
 @pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in .venv-site")
-    if not (chromium := shutil.which("chromium")):
-        pytest.skip("there is no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        with driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
-            yield browser
-
-
-@pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
     """A checkout whose notebooks are copies: what Lab saves into them is nobody's change."""
     folder = tmp_path_factory.mktemp("checkout")

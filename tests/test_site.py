@@ -11,7 +11,6 @@ import importlib
 import importlib.util
 import os
 import re
-import shutil
 import sys
 import threading
 import zipfile
@@ -168,16 +167,6 @@ def address(site):
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_):
         pass
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is in .venv-site")
-    if not (chromium := shutil.which("chromium")):
-        pytest.skip("there is no chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        with driver.chromium.launch(executable_path=chromium, args=["--no-sandbox"]) as browser:
-            yield browser
 
 
 def pages_of(site) -> list[str]:
