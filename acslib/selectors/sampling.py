@@ -46,8 +46,9 @@ class Sampling:
         seed = seed_of_epoch(seed, gradients)
         return Sampling(max(size, 1), np.random.default_rng(seed))
 
-    def draw(self, left: Indices) -> Indices:
-        """A step's sample of those left, in ascending order; all of them where they are few."""
-        if len(left) <= self.size:
+    def draw(self, left: Indices, size: int | None = None) -> Indices:
+        """`size` of those left, by default a step's, in ascending order; all where they are few."""
+        size = self.size if size is None else size
+        if len(left) <= size:
             return left
-        return np.sort(self.generator.choice(left, self.size, replace=False))
+        return np.sort(self.generator.choice(left, size, replace=False))
