@@ -16,7 +16,6 @@ from acslib.attacks import alexnet
 from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import NFGSM, PGD
-from acslib.gradients import check_gram
 from acslib.paper import config
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
@@ -217,12 +216,19 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
 
 def craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
-    return selectors.craig
+    drawn = {"epsilon": setting.selection_epsilon, "seed": seed}
+    return functools.partial(selectors.craig, **drawn) if drawn["epsilon"] else selectors.craig
 
 
 def gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
-    return functools.partial(selectors.gradmatch, ridge=setting.ridge, tolerance=setting.tolerance)
+    return functools.partial(
+        selectors.gradmatch,
+        ridge=setting.ridge,
+        tolerance=setting.tolerance,
+        epsilon=setting.selection_epsilon,
+        seed=seed,
+    )
 
 
 def random(setting: Setting, seed: int) -> Selector:
@@ -266,11 +272,11 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
         if run.method in SOLVERS:
             # numba compiles, or loads what it has compiled, before any clock runs
             selector(torch.eye(2), 1)
-        selector = at_granularity(selector, run, n, seed)
+        selector = at_granularity(selector, run, seed)
     return selector if setting.weights else selectors.Unweighted(selector)
 
 
-def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
+def at_granularity(selector: Selector, run: Run, seed: int) -> Selector:
     """A selector of samples applied to batches, within classes, or to all samples at once; one that
     is grouped already stays as it is.
     """
@@ -284,11 +290,6 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    elif run.method in SOLVERS:
-        # too many inner products are better known now than at the first selection
-        budget = math.ceil(setting.coreset_fraction * n)
-        rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
-        check_gram(rows, n)
     return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector
 
 

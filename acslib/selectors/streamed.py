@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acslib.selectors.coreset import FAR, TIE, Indices, Matrix, Vector, compiled
 from acslib.selectors.sampling import Sampling
@@ -167,34 +168,40 @@ class DrawnLocations(StreamedLocations):
         self.served = np.full(self.n, 2 * float(self.distances(np.zeros(1, np.int64)).max()))
         self.ahead: list[Indices] = []
 
-    def _open(self) -> Indices:
-        return np.flatnonzero(self.served > 0) if self.count else np.arange(self.n)
+    def _open(self) -> NDArray[np.bool_]:
+        """Which may be taken."""
+        return self.served > 0 if self.count else np.ones(self.n, np.bool_)
 
     def _best(self, budget: int) -> int | None:
-        if not len(self._open()):
+        open_ = self._open()
+        if not open_.any():
             return None
-        drawn = self._drawn(budget)
+        drawn = self._drawn(open_, budget)
         gains = self._gains(drawn)
         best = gains.max()
         slack = min(TIE * float(self.served.sum()), best / 2)
         return int(drawn[np.argmax(gains >= best - slack)])
 
-    def _drawn(self, budget: int) -> Indices:
+    def _drawn(self, open_: NDArray[np.bool_], budget: int) -> Indices:
         """A uniform sample of those that may be taken, ascending."""
-        open_ = self._open()
         if not self.ahead:
-            steps = max(1, min(POOL // self.sampling.size, budget - self.count))
-            self.ahead = [self.sampling.draw(open_) for _ in range(steps)]
-            self.pool = np.unique(np.concatenate(self.ahead))
-            if len(self.pool) > POOL:
-                self.pool = self.pool[:0]
-            self.rows = self.distances(self.pool)
-        drawn = np.intersect1d(self.ahead.pop(), open_)
-        others = np.setdiff1d(open_, drawn)
+            self._draw_ahead(np.flatnonzero(open_), budget - self.count)
+        drawn = self.ahead.pop()
+        drawn = drawn[open_[drawn]]
         wanted = self.sampling.size - len(drawn)  # in the place of those taken since the draw
-        if wanted > 0 and len(others):
-            drawn = np.union1d(drawn, self.sampling.draw(others, wanted))
+        if wanted > 0:
+            others = open_.copy()
+            others[drawn] = False
+            drawn = np.union1d(drawn, self.sampling.draw(np.flatnonzero(others), wanted))
         return drawn
+
+    def _draw_ahead(self, open_: Indices, left: int) -> None:
+        """The draws of as many steps as fit into the pool; of one, without it, where none does."""
+        steps = max(1, min(POOL // self.sampling.size, left))
+        self.ahead = [self.sampling.draw(open_) for _ in range(steps)]
+        pool = np.unique(np.concatenate(self.ahead))
+        self.pool = pool if len(pool) <= POOL else pool[:0]
+        self.rows = self.distances(self.pool)
 
     def _gains(self, drawn: Indices) -> Vector:
         if np.isin(drawn, self.pool).all():
