@@ -64,7 +64,9 @@ MARKS = {"in memory": "o", "streamed": "s", "stochastic": "^"}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--whole", action="store_true", help="the sizes of CIFAR-10 and ImageNet-100")
+    parser.add_argument(
+        "--whole", action="store_true", help="CIFAR-10 and ImageNet-100"
+    )
     whole = parser.parse_args(sys.argv[1:]).whole
     FOLDER.mkdir(parents=True, exist_ok=True)
     path = FOLDER / "selection.csv"
