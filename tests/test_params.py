@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from acslib import models
 from acslib.data import loading
-from acslib.paper import config, params, record_fields, settings, strict
+from acslib.paper import config, params, record_fields, settings, strict, threats
 from acslib.paper.config import ParamsError, resolve, run_name, validated
 
 ROOT = Path(__file__).parent.parent
@@ -79,14 +79,14 @@ def test_table_c1_is_the_printed_one():
         printed = list(csv.DictReader(file))
     for dataset, title, side in (("cifar10", "CIFAR-10", 32), ("imagenet12", "ImageNet-12", 224)):
         suite, rows = (
-            config.table_c1(dataset, side),
+            threats.table_c1(dataset, side),
             [row for row in printed if row["dataset"] == title],
         )
         assert [names[row["attack"]] for row in rows] == list(suite)
         for row, (name, entry) in zip(rows, suite.items(), strict=True):
             assert entry["bound"] == pytest.approx(float(row["bound"]), rel=1e-6)
             assert name.startswith("autoattack") or entry["iterations"] == int(row["iterations"])
-    small = config.table_c1("imagenet12", 32, effort=0.1)
+    small = threats.table_c1("imagenet12", 32, effort=0.1)
     assert small["autoattack_l2"]["bound"] == pytest.approx(1200 / 255 / 7)
     assert small["autoattack_linf"]["bound"] == pytest.approx(4 / 255)
     assert (small["jpeg"]["iterations"], small["ppgd"]["iterations"]) == (20, 4)
@@ -613,7 +613,7 @@ def test_a_file_with_a_mistake(name, old, new, sentence, tmp_path, monkeypatch):
 def everything_read(table, profile):
     for run in config.table_runs(table, profile):
         resolve(run, profile)
-    config.table_c1("cifar10", 8)
+    threats.table_c1("cifar10", 8)
     for name in params.BY_THEMSELVES:
         config.by_itself(name, profile)
 

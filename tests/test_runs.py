@@ -29,9 +29,9 @@ from acslib.paper import (
     files,
     masks,
     measures,
-    printed,
     records,
     runs,
+    threats,
 )
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import OBJECTIVES
@@ -882,7 +882,7 @@ def test_the_perceptual_bound_of_the_evaluation_is_a_parameter():
         suite = measures.perceptual_suite(
             config.resolve(f"resnet50-fastlpa-cifar10.full{varied}", "full"), 32
         )
-        assert [suite[attack]["bound"] for attack in printed.SEEN] == [bound] * 2
+        assert [suite[attack]["bound"] for attack in threats.SEEN] == [bound] * 2
         assert suite["stadv"] == {"bound": 0.02, "iterations": 50}
 
 
@@ -952,3 +952,30 @@ def test_the_readmes_example_runs(capsys):
     block = text.split("```python\n")[1].split("```")[0]
     exec(compile(block, "README.md", "exec"), {})
     assert "coreset" in capsys.readouterr().out
+
+
+def test_the_optimiser_is_torchs_sgd():
+    """To the last bit, and either goes on from the other's state."""
+    setting = config.resolve("resnet18-linf-cifar10.full", "smoke").setting
+    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimisers = [
+        build.build_optimiser(setting, ours),
+        torch.optim.SGD(
+            theirs.parameters(), setting.lr, setting.momentum, weight_decay=setting.weight_decay
+        ),
+    ]
+    for step in range(4):
+        images = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        for net, optimiser in zip((ours, theirs), optimisers, strict=True):
+            optimiser.zero_grad()
+            net(images).square().sum().backward()
+            optimiser.step()
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+        if step == 1:
+            kept = [optimiser.state_dict() for optimiser in optimisers]
+            for optimiser, state in zip(optimisers, reversed(kept), strict=True):
+                optimiser.load_state_dict(state)
+    assert ours.weight.requires_grad
+    assert torch.is_grad_enabled()

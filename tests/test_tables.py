@@ -24,6 +24,7 @@ from acslib.paper import (
     records,
     rows,
     tables,
+    threats,
 )
 from acslib.paper.methods import METHODS
 
@@ -37,7 +38,7 @@ def record(run, seed):
     number = CODE[run.method]
     metrics = {"acc": 0.9 - 0.01 * number - 0.02 * seed, "n": 200}
     if run.setting.norm == "lpips":
-        suite = config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
+        suite = threats.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
         metrics |= {
             f"racc_{name}": 0.1 * place - 0.01 * seed for place, name in enumerate(suite, 1)
         }

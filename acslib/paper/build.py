@@ -7,6 +7,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 from typing import Any
 
 import torch
@@ -161,8 +162,20 @@ def channel_statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
     return means, deviations
 
 
+class SGD(torch.optim.SGD):
+    """torch's SGD, with its methods as they are before they are wrapped for torch's compiler. Each
+    of the wrappers loads the compiler, which takes a second, and a run compiles nothing.
+    """
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    load_state_dict = unwrap(torch.optim.SGD.load_state_dict)
+    state_dict = unwrap(torch.optim.SGD.state_dict)
+    zero_grad = unwrap(torch.optim.SGD.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
 def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(
+    return SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
 

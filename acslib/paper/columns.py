@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from acslib.paper import printed
+from acslib.paper import printed, threats
 
 MODELS = {
     "resnet18": "ResNet-18",
@@ -230,7 +230,7 @@ def columns_of_own(table: pd.DataFrame, varied: Iterable[str]) -> pd.DataFrame:
 def every_attack(table: pd.DataFrame) -> Iterable[dict]:
     """Table D4: a row of ours and, where there is one, the paper's below it."""
     columns = {"acc_pct": "Clean"}
-    for kind, attacks in (("unseen", printed.UNSEEN), ("seen", printed.SEEN)):
+    for kind, attacks in (("unseen", threats.UNSEEN), ("seen", threats.SEEN)):
         columns |= {f"racc_{name}_pct": ATTACKS[name] for name in attacks}
         columns[f"racc_{kind}_mean_pct"] = MEANS[kind]
     for _, row in table.iterrows():
@@ -281,6 +281,6 @@ def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
 
 def single_attacks(table: pd.DataFrame) -> dict[str, str]:
     """Table D4's columns of single attacks and of clean images, with their titles."""
-    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in printed.UNSEEN + printed.SEEN}
+    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in threats.UNSEEN + threats.SEEN}
     titles = {"acc_pct": "clean"} | attacks
     return {name: title for name, title in titles.items() if name in table}

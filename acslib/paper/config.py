@@ -424,25 +424,6 @@ def table_runs(item_name: str, profile_name: str) -> list[str]:
     return list(names)
 
 
-def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
-    """Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in its order.
-
-    `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
-    """
-    content = checked("params/attacks.yaml", params.Attacks, read_yaml("attacks"))
-    refuse_unknown("Table C1", [dataset], params.Attacks.model_fields)
-    printed: params.Suite = getattr(content, dataset)
-    suite: dict[str, dict] = {
-        name: attack.model_dump(exclude_none=True) for name, attack in printed.attacks.items()
-    }
-    for name, entry in suite.items():
-        if name.endswith("_l2"):
-            entry["bound"] *= side / printed.side
-        if "iterations" in entry:
-            entry["iterations"] = max(1, round(entry["iterations"] * effort))
-    return suite
-
-
 def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:
     """The numbers of an item that trains no runs, as params/theorem1.yaml, for a profile, or for
     the one that it extends.

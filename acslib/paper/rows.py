@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from acslib.paper import config, files, printed, records
+from acslib.paper import config, files, printed, records, threats
 from acslib.paper.columns import DATASETS, MODELS, paper_objective
 from acslib.paper.methods import METHODS
-from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
+from acslib.paper.printed import KEY, VARIED
 from acslib.paper.settings import owner
 
 
@@ -172,7 +172,7 @@ def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics:
             "overfitted_seeds": int(overfitted(made).sum()),
         }
     row |= {f"{name}_pct": 100 * mean[name] for name in made if name.startswith("racc_")}
-    for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
+    for kind, attacks in (("seen", threats.SEEN), ("unseen", threats.UNSEEN)):
         there = [f"racc_{name}" for name in attacks if f"racc_{name}" in made]
         if there:
             row |= compared(

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.linalg.blas import dgemm
-from scipy.optimize import nnls
 from torch import Tensor
 
 from acslib.gradients import GRAM_ELEMENTS, LastLayerGradients, as_gradients, check_gram
@@ -55,6 +54,8 @@ def plain_gradmatch(
     squares, and samples whose weight becomes 0 leave S. The square root of Gamma over |b| is what
     `tolerance` bounds and `Coreset.trace` holds.
     """
+    from scipy.optimize import nnls  # it takes 0.3 s, and the fast algorithm has its own
+
     g = to_numpy(as_gradients(gradients).dense(dtype=torch.float64))
     n = len(g)
     b = g.sum(0) if target is None else to_numpy(target.double())
