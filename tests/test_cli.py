@@ -13,7 +13,7 @@ import torch
 
 from acslib import models
 from acslib._torchvision import torchvision
-from acslib.paper import cli, config, costs, explain, export, files, inventory, records, runs
+from acslib.paper import cli, config, costs, explain, export, files, inventory, items, records, runs
 from acslib.paper.settings import Setting, owner
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +151,7 @@ def test_it_is_installed_as_acs():
 
 
 def test_list_is_what_an_item_trains(acs):
-    names = config.table_runs("table3", "demo")
+    names = items.table_runs("table3", "demo")
     assert acs("list", "table3").split() == names
     assert json.loads(acs("list", "table3", "--json")) == names
 
@@ -176,7 +176,7 @@ def test_a_cost_is_a_records_or_expected_from_its_kind_or_unknown(acs, results):
     found = json.loads(
         acs("list", "table1", "--profile", "smoke", "--cost", "--seeds", "0 1", "--json")
     )
-    assert [one["run"] for one in found[::2]] == config.table_runs("table1", "smoke")
+    assert [one["run"] for one in found[::2]] == items.table_runs("table1", "smoke")
     assert {one["state"] for one in found} == {"finished", "expected", "unknown"}
 
 

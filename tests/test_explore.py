@@ -22,7 +22,10 @@ from acslib.paper import (
     explore,
     files,
     inventory,
+    items,
     notebook,
+    paramfiles,
+    params,
     records,
     runs,
     verdict,
@@ -276,7 +279,7 @@ def test_a_run_that_is_still_training_shows_what_it_has(tmp_path, monkeypatch, c
 
 def test_full_training_is_refused_in_a_sentence(run):
     full = config.resolve("resnet18-linf-cifar10.full", "smoke")
-    with pytest.raises(config.ParamsError, match="selects nothing, .* resnet18-linf-cifar10.gradm"):
+    with pytest.raises(params.ParamsError, match="selects nothing, .* resnet18-linf-cifar10.gradm"):
         explore.open_run(full, 0)
 
 
@@ -434,10 +437,10 @@ def test_points_in_words(difference, words):
 def test_progress_counts_finished_runs_of_every_item(run, trained):
     (trained / "smoke" / "table4.csv").write_text("x\n")
     found = {one.item: one for one in inventory.progress("smoke")}
-    assert list(found) == config.tables()
+    assert list(found) == paramfiles.tables()
     assert (found["table1"].finished, found["table1"].of) == (
         2,
-        len(config.table_runs("table1", "smoke")),
+        len(items.table_runs("table1", "smoke")),
     )
     assert found["table4"].gathered
     assert not found["table1"].gathered

@@ -21,6 +21,7 @@ from acslib.paper import (
     curves,
     figures,
     files,
+    items,
     overview,
     pictures,
     records,
@@ -159,7 +160,7 @@ def test_curves_start_at_the_clean_accuracy_and_reach_twice_the_training_norm(tr
 
 
 def test_other_weights_are_attacked_anew(trained):
-    run = config.resolve(config.table_runs("fig3", "smoke")[0], "smoke")
+    run = config.resolve(items.table_runs("fig3", "smoke")[0], "smoke")
     path = records.run_folder(run, 0, trained) / "weights.safetensors"
     before, mark = path.read_bytes(), curves.weights_mark(run, 0, trained)
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))

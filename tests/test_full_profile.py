@@ -12,12 +12,12 @@ import torch
 from acslib import data
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config
+from acslib.paper import build, config, paramfiles
 from acslib.training import State, fit
 
 SETTINGS = [  # the paper's, without those of the study
     name
-    for name, layer in config.checked_settings().settings.items()
+    for name, layer in paramfiles.checked_settings().settings.items()
     if not name.startswith("study-")
 ]
 CLASSES = {"imagenet12": 12, "imagenet100": 100}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from acslib import data, models, selectors
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
-from acslib.paper import build, config, plugins, records, register, runs, warm
+from acslib.paper import build, config, items, paramfiles, plugins, records, register, runs, warm
 from acslib.paper.files import RecordError
 from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.params import ParamsError
@@ -58,20 +58,20 @@ def forgotten(monkeypatch):
 
 
 def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path, monkeypatch):
-    before = {name: config.table_runs(name, "demo") for name in ("table1", "fig4", "table3")}
+    before = {name: items.table_runs(name, "demo") for name in ("table1", "fig4", "table3")}
     use(FIRST.format(selector="gradmatch"))
     run = config.resolve(f"{SETTING}.mine+coreset_fraction@0.3", "smoke")
     assert (run.method, run.setting.coreset_fraction) == ("mine", 0.3)
     for item in ("table1", "fig4"):
-        added = set(config.table_runs(item, "demo")) - set(before[item])
+        added = set(items.table_runs(item, "demo")) - set(before[item])
         theirs = {name for name in before[item] if ".gradmatch" in name}
         assert added == {name.replace(".gradmatch", ".mine") for name in theirs}
-    assert config.table_runs("table3", "demo") == before["table3"]
+    assert items.table_runs("table3", "demo") == before["table3"]
     (tmp_path / "more").mkdir()
     text = f"title: x\nruns: [{{settings: [{SETTING}], methods: [mine]}}]"
     (tmp_path / "more" / "own.yaml").write_text(text)
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path / "more"))
-    assert config.table_runs("own", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
+    assert items.table_runs("own", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
 
 
 def test_methods_differ_in_colour_and_marker(use):
@@ -134,7 +134,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_each_time(text, said, use):
 def test_an_item_that_is_not_there_is_refused(use):
     use(NOTHING + 'register.method("mine", print, items=["tabel1"])')
     with pytest.raises(ParamsError, match="'mine', items: 'tabel1' is not known: did you mean"):
-        config.table_runs("table1", "demo")
+        items.table_runs("table1", "demo")
 
 
 def test_all_files_register_or_none(use):
@@ -431,9 +431,9 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
     changed = {"dataset": "svhn", "lr": 0.3, "table": None}
     assert mine == base.model_copy(update=changed)
     assert config.resolve("mine.craig", "short").setting.epochs == 30
-    assert config.table_runs("own", "short") == ["mine.full", "mine.craig"]
-    assert {"own", "table1"} < set(config.tables())
-    assert {"short", "demo"} < set(config.profiles())
+    assert items.table_runs("own", "short") == ["mine.full", "mine.craig"]
+    assert {"own", "table1"} < set(paramfiles.tables())
+    assert {"short", "demo"} < set(paramfiles.profiles())
 
 
 def test_later_folders_win(folder):
@@ -442,7 +442,7 @@ def test_later_folders_win(folder):
         folder({"settings.yaml": text, "table1.yaml": f"title: x{lr}\nruns: []"})
     setting = config.resolve("mine.full", "full").setting
     assert (setting.lr, setting.beta) == (0.4, 0.4)
-    assert config.read_yaml("table1")["title"] == "x0.4"
+    assert paramfiles.read_yaml("table1")["title"] == "x0.4"
     assert config.resolve(f"{SETTING}.full", "full").setting.lr == 0.01
 
 
@@ -463,4 +463,4 @@ def test_a_setting_with_a_mistake(text, said, folder):
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
     with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
-        config.tables()
+        paramfiles.tables()

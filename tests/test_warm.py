@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from acslib import training
-from acslib.paper import config, files, records, rows, rules, runs, warm
+from acslib.paper import config, files, params, records, rows, rules, runs, warm
 from acslib.schedule import KINDS
 
 SETTING = "resnet18-linf-cifar10"
@@ -576,7 +576,7 @@ def test_a_record_of_version_0_1_0_was_made_on_the_threads_it_names():
 def test_a_number_of_threads_that_is_none(variable, value, monkeypatch):
     monkeypatch.delenv("ACS_THREADS", raising=False)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(config.ParamsError, match=f"{variable} is .*: give a whole number from 1"):
+    with pytest.raises(params.ParamsError, match=f"{variable} is .*: give a whole number from 1"):
         records.asked()
 
 
@@ -587,7 +587,7 @@ def test_processes_that_are_not_there_are_refused(tmp_path, item, monkeypatch):
     item()
     monkeypatch.setenv("ACS_PROCESSES", "2")
     with pytest.raises(
-        config.ParamsError, match="2 processes are asked for and there is 1: .*torchrun"
+        params.ParamsError, match="2 processes are asked for and there is 1: .*torchrun"
     ):
         runs.execute(resolved("full"), 0, "cpu", tmp_path)
 

@@ -24,7 +24,17 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from acslib.paper import ceilings, config, frames, intervals, life, methods, printed, study, tables
+from acslib.paper import (
+    ceilings,
+    frames,
+    intervals,
+    life,
+    methods,
+    paramfiles,
+    printed,
+    study,
+    tables,
+)
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -302,7 +312,7 @@ def rule() -> str:
 def arm_list() -> str:
     """Which arm is run at which sizes, as params/study.yaml has it."""
     sizes: dict[str, list[str]] = {}
-    for group in config.item(study.ITEM).runs:
+    for group in paramfiles.item(study.ITEM).runs:
         for layer in group.vary:
             fraction = layer.model_dump(exclude_unset=True).get("coreset_fraction")
             size = "-" if fraction is None else f"{fraction:g}"

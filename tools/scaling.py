@@ -21,7 +21,8 @@ from claims import BLOCK
 from acslib import data
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config, rules, warm
+from acslib.paper import build, config, paramfiles, rules, warm
+from acslib.paper.items import table_runs
 from acslib.paper.operations import Count
 from acslib.passes import attacker
 
@@ -131,9 +132,9 @@ class Job:
     after: str | None = None
 
 
-def jobs(profile: str, items: Sequence[str]) -> list[Job]:
+def jobs(profile: str, wanted: Sequence[str]) -> list[Job]:
     """The first epochs that several runs have in common, and what is left of each run."""
-    names = dict.fromkeys(name for item in items for name in config.table_runs(item, profile))
+    names = dict.fromkeys(name for item in wanted for name in table_runs(item, profile))
     runs = [config.resolve(name, profile) for name in names]
     found: dict[str, Job] = {}
     for run in runs:
@@ -184,7 +185,7 @@ def settings() -> str:
         "| setting | GFLOP an image: attack | update | selection | PFLOP, full training | hours |",
         "|:--|--:|--:|--:|--:|--:|",
     ]
-    found = config.checked_settings().settings.items()
+    found = paramfiles.checked_settings().settings.items()
     lines += [setting_row(name) for name, layer in found if layer.extends is None]
     return "\n".join(lines) + "\n"
 

@@ -18,7 +18,7 @@ from acslib.attacks.lpips import distance_for
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import NFGSM, PGD
 from acslib.gradients import check_gram
-from acslib.paper import config
+from acslib.paper import params
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
@@ -49,7 +49,7 @@ def checked_device(name: str | None) -> str:
         torch.ones(1, dtype=torch.float64, device=name).item()
     except Exception as error:  # each backend has its own way to say that it is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"there is no device {name!r} here ({reason}): say cpu, or nothing"
         ) from None
     return name
@@ -93,13 +93,13 @@ def load_own(
         if key in known or all_known:
             given[key] = value
         elif key == "seed" or (key != "device" and value):
-            raise config.ParamsError(
+            raise params.ParamsError(
                 f"{key} is {value}, and the data set {name!r} has none: give its function a"
                 f" parameter {key}, or set {WITHOUT.get(key, f'{key} to null')}"
             )
     dataset = load(**given)
     if not isinstance(dataset, data.Dataset):
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"the data set {name!r} is a {type(dataset).__name__}: its function must return an"
             " acslib.data.Dataset, as data.from_folder and data.from_arrays do"
         )
@@ -137,7 +137,7 @@ def own_model(
     """A registered network; adapted, with the data's statistics, unless it is a `Model` already."""
     net = build(setting, dataset)
     if not isinstance(net, torch.nn.Module):
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"the model {setting.model!r} is a {type(net).__name__}: its function must return an"
             " nn.Module"
         )

@@ -6,7 +6,7 @@ full training, if selections cost nothing. What is printed above that is not the
 
 import pandas as pd
 
-from acslib.paper import config, printed
+from acslib.paper import config, items, printed
 from acslib.paper.columns import DATASETS, MARK, MODELS, above_ceiling, paper_objective
 from acslib.paper.methods import METHODS
 
@@ -20,7 +20,7 @@ OURS_ABOVE = (
 def ceilings(item: str) -> pd.DataFrame:
     """A row for each run of a printed table, with `ceiling_x` of the paper's own schedule."""
     found = []
-    for group in config.groups(item, PAPERS):
+    for group in items.groups(item, PAPERS):
         for setting_name in group["settings"]:
             setting = config.setting_layer(setting_name)
             about = {

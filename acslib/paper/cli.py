@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from acslib.paper import config, files, params, records
+from acslib.paper import config, files, items, paramfiles, params, records
 from acslib.writing import reason
 
 # ValueError: what is wrong with parameters, data, records and losses, in a sentence
@@ -162,7 +162,7 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
       acs list table1
       acs list fig4 --profile mini --seeds "0 1 2" --cost
     """
-    names = config.table_runs(item, profile)
+    names = items.table_runs(item, profile)
     if not cost:
         print(json.dumps(names)) if as_json else print_lines(names)
         return
@@ -194,7 +194,7 @@ def runs_command(profile: str | None, as_json: bool) -> None:
     from acslib.paper import inventory
 
     if profile is not None:
-        config.profile(profile)
+        paramfiles.profile(profile)
     found = inventory.found(profile)
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
@@ -227,12 +227,12 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*config.tables(), *params.BY_THEMSELVES]
+    known = [*paramfiles.tables(), *params.BY_THEMSELVES]
     if item not in known:
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
-    config.profile(profile)
+    paramfiles.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
     if item.startswith("fig") or item in (*params.BY_THEMSELVES, "life"):
         if not picture.exists():

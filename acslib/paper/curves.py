@@ -9,7 +9,7 @@ import torch
 
 from acslib import evaluation, models, passes
 from acslib.attacks.pgd import PGD
-from acslib.paper import build, config, files, frames, records, rows, runs
+from acslib.paper import build, config, files, frames, params, records, rows, runs
 from acslib.paper.config import Run
 
 # Figure 3's attacks, in units of the training's epsilon
@@ -111,7 +111,7 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     device = str(images.device)
     fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])
     if setting.evaluation_step is None:
-        raise config.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
+        raise params.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
     ratio = setting.evaluation_step / setting.evaluation_epsilon
     points = []
     for norm in NORMS:

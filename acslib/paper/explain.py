@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
-from acslib.paper import config, params
+from acslib.paper import config, paramfiles, params
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import LARGEST, MOST, REGISTRIES, Setting, choices, given, owner
 
@@ -22,13 +22,13 @@ def meanings() -> dict[str, str]:
 def parameter(name: str) -> dict[str, Any]:
     """All that is known of a parameter, as JSON has it. Raises ParamsError for an unknown one."""
     params.refuse_unknown("parameter", [name], Setting.model_fields)
-    settings = config.checked_settings().settings
+    settings = paramfiles.checked_settings().settings
     return {
         "parameter": name,
         "meaning": meanings()[name],
         "limits": limits(name),
         "belongs_to": owner(name),
-        "printed": name not in given(config.checked_settings().defaults),
+        "printed": name not in given(paramfiles.checked_settings().defaults),
         "settings": {setting: config.setting_layer(setting).get(name) for setting in settings},
         "changed_by": list(changes(name)),
     }
@@ -36,15 +36,15 @@ def parameter(name: str) -> dict[str, Any]:
 
 def changes(name: str) -> Iterator[dict[str, Any]]:
     """Where profiles give a parameter another value, and which items vary it."""
-    for profile in config.profiles():
-        content = config.own_profile(profile)
+    for profile in paramfiles.profiles():
+        content = paramfiles.own_profile(profile)
         for where, layer in sections(content):
             if name in given(layer):
                 yield {"by": f"profile {profile}", "where": where, "value": given(layer)[name]}
-    for item in config.tables():
+    for item in paramfiles.tables():
         values = [
             given(layer)[name]
-            for group in config.item(item).runs
+            for group in paramfiles.item(item).runs
             for layer in group.vary
             if name in given(layer)
         ]
@@ -92,7 +92,7 @@ def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
     own, under_profile = (
         config.validated(f"run {run.name}", one).scaled() for one in (layer, profiled)
     )
-    printed = given(config.checked_settings().settings[run.setting_name])
+    printed = given(paramfiles.checked_settings().settings[run.setting_name])
 
     def value(name: str) -> Value:
         here, usual, by_profile = (
@@ -129,7 +129,7 @@ def replaced(run: config.Run) -> list[str]:
     """What a setting of one's own says and the profile replaces: "epsilon 4/255, now 0.125"."""
     if config.setting_layer(run.setting_name)["table"] is not None:
         return []
-    said = given(config.checked_settings().settings[run.setting_name])
+    said = given(paramfiles.checked_settings().settings[run.setting_name])
     profiled = config.profile_layer(run.profile, run.setting_name)
     both = [(name, said[name], profiled[name]) for name in said if name in profiled]
     return [f"{name} {as_yaml(own)}, now {as_yaml(new)}" for name, own, new in both if own != new]

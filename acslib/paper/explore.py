@@ -25,7 +25,7 @@ from acslib import selectors
 from acslib.attacks.pgd import PGD
 from acslib.data import Dataset
 from acslib.gradients import LastLayerGradients
-from acslib.paper import build, checkpoints, config, notebook, records, runs
+from acslib.paper import build, checkpoints, config, notebook, params, records, runs
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError
 from acslib.paper.methods import METHODS
@@ -73,7 +73,7 @@ def open_run(run: Run, seed: int) -> Seen:
     has not come to a selection yet.
     """
     if not METHODS[run.method].selects:
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"run {run.name} selects nothing, as it trains on all the data: take another method,"
             f" like {run.setting_name}.gradmatch"
         )

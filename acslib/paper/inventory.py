@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, items, paramfiles, records
 from acslib.paper.files import RecordError
 
 State = Literal["finished", "running", "interrupted", "outdated", "refused"]
@@ -79,20 +79,20 @@ def progress(profile: str, seed: int = 0) -> list[Progress]:
     """What is there of every table and figure, with one seed."""
     state = {one.run: one.state for one in found(profile) if one.seed == seed}
     pictures = files.RESULTS.parent / "figures" / profile
-    items = []
-    for item in config.tables():
-        runs = config.table_runs(item, profile)
-        items.append(
+    made = []
+    for item in paramfiles.tables():
+        runs = items.table_runs(item, profile)
+        made.append(
             Progress(
                 item,
-                config.item(item).title,
+                paramfiles.item(item).title,
                 sum(state.get(run) == "finished" for run in runs),
                 len(runs),
                 (files.RESULTS / profile / f"{item}.csv").exists(),
                 (pictures / f"{item}.pdf").exists(),
             )
         )
-    return items
+    return made
 
 
 def _resolved(name: str, profile: str) -> config.Run | None:

@@ -21,7 +21,7 @@ import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
-from acslib.paper import columns, config, files, records, rows, style, tables
+from acslib.paper import columns, config, files, paramfiles, params, records, rows, style, tables
 
 # the paper's order
 ORDER = (
@@ -94,7 +94,7 @@ class Entry:
 
 def item_names() -> list[str]:
     """Every table and figure: the paper's in its order, then one's own."""
-    return [*ORDER, *(name for name in config.tables() if name not in ORDER)]
+    return [*ORDER, *(name for name in paramfiles.tables() if name not in ORDER)]
 
 
 def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Entry:
@@ -136,7 +136,7 @@ def table_rows(
 
 def caption(name: str) -> str:
     """The title that `params/` gives a table or figure."""
-    return config.read_yaml(name)["title"] if config.files_of(name) else ""
+    return paramfiles.read_yaml(name)["title"] if paramfiles.files_of(name) else ""
 
 
 def short(caption: str) -> str:
@@ -150,7 +150,7 @@ def introduction(profile: str) -> str:
     commit = records.provenance("cpu")["commit"]
     said = [
         f"Tables and figures in the paper's order. Profile {profile}:"
-        f" {config.profile(profile).about}.",
+        f" {paramfiles.profile(profile).about}.",
         "What the paper prints, grey or named so, is for its own data, networks and hardware:"
         " compare what a coreset changes there with what it changes here, rather than one number"
         " with the other.",
@@ -362,7 +362,7 @@ def main(argv=None) -> int:
             else write_page(arguments.profile, seeds)
         )
         print("\n".join(map(str, made)))
-    except (config.ParamsError, files.RecordError) as error:
+    except (params.ParamsError, files.RecordError) as error:
         print(f"acs: {error}", file=sys.stderr)
         return 2
     return 0

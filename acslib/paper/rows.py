@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from acslib.paper import config, files, printed, records, threats
+from acslib.paper import config, files, items, printed, records, threats
 from acslib.paper.columns import DATASETS, MODELS, paper_objective
 from acslib.paper.methods import METHODS
 from acslib.paper.printed import KEY, VARIED
@@ -27,7 +27,7 @@ def planned(item: str, profile: str) -> list[Planned]:
     """The rows of a table or figure, in its order."""
     return [
         Planned(setting_name, method, varied, group["columns"])
-        for group in config.groups(item, profile)
+        for group in items.groups(item, profile)
         for setting_name in group["settings"]
         for varied in group["vary"]
         for method in group["methods"]

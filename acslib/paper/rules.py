@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, params, plugins, records, warm
+from acslib.paper import config, files, items, paramfiles, params, plugins, records, warm
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -26,9 +26,9 @@ UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would rea
 
 def rules(profile: str, seeds: Sequence[int]) -> str:
     """Everything that Make has to know of a profile. Raises ParamsError."""
-    needed = {item: runs(item, profile) for item in config.tables()}
+    needed = {item: runs(item, profile) for item in paramfiles.tables()}
     every = {run.name: run for of_item in needed.values() for run in of_item}
-    together = config.of_all()
+    together = paramfiles.of_all()
     recorded = {run.name: run for item in together for run in needed[item]}
     networks = {lpips_network(run): None for run in every.values() if run.setting.norm == "lpips"}
     parts = [
@@ -53,7 +53,7 @@ def write(path: Path, profile: str, seeds: Sequence[int]) -> None:
 
 def runs(item: str, profile: str) -> list[config.Run]:
     """The runs that a table or figure is gathered from."""
-    return [config.resolve(name, profile) for name in config.table_runs(item, profile)]
+    return [config.resolve(name, profile) for name in items.table_runs(item, profile)]
 
 
 def record(run: config.Run, seed: int) -> Path:
@@ -206,13 +206,13 @@ def first_file(*paths: str) -> Path | None:
 def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
-    found = [path for name in names for path in config.files_of(name)]
+    found = [path for name in names for path in paramfiles.files_of(name)]
     return [in_checkout(path) for path in [*found, *plugins.files()]]
 
 
 def layers(profile: str) -> list[str]:
     """A profile and those that it extends."""
-    base = config.read_yaml(f"profiles/{profile}").get("extends")
+    base = paramfiles.read_yaml(f"profiles/{profile}").get("extends")
     return [profile, *(layers(base) if base else [])]
 
 
@@ -289,7 +289,7 @@ def fit(names: Iterable[Path | str]) -> str:
     names = list(names)
     for name in names:
         if isinstance(name, Path) and (unfit := UNFIT.intersection(str(name))):
-            raise config.ParamsError(
+            raise params.ParamsError(
                 f"Make cannot name {str(name)!r}: take a folder or value without"
                 f" {' '.join(sorted(unfit))!r}"
             )

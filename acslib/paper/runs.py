@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from acslib import data, devices, parallel, schedule
-from acslib.paper import build, checkpoints, config, files, records, warm
+from acslib.paper import build, checkpoints, files, params, records, warm
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
@@ -99,7 +99,7 @@ def computing(device: str | None) -> Iterator[str]:
     workers, before = records.asked(), torch.get_num_threads()
     own = parallel.join(build.checked_device(device))
     if parallel.processes() != workers.processes:
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"{workers.processes} processes are asked for and there is {parallel.processes()}:"
             f" start them with torchrun, as make NPROC={workers.processes} does, or set"
             " ACS_PROCESSES to 1"

@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 
-from acslib.paper import config, files, frames, records, rows, tables
+from acslib.paper import config, files, frames, items, paramfiles, records, rows, tables
 
 ITEM = "study"
 MEASURES = ("acc", "racc")
@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 
 def design() -> Any:
     """What was fixed before the study was run, see `params.Design`."""
-    found = config.item(ITEM).design
+    found = paramfiles.item(ITEM).design
     assert found is not None, "params/study.yaml has one"
     return found
 
@@ -223,7 +223,7 @@ def judged(low: float, high: float) -> str:
 def text(profile: str, results: Path | None = None) -> str:
     """The verdict for a terminal. Raises RecordError if there is no table."""
     table = tables.read_table(ITEM, profile, results)
-    return "\n".join([f"{config.item(ITEM).title} Profile {profile}.", *verdict(table)])
+    return "\n".join([f"{paramfiles.item(ITEM).title} Profile {profile}.", *verdict(table)])
 
 
 # ---- files
@@ -240,7 +240,7 @@ def shard(profile: str, seed: int, results: Path | None = None) -> Path:
 
 def keep(profile: str, seeds: Sequence[int], results: Path | None = None) -> list[Path]:
     """Write each seed's records as one compressed file, a record a line; gives their paths."""
-    runs = [config.resolve(name, profile) for name in config.table_runs(ITEM, profile)]
+    runs = [config.resolve(name, profile) for name in items.table_runs(ITEM, profile)]
     written = []
     for seed in seeds:
         found = [records.finished_record(run, seed, results) for run in runs]
@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def seeds_of(profile: str, results: Path | None = None) -> list[int]:
     """The seeds of which there is a record of any of the study's runs."""
     folders = (results or files.RESULTS) / profile / "runs"
-    names = {run.split(".")[0] for run in config.table_runs(ITEM, profile)}
+    names = {run.split(".")[0] for run in items.table_runs(ITEM, profile)}
     found = {
         int(path.parent.name.removeprefix("seed"))
         for name in names

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from acslib.paper import ceilings, config, files, frames, printed, rows
+from acslib.paper import ceilings, files, frames, paramfiles, printed, rows
 from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, columns_of_own, every_attack
 
 # the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
@@ -95,7 +95,7 @@ def title(item: str, gathered: pd.DataFrame) -> str:
         if name in gathered
     )
     return (
-        f"{config.read_yaml(item)['title']}. Profile {first.profile}, {number}. {sources}."
+        f"{paramfiles.read_yaml(item)['title']}. Profile {first.profile}, {number}. {sources}."
         + (f" Networks: {networks}." if networks else "")
         + attacked
         + made_on

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, items, paramfiles, records
 from acslib.paper.config import Run
 from acslib.paper.settings import REGISTRIES, owner
 
@@ -69,7 +69,9 @@ def shared(run: Run, others: Collection[Run]) -> list[int]:
 def peers(run: Run) -> list[Run]:
     """The runs of a setting that the tables and figures of a profile need."""
     names = {
-        wanted: None for item in config.tables() for wanted in config.table_runs(item, run.profile)
+        wanted: None
+        for item in paramfiles.tables()
+        for wanted in items.table_runs(item, run.profile)
     }
     return [
         config.resolve(wanted, run.profile)
