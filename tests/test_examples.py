@@ -13,7 +13,19 @@ from PIL import Image
 
 from acslib import models
 from acslib.attacks import PGD
-from acslib.paper import build, cli, config, curves, figures, files, notebook, rows, runs, tables
+from acslib.paper import (
+    build,
+    cli,
+    config,
+    curves,
+    figures,
+    files,
+    notebook,
+    rows,
+    runs,
+    table_pictures,
+    tables,
+)
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTING = "resnet18-linf-cifar10"
@@ -59,7 +71,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
     assert written.method_label.tolist()[-1] == "Largest gradient"
     assert written.racc_pct.notna().all()
     assert "Largest gradient" in tables.text("table1", "small")
-    drawn = figures.tradeoff(table)
+    drawn = table_pictures.tradeoff(table)
     assert "Largest gradient" in [text.get_text() for text in drawn.legends[0].texts]
     run = config.resolve(f"{SETTING}.largest_gradient", "small")
     selector = build.build_selector(run, 64, 0)
