@@ -8,22 +8,14 @@ export or draw answer without loading torch.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
 from acslib.paper import config, files, items, paramfiles, params, records
-from acslib.writing import reason
-
-# ValueError: what is wrong with parameters, data, records and losses, in a sentence
-PROBLEMS = (ValueError, OSError, ImportError, MemoryError)
-INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count: 128 and the signal's number
-
-
-class Stopped(KeyboardInterrupt):
-    """Interrupted; the message says what is kept."""
+from acslib.paper.endings import Stopped, exit_code, refuse
+from acslib.paper.printing import duration, print_lines, print_table, printed_value
 
 
 def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
@@ -172,7 +164,7 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
-    rows = [[one.run, str(one.seed), one.state, in_words(one.seconds)] for one in found]
+    rows = [[one.run, str(one.seed), one.state, duration(one.seconds)] for one in found]
     print_table(["run", "seed", "state", "time"], rows)
     print(costs.summary(found))
 
@@ -209,7 +201,7 @@ def runs_command(profile: str | None, as_json: bool) -> None:
             str(one.seed),
             one.state,
             f"{one.epochs}/{one.of or '?'}",
-            in_words(one.seconds),
+            duration(one.seconds),
         ]
         for one in found
     ]
@@ -276,10 +268,12 @@ def compare_command(first: str, second: str, profile: str, seed: int, as_json: b
     if as_json:
         print(json.dumps({"parameters": differing, "results": results}))
         return
-    print_table(["parameter", "A", "B"], [[name, *map(value, two)] for name, two in differing])
+    print_table(
+        ["parameter", "A", "B"], [[name, *map(printed_value, two)] for name, two in differing]
+    )
     print()
     rows = [
-        [name, *map(value, two), f"{two[1] - two[0]:+.4g}" if None not in two else ""]
+        [name, *map(printed_value, two), f"{two[1] - two[0]:+.4g}" if None not in two else ""]
         for name, two in results
     ]
     print_table(["result", "A", "B", "B - A"], rows)
@@ -383,46 +377,12 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
     print_lines(map(str, export.write(run, seed, folder or Path("exported", run.name))))
 
 
-# ---- what is printed
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
-
-
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Words in columns."""
-    lines = [list(titles), *map(list, rows)] if titles else [list(row) for row in rows]
-    if not lines:
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
-def value(found: Any) -> str:
-    if found is None:
-        return "-"
-    return f"{found:.6g}" if isinstance(found, float) else str(found)
-
-
-def in_words(seconds: float | None) -> str:
-    """A time to people's precision."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-# ---- how it ends
+# ---- the process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
-    return told(lambda: invoke(sys.argv[1:] if argv is None else list(argv)))
+    return exit_code(lambda: invoke(sys.argv[1:] if argv is None else list(argv)))
 
 
 def invoke(arguments: list[str]) -> int:
@@ -438,34 +398,3 @@ def invoke(arguments: list[str]) -> int:
         path = where.command_path if where else "acs"
         message = " ".join(error.format_message().split()).rstrip(".")
         return refuse(f"{message}; {path} --help says more", 2)
-
-
-def told(command: Callable[[], int]) -> int:
-    """A command's exit code, what went wrong having been said in a line."""
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever read what was printed has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except KeyboardInterrupt as stopped:
-        return refuse(f"stopped: {stopped if stopped.args else 'nothing is lost'}", INTERRUPTED)
-    except PROBLEMS as error:
-        return refuse(sentence(error), 2)
-    except RuntimeError as error:
-        if "memory" not in str(error).lower():
-            raise
-        return refuse(sentence(error), 2)
-
-
-def refuse(what: str, code: int) -> int:
-    print(f"acs: {' '.join(what.split())}", file=sys.stderr)
-    return code
-
-
-def sentence(error: Exception) -> str:
-    if isinstance(error, MemoryError | RuntimeError):
-        return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return where + reason(error)

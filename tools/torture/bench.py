@@ -12,7 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from acslib.paper import checkpoints, cli, config, files, records, runs, style
+from acslib.paper import checkpoints, cli, config, endings, files, records, runs, style
 from tools.torture.children import Child, Ended, broken
 from tools.torture.outcomes import Ending
 
@@ -164,7 +164,7 @@ def told(call: Callable[[], Any]) -> Work:
         print(call())
         return 0
 
-    return lambda: cli.told(work)
+    return lambda: endings.exit_code(work)
 
 
 # ---- what a run leaves
