@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from acslib import data, models, objectives, selectors
-from acslib.attacks import alexnet
-from acslib.attacks.lpips import distance_for
+from acslib.attacks import lpips
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import NFGSM, PGD
 from acslib.gradients import check_gram
@@ -185,7 +184,7 @@ def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD
 
 def training_attack(setting, steps: int, generator: torch.Generator, device="cpu") -> FastLPA:
     """Fast-LPA of `steps` steps with the bound and the data set's distance of a `Setting`."""
-    distance = distance_for(setting.dataset, setting.image_size or 224, device)
+    distance = lpips.distance_for(setting.dataset, setting.image_size or 224, device)
     return FastLPA(
         setting.epsilon,
         distance,
@@ -331,7 +330,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
     setting = run.setting
     if setting.norm == "lpips":
         announce(f"LPIPS' network for {setting.dataset}: from the cache, else made now, once")
-        alexnet.prepare(setting.dataset, setting.image_size or 224, device=device)
+        lpips.prepare(setting.dataset, setting.image_size or 224, device=device)
 
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:
