@@ -52,7 +52,7 @@ def test_there_are_eleven():
 def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     """Everything as printed but the number of images, of images in a group, and of epochs."""
     monkeypatch.setenv("ACS_OFFLINE", "1")
-    monkeypatch.setattr(build, "distance_for", untrained)
+    monkeypatch.setattr(build.lpips, "distance_for", untrained)
     run = config.resolve(f"{name}.gradmatch", "full")
     dataset = a_few_images(run.setting.dataset)
     model = build.build_model(run.setting, dataset, 0, "cpu")

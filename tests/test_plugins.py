@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from acslib import data, models, selectors
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
-from acslib.paper import build, config, items, paramfiles, plugins, records, register, runs, warm
+from acslib.paper import (
+    build,
+    config,
+    fingerprints,
+    items,
+    paramfiles,
+    plugins,
+    records,
+    register,
+    runs,
+    warm,
+)
 from acslib.paper.files import RecordError
 from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.params import ParamsError
@@ -187,11 +198,11 @@ def cell(number: int, text: str) -> None:
 def test_a_cell_may_be_edited_and_run_again(forgotten):
     text = 'register.method("mine", selectors.{}, label="L")\n'
     cell(1, text.format("craig"))
-    first = records.fingerprint(config.resolve(f"{SETTING}.mine"))
+    first = fingerprints.fingerprint(config.resolve(f"{SETTING}.mine"))
     cell(1, text.format("craig"))
-    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) == first
+    assert fingerprints.fingerprint(config.resolve(f"{SETTING}.mine")) == first
     cell(2, text.format("gradmatch"))
-    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) != first
+    assert fingerprints.fingerprint(config.resolve(f"{SETTING}.mine")) != first
     assert METHODS["mine"].selector(None, 0) is selectors.gradmatch
     with pytest.raises(PluginError, match="a notebook cell registers .* a notebook cell has"):
         cell(3, text.format("craig") + text.format("craig"))
@@ -211,12 +222,12 @@ def test_the_content_of_a_file_belongs_to_the_runs_that_use_it(use):
     for selector in ("gradmatch", "craig", "gradmatch"):
         use(FIRST.format(selector=selector))
         named = [config.resolve(name, "smoke") for name in (mine, other)]
-        found.append([records.fingerprint(run) for run in named])
-        found[-1] += [records.training_fingerprint(run) for run in named]
+        found.append([fingerprints.fingerprint(run) for run in named])
+        found[-1] += [fingerprints.training_fingerprint(run) for run in named]
     assert found[0] == found[2]
     assert [one == two for one, two in zip(*found[:2], strict=True)] == [False, True, False, True]
-    assert records.is_outdated(found[0][0], found[1][0])
-    assert not records.is_outdated(found[0][0], found[0][0])
+    assert fingerprints.is_outdated(found[0][0], found[1][0])
+    assert not fingerprints.is_outdated(found[0][0], found[0][0])
 
 
 def test_a_warm_start_is_anew_with_another_model_but_not_with_another_method(use):
@@ -235,7 +246,9 @@ def test_a_changed_file_has_its_runs_trained_anew(use, tmp_path):
     name = f"{SETTING}.mine+epochs@4"
     run = config.resolve(name, "smoke")
     made = runs.execute(run, 0, "cpu", tmp_path)
-    assert made["provenance"]["plugins"] == {"mine0.py": records.own_parts(run)["method"].content}
+    assert made["provenance"]["plugins"] == {
+        "mine0.py": fingerprints.own_parts(run)["method"].content
+    }
     assert runs.execute(run, 0, "cpu", tmp_path) == made
     use(FIRST.format(selector="craig"))
     assert records.finished_record(run, 0, tmp_path) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acslib.paper import config, items, paramfiles, params, records, rules
+from acslib.paper import config, fingerprints, items, paramfiles, params, rules
 
 RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
 
@@ -140,7 +140,7 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
-    fingerprint = records.fingerprint(config.resolve(name, "smoke"))
+    fingerprint = fingerprints.fingerprint(config.resolve(name, "smoke"))
     wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
     assert wanted in rules.rules("smoke", [0])
     path.unlink()

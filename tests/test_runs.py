@@ -27,10 +27,12 @@ from acslib.paper import (
     checkpoints,
     config,
     files,
+    fingerprints,
     masks,
     measures,
     records,
     runs,
+    threads,
     threats,
 )
 from acslib.paper.methods import METHODS
@@ -234,7 +236,7 @@ def a_record(run, seed=0):
         "format": records.FORMAT,
         "run": run.name,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "data": "digits",
         "metrics": {"acc": 0.9, "n": 200},
@@ -288,10 +290,10 @@ def test_records_stay_valid_when_a_parameter_is_added():
         },
     }
     for name, digest in known.items():
-        assert records.fingerprint(config.resolve(name, "full", before[name])) == digest
+        assert fingerprints.fingerprint(config.resolve(name, "full", before[name])) == digest
     name = "resnet50-fastlpa-cifar10.gradmatch"
     changed = config.resolve(name, "full", before[name] | {"only_correct": True})
-    assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+    assert fingerprints.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
 
 
 def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
@@ -303,8 +305,8 @@ def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
     made = []
     for form in ("ce", "kl"):
         old = config.resolve(run.name, run.profile, {"trades_form": form})
-        assert records.fingerprint(old) == records.fingerprint(run)
-        made.append(records.fingerprint_before(old, records.Workers()))
+        assert fingerprints.fingerprint(old) == fingerprints.fingerprint(run)
+        made.append(fingerprints.fingerprint_before(old, threads.Workers()))
         record["params"]["trades_form"] = form
         files.write_json(path, record | {"fingerprint": made[-1]})
         assert records.finished_record(run, 0, tmp_path)["fingerprint"] == made[-1]
@@ -319,7 +321,7 @@ def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
     def fingerprints(objective):
         name = f"resnet18-linf-cifar10.full+objective@{objective}"
         forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
-        return {records.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
+        return {fingerprints.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
 
     assert len(fingerprints("adversarial")) == 1
     assert len(fingerprints("trades")) == 4
@@ -419,13 +421,13 @@ def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monke
         assert made.returncode == 0, made.stderr
         return "asked" in made.stdout
 
-    for fingerprint, stale in ((records.fingerprint(run), False), ("else", True)):
+    for fingerprint, stale in ((fingerprints.fingerprint(run), False), ("else", True)):
         files.write_json(path, kept | {"fingerprint": fingerprint})
         assert __main__.main(["rules", "--profile", "smoke"]) == 0
         rules = capsys.readouterr().out
         (tmp_path / "rules.mk").write_text(f"{rules}\n{path}:\n\t@echo asked\n.PHONY: always\n")
         assert asked() is stale
-    files.write_json(path, kept | {"fingerprint": records.fingerprint(run)})
+    files.write_json(path, kept | {"fingerprint": fingerprints.fingerprint(run)})
     assert not asked()
 
 

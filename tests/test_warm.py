@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from acslib import training
-from acslib.paper import config, files, params, records, rows, rules, runs, warm
+from acslib.paper import (
+    config,
+    files,
+    fingerprints,
+    params,
+    records,
+    rows,
+    rules,
+    runs,
+    threads,
+    warm,
+)
 from acslib.schedule import KINDS
 
 SETTING = "resnet18-linf-cifar10"
@@ -508,7 +519,7 @@ def test_threads_are_one_unless_told_otherwise(tmp_path, item, monkeypatch):
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    for variables, threads in (
+    for variables, expected in (
         ({}, 1),
         ({"OMP_NUM_THREADS": "2"}, 2),
         ({"OMP_NUM_THREADS": "2,1"}, 2),
@@ -520,8 +531,8 @@ def test_threads_are_one_unless_told_otherwise(tmp_path, item, monkeypatch):
             monkeypatch.setenv(name, value)
         folder = tmp_path / str(len(seen))
         record = runs.execute(run, 0, "cpu", folder, progress=during)
-        assert (record["threads"], record["processes"]) == (threads, 1)
-        assert set(seen[-4:]) == {threads}
+        assert (record["threads"], record["processes"]) == (expected, 1)
+        assert set(seen[-4:]) == {expected}
         assert torch.get_num_threads() == 2, "as it was before"
     torch.set_num_threads(before)
 
@@ -555,20 +566,20 @@ def test_a_checkpoint_of_other_threads_is_refused(tmp_path, item, monkeypatch):
 def test_one_thread_is_neutral_in_the_fingerprint_and_others_are_not(monkeypatch):
     run = resolved("full")
     monkeypatch.setenv("ACS_THREADS", "1")
-    one = records.fingerprint(run)
+    one = fingerprints.fingerprint(run)
     monkeypatch.setenv("ACS_THREADS", "2")
-    two = records.fingerprint(run)
+    two = fingerprints.fingerprint(run)
     monkeypatch.setenv("ACS_THREADS", "1")
     monkeypatch.setenv("ACS_PROCESSES", "2")
-    assert len({one, two, records.fingerprint(run)}) == 3
-    assert one == records.fingerprint(run, records.Workers(1, 1))
+    assert len({one, two, fingerprints.fingerprint(run)}) == 3
+    assert one == fingerprints.fingerprint(run, threads.Workers(1, 1))
 
 
 def test_a_record_of_version_0_1_0_was_made_on_the_threads_it_names():
     made = json.loads((ROOT / "tests/fixtures/record-0.1.0.json").read_text())
-    assert records.workers_of(made) == (1, 1)
+    assert threads.workers_of(made) == (1, 1)
     made["provenance"]["threads"] = 2
-    assert records.workers_of(made) == (2, 1)
+    assert threads.workers_of(made) == (2, 1)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "², "])
@@ -577,7 +588,7 @@ def test_a_number_of_threads_that_is_none(variable, value, monkeypatch):
     monkeypatch.delenv("ACS_THREADS", raising=False)
     monkeypatch.setenv(variable, value)
     with pytest.raises(params.ParamsError, match=f"{variable} is .*: give a whole number from 1"):
-        records.asked()
+        threads.asked()
 
 
 # ---- processes

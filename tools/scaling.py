@@ -94,7 +94,7 @@ def untrained(dataset: str, side: int, device: str = "cpu", **others) -> LPIPS:
     return LPIPS(AlexNet("imagenet" if dataset.startswith("imagenet") else "cifar").eval())
 
 
-build.distance_for = untrained
+build.lpips.distance_for = untrained
 
 
 def of_epochs(run: config.Run, phases: Iterable[str], selections: int) -> float:

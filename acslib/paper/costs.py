@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, records, threads
 
 # two runs with these in common cost the same for each image that they are trained on
 KIND = (
@@ -49,7 +49,7 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def machine(record: dict[str, Any]) -> tuple:
-    return record["provenance"].get("device"), records.workers_of(record)
+    return record["provenance"].get("device"), threads.workers_of(record)
 
 
 def cost(run: config.Run, seed: int, known: Sequence[dict[str, Any]]) -> Cost:

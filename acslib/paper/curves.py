@@ -9,7 +9,7 @@ import torch
 
 from acslib import evaluation, models, passes
 from acslib.attacks.pgd import PGD
-from acslib.paper import build, config, files, frames, params, records, rows, runs
+from acslib.paper import build, config, files, fingerprints, frames, params, records, rows, runs
 from acslib.paper.config import Run
 
 # Figure 3's attacks, in units of the training's epsilon
@@ -97,7 +97,7 @@ def attack_curves(
 def weights_mark(run: Run, seed: int, results: Path | None = None) -> str:
     """A digest of a finished run's parameters and weights."""
     weights = (records.run_folder(run, seed, results) / "weights.safetensors").read_bytes()
-    return hashlib.sha256(records.fingerprint(run).encode() + weights).hexdigest()[:16]
+    return hashlib.sha256(fingerprints.fingerprint(run).encode() + weights).hexdigest()[:16]
 
 
 def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from acslib import models
-from acslib.paper import files, records, runs
+from acslib.paper import files, fingerprints, records, runs
 from acslib.paper.config import Run
 from acslib.paper.settings import MODELS
 
@@ -29,7 +29,7 @@ def write(run: Run, seed: int, folder: Path) -> list[Path]:
         "run": run.name,
         "profile": run.profile,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "dataset": run.setting.dataset,
         "data": dataset.source,
         "class_names": list(dataset.class_names),

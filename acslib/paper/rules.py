@@ -17,7 +17,17 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, items, paramfiles, params, plugins, records, warm
+from acslib.paper import (
+    config,
+    files,
+    fingerprints,
+    items,
+    paramfiles,
+    params,
+    plugins,
+    records,
+    warm,
+)
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -104,7 +114,7 @@ def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
     before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in needed]
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
-        stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
+        stale = [unless(f"$(shell grep -s {fingerprints.fingerprint(run)} {quoted(str(path))})")]
     return rule(path, stale, training_command(run, seed), order_only=[*before, STAMP])
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from acslib import data, devices, parallel, schedule
-from acslib.paper import build, checkpoints, files, params, records, warm
+from acslib.paper import build, checkpoints, files, fingerprints, params, records, threads, warm
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
@@ -39,7 +39,7 @@ def execute(
 
     `announce` is told in a line which images these are, and what has to be made first, before
     anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
-    it begins, see `measures.parts`. It computes on as many threads and processes as `records.asked`
+    it begins, see `measures.parts`. It computes on as many threads and processes as `threads.asked`
     says. Of several processes the first one evaluates, writes and tells.
     """
     folder = records.run_folder(run, seed, results)
@@ -96,7 +96,7 @@ def warm_up(
 @contextlib.contextmanager
 def computing(device: str | None) -> Iterator[str]:
     """The threads and processes that are asked for, and the device of this one by name."""
-    workers, before = records.asked(), torch.get_num_threads()
+    workers, before = threads.asked(), torch.get_num_threads()
     own = parallel.join(build.checked_device(device))
     if parallel.processes() != workers.processes:
         raise params.ParamsError(
@@ -123,7 +123,7 @@ def begin(
     made = records.provenance(device)
     computed = (
         *(experiment.data.source, experiment.training.precision, made["device"]),
-        *(made["versions"]["torch"], *records.asked()),
+        *(made["versions"]["torch"], *threads.asked()),
     )
     return experiment, warm.sharing(run, seed, computed, results)
 
@@ -257,7 +257,7 @@ def evaluate_again(
     model, images = load_trained(run, seed, device, results)
     metrics, masks, seconds = evaluated(run, model, images, seed, device, evaluating)
     record = trained | {
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "metrics": metrics,
         "masks": masks,
@@ -297,12 +297,12 @@ def record_of(
         "run": run.name,
         "profile": run.profile,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "method": run.method,
         "setting": run.setting_name,
         "data": experiment.data.source,
-        **records.asked()._asdict(),
+        **threads.asked()._asdict(),
         "plan": {"cost": plan.cost, "ceiling": plan.ceiling, "selections": plan.selections},
         "metrics": metrics,
         "seconds": seconds
@@ -315,7 +315,7 @@ def record_of(
             experiment.training.precision,
             experiment.training.deterministic,
         )
-        | records.provenance_of_own(run),
+        | fingerprints.provenance_of_own(run),
     }
 
 
