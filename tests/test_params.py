@@ -10,7 +10,17 @@ from pydantic import BaseModel
 
 from acslib import models
 from acslib.data import loading
-from acslib.paper import config, items, paramfiles, params, record_fields, settings, strict, threats
+from acslib.paper import (
+    config,
+    items,
+    paramfiles,
+    params,
+    record_fields,
+    settings,
+    strict,
+    threats,
+    values,
+)
 from acslib.paper.config import resolve, run_name, validated
 from acslib.paper.params import ParamsError
 
@@ -143,7 +153,7 @@ def test_a_missing_parameter_is_named():
     ("text", "value"), [("1e-3", 0.001), ("8/255", 8 / 255), ("1.785/255", 0.007), (".5", 0.5)]
 )
 def test_numbers_as_yaml_1_1_hands_them_on(text, value):
-    assert settings.number(text) == pytest.approx(value)
+    assert values.number(text) == pytest.approx(value)
 
 
 NO_NUMBERS = (
@@ -165,7 +175,7 @@ def test_what_nobody_reads_as_a_number_is_none(text, tmp_path, monkeypatch):
 @hypothesis.given(st.text("0123456789.eE+-_/: xob", min_size=1, max_size=8))
 def test_whatever_is_read_as_a_number_is_that_number(text):
     try:
-        value = settings.number(strict.load(f"a: {text}")["a"])
+        value = values.number(strict.load(f"a: {text}")["a"])
     except (ValueError, TypeError):
         return
     if value is None:

@@ -16,7 +16,8 @@ from acslib import schedule
 from acslib.paper import paramfiles, params, strict
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, checked, nearest, refuse_unknown, short, shown
-from acslib.paper.settings import Setting, given, number, owner
+from acslib.paper.settings import Setting, given, owner
+from acslib.paper.values import number
 
 LAST_SEED = 2**32 - 1  # numpy's limit
 LONGEST_NAME = 200  # bytes of a folder's name: file systems have 255

@@ -9,7 +9,8 @@ from pydantic.fields import FieldInfo
 
 from acslib.paper import config, paramfiles, params
 from acslib.paper.methods import METHODS
-from acslib.paper.settings import LARGEST, MOST, REGISTRIES, Setting, choices, given, owner
+from acslib.paper.settings import REGISTRIES, Setting, choices, given, owner
+from acslib.paper.values import LARGEST, MOST
 
 SECTIONS = ("by_dataset", "by_model", "by_objective", "by_norm", "settings")
 

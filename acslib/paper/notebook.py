@@ -29,7 +29,7 @@ from acslib.paper import (
     tables,
 )
 from acslib.paper.config import Run
-from acslib.paper.settings import number
+from acslib.paper.values import number
 
 HOME = Path(__file__).parents[2] / "notebooks"
 

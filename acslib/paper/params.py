@@ -9,18 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from acslib.paper import plugins
 from acslib.paper.methods import METHODS
-from acslib.paper.settings import (
-    Count,
-    Flag,
-    Layer,
-    Name,
-    Names,
-    Part,
-    Positive,
-    Setting,
-    choices,
-    given,
-)
+from acslib.paper.settings import Layer, Setting, choices, given
+from acslib.paper.values import Count, Flag, Name, Names, Part, Positive
 
 IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and has its name from
 SHOWN = 200  # characters of a value in a sentence

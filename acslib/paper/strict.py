@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from acslib.paper.settings import DECIMAL, number
+from acslib.paper.values import DECIMAL, number
 
 TAG = "tag:yaml.org,2002:"
 VALUES_AT_MOST = 100_000

@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, softplus
 
 from acslib import selectors
 from acslib.paper import items
-from acslib.paper.settings import Count, Part, Positive
+from acslib.paper.values import Count, Part, Positive
 from acslib.selectors.coreset import Coreset
 
 Select = Callable[[Tensor], Coreset]
