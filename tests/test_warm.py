@@ -376,15 +376,19 @@ def test_first_epochs_of_a_finished_run_are_not_asked_for(make, tmp_path):
     assert make(str(path))[0] == made_by(f"{SETTING}.full")
 
 
-def test_longer_first_epochs_go_on_from_shorter_ones_in_make(make):
-    """Full training has in common with others what each of these has."""
-    text = rules.rules("full", [0])
-    chains = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)", text, re.M)
-    assert chains
-    for longer, shorter in chains:
+@pytest.mark.parametrize("profile", ["demo", "mini", "full"])
+def test_who_trains_the_most_first_epochs_keeps_the_fewer_for_others(profile):
+    """One process for all that a setting's runs have in common, and it passes all of it."""
+    text = rules.rules(profile, [0])
+    passed = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)\n\t@mkdir", text, re.M)
+    trains = dict(re.findall(r"^(\S+/warm/\S+): \|.*\n\t\S+ (\S+) --seeds 0", text, re.M))
+    assert passed
+    for shorter, longer in passed:
         assert Path(longer).parent == Path(shorter).parent
         assert Path(shorter).name < Path(longer).name
-        assert f"\n{shorter}: |" in text
+        run = config.resolve(trains[longer], profile)
+        kept = {warm.name(run, epochs) for epochs in warm.shared(run, warm.peers(run))}
+        assert {Path(shorter).name, Path(longer).name} <= kept
 
 
 # ---- two at the same time

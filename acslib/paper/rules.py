@@ -73,13 +73,21 @@ def record(run: config.Run, seed: int) -> Path:
 def run_rules(several: Sequence[config.Run], seed: int) -> str:
     """How runs are trained, and before that, once, the first epochs that they have in common: so
     that no run waits for another one while there is work.
+
+    Who trains the most of them keeps the fewer on its way. All are needed wherever one is, as full
+    training begins with them and every table has it.
     """
     starts = {run.name: warm_starts(run, several, seed) for run in several}
-    makers = {starts[run.name][-1]: run for run in reversed(several) if starts[run.name]}
-    shared = []
-    for path, run in makers.items():
-        shorter = [start for start in starts[run.name][:-1] if start in makers]
-        shared.append(warm_rule(path, run, seed, shorter[-1:]))
+    furthest = {found[-1]: run for run in reversed(several) if (found := starts[run.name])}
+    on_the_way = {
+        shorter: found[-1]
+        for found in sorted(starts.values(), key=len)  # so that the last word is the longest's
+        for shorter in found[:-1]
+    }
+    shared = [
+        passed_rule(path, on_the_way[path]) if path in on_the_way else warm_rule(path, run, seed)
+        for path, run in furthest.items()
+    ]
     trained = [record_rule(run, seed, starts[run.name][-1:]) for run in several]
     return "\n\n".join([*shared, *trained])
 
@@ -93,15 +101,20 @@ def warm_starts(run: config.Run, several: Sequence[config.Run], seed: int) -> li
     ]
 
 
-def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -> str:
+def warm_rule(path: Path, run: config.Run, seed: int) -> str:
     """How the first epochs are trained by one of the runs that begin with them."""
     return rule(
         path,
         [],
         f"{training_command(run, seed)} --warm-only",
         "@mkdir -p $(@D) && touch $@",
-        order_only=[*shorter, *networks_of(run), STAMP],
+        order_only=[*networks_of(run), STAMP],
     )
+
+
+def passed_rule(path: Path, longer: Path) -> str:
+    """First epochs that are kept by who trains more of them."""
+    return rule(path, [], "@mkdir -p $(@D) && touch $@", order_only=[longer])
 
 
 def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
