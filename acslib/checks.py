@@ -51,7 +51,7 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
     check_model(model)
     index = torch.arange(min(TRIED, len(data.train)), device=data.train.labels.device)
     images = data.train.float_images(index)
-    check_labels(model, data)
+    check_labels_of_data(model, data)
     labels = data.train.labels[index]
     with seeded(0, images.device), frozen(model, "eval"):
         check_head(model, images)
@@ -98,7 +98,7 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         )
 
 
-def check_labels(model: nn.Module, data: Dataset) -> None:
+def check_labels_of_data(model: nn.Module, data: Dataset) -> None:
     """Raise ValueError unless all labels are within the logits' width."""
     classes = protocols.head_of(model).out_features
     for name in ("train", "validation", "test"):

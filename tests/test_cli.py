@@ -298,16 +298,16 @@ def test_limits_are_those_that_a_value_is_checked_by():
 
 
 def test_who_changes_a_parameter():
-    changes = explain.parameter("coreset_fraction")["changed_by"]
+    changes = explain.facts("coreset_fraction")["changed_by"]
     assert {"by": "fig4", "where": "vary", "value": [0.4, 0.3, 0.2, 0.1]} in changes
-    changes = explain.parameter("lr")["changed_by"]
+    changes = explain.facts("lr")["changed_by"]
     assert {"by": "profile smoke", "where": "common", "value": 0.1} in changes
     assert {one["where"] for one in changes if one["by"] == "profile demo"} >= {"common"}
-    assert explain.parameter("lr")["printed"]
+    assert explain.facts("lr")["printed"]
     assert any(
-        line.startswith("    8/255: ") for line in explain.text(explain.parameter("epsilon"))
+        line.startswith("    8/255: ") for line in explain.in_lines(explain.facts("epsilon"))
     )
-    assert not explain.parameter("momentum")["printed"]
+    assert not explain.facts("momentum")["printed"]
 
 
 def test_a_profile_does_not_silently_replace_what_ones_own_setting_says(tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
     assert written.method.tolist()[-1] == "largest_gradient"
     assert written.method_label.tolist()[-1] == "Largest gradient"
     assert written.racc_pct.notna().all()
-    assert "Largest gradient" in tables.text("table1", "small")
+    assert "Largest gradient" in tables.table_text("table1", "small")
     drawn = table_pictures.tradeoff(table)
     assert "Largest gradient" in [text.get_text() for text in drawn.legends[0].texts]
     run = config.resolve(f"{SETTING}.largest_gradient", "small")
@@ -82,7 +82,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
 def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
     plugin("largest_gradient.py")
     notebook.train_missing("fig4", "small", [0])
-    table = curves.by_seed("fig4", "small", [0])
+    table = curves.points_by_seed("fig4", "small", [0])
     written = pd.read_csv(curves.write_points("fig4", table))
     mine = written[written.method == "largest_gradient"]
     theirs = written[written.method == "adv_gradmatch"]
@@ -172,7 +172,7 @@ def test_what_a_sweep_varies_is_a_column(small, capsys):
     full = table[table.method == "full"]
     assert full.coreset_fraction.isna().all()
     assert "How often to select" in tables.title("sweep", table)
-    assert len(tables.shown(table)) == 7
+    assert len(tables.beside_paper(table)) == 7
 
 
 # ---- AutoAttack's and RobustBench's own evaluation

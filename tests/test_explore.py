@@ -404,14 +404,14 @@ def test_the_papers_numbers_are_grey_and_slanted_and_rows_are_ruled():
 
 
 def test_a_verdict_is_computed_from_the_records(run):
-    said = verdict.verdict(run, 0)
+    said = verdict.of_run(run, 0)
     record = records.finished_record(run, 0)
     full = records.finished_record(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
     assert f"{100 * record['metrics']['acc']:.1f} % of 60 test images" in said
     difference = 100 * (full["metrics"]["racc"] - record["metrics"]["racc"])
     assert verdict.points(difference) + " under attack" in said
     assert "times as fast, of 2.00 that its schedule allows" in said
-    of_full = verdict.verdict(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
+    of_full = verdict.of_run(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
     assert of_full.endswith("which coresets are compared with.")
 
 
@@ -419,7 +419,7 @@ def test_a_verdict_without_full_training_says_how_to_get_it(tmp_path, trained, m
     monkeypatch.setattr(files, "RESULTS", tmp_path)
     (tmp_path / "smoke" / "runs").mkdir(parents=True)
     (tmp_path / "smoke" / "runs" / NAME).symlink_to(trained / "smoke" / "runs" / NAME)
-    said = verdict.verdict(config.resolve(NAME, "smoke"), 0)
+    said = verdict.of_run(config.resolve(NAME, "smoke"), 0)
     assert "make run RUN=resnet18-linf-cifar10.full SEED=0 PROFILE=smoke." in said
     assert "times as fast" not in said
 

@@ -108,7 +108,7 @@ def test_errors_are_relative_to_the_full_training_of_the_same_seed(monkeypatch):
         )
 
     monkeypatch.setattr(rows, "gather", gather)
-    table = curves.by_seed("fig4", "smoke", [0, 1])
+    table = curves.points_by_seed("fig4", "smoke", [0, 1])
     assert table.relative_robust_error_pct.round(9).tolist() == [0, 10, 0, -10]
     assert table.relative_clean_error_pct.round(9).tolist() == [0, 50, 0, 50]
     assert table.seed.tolist() == [0, 0, 1, 1]

@@ -175,7 +175,7 @@ def test_what_nobody_reads_as_a_number_is_none(text, tmp_path, monkeypatch):
 @hypothesis.given(st.text("0123456789.eE+-_/: xob", min_size=1, max_size=8))
 def test_whatever_is_read_as_a_number_is_that_number(text):
     try:
-        value = values.number(strict.load(f"a: {text}")["a"])
+        value = values.number(strict.load_yaml(f"a: {text}")["a"])
     except (ValueError, TypeError):
         return
     if value is None:
@@ -304,9 +304,9 @@ def test_whatever_is_typed_as_a_name_is_answered_in_a_short_line(text, times):
 def test_yaml_that_swells_is_refused_before_anybody_looks_at_it():
     lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}' if k else '*a'] * 10)}]" for k in range(9)]
-    assert strict.load("\n".join(lines[:4]))["a2"][9][9][9][9] == 1
+    assert strict.load_yaml("\n".join(lines[:4]))["a2"][9][9][9][9] == 1
     with pytest.raises(ValueError, match="more than 100000 values, when aliases are followed"):
-        strict.load("\n".join(lines))
+        strict.load_yaml("\n".join(lines))
 
 
 @hypothesis.given(st.recursive(st.integers(), lambda parts: st.lists(parts, max_size=4)))

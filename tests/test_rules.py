@@ -150,11 +150,11 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
 @pytest.mark.parametrize("name", ["a b", "it's", "$(shell x)", "a;b", "a:b", "a\nb", "50%", "*"])
 def test_what_make_would_misread_is_refused(name):
     with pytest.raises(params.ParamsError, match="Make cannot name"):
-        rules.fit([Path("results") / name])
+        rules.in_make([Path("results") / name])
 
 
 def test_a_file_of_rules_is_written_whole(checkout):
     path = checkout / "results" / ".make" / "smoke.mk"
-    rules.write(path, "smoke", [0])
+    rules.write_rules(path, "smoke", [0])
     assert path.read_text() == rules.rules("smoke", [0])
     assert list(path.parent.iterdir()) == [path]

@@ -464,8 +464,8 @@ def test_who_waits_takes_over_from_who_is_killed(tmp_path):
 
 def computed_of(run, folder):
     """The digest of what changes bits, as a run here has it."""
-    with runs.computing("cpu") as device:
-        return runs.begin(run, 0, device, folder, runs.nobody)[1].computed
+    with runs.as_asked("cpu") as device:
+        return runs.at_start(run, 0, device, folder, runs.nobody)[1].computed
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def jobs(profile: str, wanted: Sequence[str]) -> list[Job]:
     runs = [config.resolve(name, profile) for name in names]
     found: dict[str, Job] = {}
     for run in runs:
-        starts = rules.warm_starts(run, runs, 0)
+        starts = rules.first_epochs(run, runs, 0)
         lengths = warm.shared(run, [other for other in runs if other != run])
         before, done = None, 0
         for path, length in zip(starts, lengths, strict=True):

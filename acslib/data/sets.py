@@ -86,7 +86,7 @@ class Dataset:
         check_augmentation(self.augmentation)
         for split in (self.train, self.validation, self.test):
             if split is not None and len(split):
-                check_labels(split.labels, len(self.class_names))
+                check_label_range(split.labels, len(self.class_names))
                 self._check_shape(split)
 
     def _check_shape(self, split: ImageSet) -> None:
@@ -114,7 +114,7 @@ class Dataset:
         return images.float().div_(255)
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
+def check_label_range(labels: Tensor, classes: int) -> None:
     """Raises DataError unless every label is in 0 ... classes - 1."""
     low, high = labels.aminmax()
     if low < 0 or high >= classes:

@@ -235,7 +235,7 @@ def show_command(item: str, profile: str) -> None:
         from acslib.paper import study, tables
 
         is_study = item == study.ITEM
-        print(f"{study.text(profile) if is_study else tables.text(item, profile)}\n")
+        print(f"{study.verdicts_text(profile) if is_study else tables.table_text(item, profile)}\n")
         notebook = Path("build", profile, f"{item}.ipynb")
         print(
             f"{files.results_as_named()}/{profile}/{item}.csv{'' if is_study else ' (and .tex)'}"
@@ -298,8 +298,8 @@ def explain_command(parameter: str | None, as_json: bool) -> None:
         meanings = explain.meanings()
         print(json.dumps(meanings)) if as_json else print_table([], map(list, meanings.items()))
         return
-    found = explain.parameter(parameter)
-    print(json.dumps(found)) if as_json else print_lines(explain.text(found))
+    found = explain.facts(parameter)
+    print(json.dumps(found)) if as_json else print_lines(explain.in_lines(found))
 
 
 # ---- for Make, the page, other programs
@@ -323,7 +323,7 @@ def rules_command(profile: str, seeds: list[int], output: Path | None) -> None:
     from acslib.paper import rules
 
     if output:
-        rules.write(output, profile, seeds)
+        rules.write_rules(output, profile, seeds)
     else:
         print(rules.rules(profile, seeds), end="")
 
@@ -374,7 +374,7 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
     records.weights_file(run, seed)  # before torch is loaded
     from acslib.paper import export
 
-    print_lines(map(str, export.write(run, seed, folder or Path("exported", run.name))))
+    print_lines(map(str, export.write_network(run, seed, folder or Path("exported", run.name))))
 
 
 # ---- the process

@@ -138,7 +138,7 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
         if key in varied:
             raise ParamsError(f"run {shown(name)}: {short(key)} is there twice, give it once")
         try:
-            varied[key] = strict.load(value)
+            varied[key] = strict.load_yaml(value)
         except ValueError:
             raise ParamsError(
                 f"run {shown(name)}: {shown(value)} is no value: write a number, a word or [a,list]"

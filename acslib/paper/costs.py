@@ -43,12 +43,12 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
             record = records.read_record(path)
         except files.RecordError:
             continue  # `acs runs` says why
-        if not found or machine(record) == machine(found[0]):
+        if not found or machine_of(record) == machine_of(found[0]):
             found.append(record)
     return found
 
 
-def machine(record: dict[str, Any]) -> tuple:
+def machine_of(record: dict[str, Any]) -> tuple:
     return record["provenance"].get("device"), threads.workers_of(record)
 
 

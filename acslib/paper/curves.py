@@ -36,7 +36,7 @@ def relative_error(accuracy, full):
     return 100 * (full - accuracy) / (100 - full)
 
 
-def by_seed(
+def points_by_seed(
     figure: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> pd.DataFrame:
     """Points of Figures 4, 5: a row a run and seed, errors relative to its full training."""

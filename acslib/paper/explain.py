@@ -20,7 +20,7 @@ def meanings() -> dict[str, str]:
     return {name: str(field.description) for name, field in Setting.model_fields.items()}
 
 
-def parameter(name: str) -> dict[str, Any]:
+def facts(name: str) -> dict[str, Any]:
     """All that is known of a parameter, as JSON has it. Raises ParamsError for an unknown one."""
     params.refuse_unknown("parameter", [name], Setting.model_fields)
     settings = paramfiles.checked_settings().settings
@@ -143,20 +143,20 @@ def limits(name: str) -> str:
     if name in REGISTRIES:
         return f"one of {', '.join(choices(name))}"
     field = Setting.model_fields[name]
-    return words(field.annotation, field.metadata)
+    return type_in_words(field.annotation, field.metadata)
 
 
-def words(annotation: Any, metadata: Sequence[Any]) -> str:
+def type_in_words(annotation: Any, metadata: Sequence[Any]) -> str:
     """A type and its bounds."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return words(inner[0], [*metadata, *inner[1:]])
+        return type_in_words(inner[0], [*metadata, *inner[1:]])
     if origin in (Union, UnionType):
-        return " or ".join(words(one, metadata) for one in inner)
+        return " or ".join(type_in_words(one, metadata) for one in inner)
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
-        return f"a list, each {words(inner[0], [])}"
+        return f"a list, each {type_in_words(inner[0], [])}"
     kinds = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
     bounded = bounds(metadata) if annotation in (float, int) else []
     return " ".join([kinds.get(annotation, "a word"), *bounded])
@@ -181,7 +181,7 @@ def bounds(metadata: Sequence[Any]) -> list[str]:
 # ---- for people
 
 
-def text(found: dict[str, Any]) -> Iterator[str]:
+def in_lines(found: dict[str, Any]) -> Iterator[str]:
     yield f"{found['parameter']}: {found['meaning']}"
     yield f"  {found['limits']}; belongs to {found['belongs_to']}"
     source = (

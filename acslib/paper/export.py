@@ -21,7 +21,7 @@ from acslib.paper.settings import MODELS
 TORCHVISION = ("resnet18", "resnet34", "resnet50")
 
 
-def write(run: Run, seed: int, folder: Path) -> list[Path]:
+def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
     """Write the folder; gives its files. Raises RecordError for a run that is not trained."""
     model, dataset = runs.load_trained(run, seed, device="cpu")
     channels, *sides = dataset.train.images.shape[1:]

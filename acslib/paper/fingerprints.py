@@ -65,7 +65,7 @@ def sha256(text: str) -> str:
 # ---- parts of one's own
 
 
-def own_parts(run: Run) -> dict[str, plugins.Source]:
+def own_parts(run: Run) -> dict[str, plugins.Registrant]:
     """What registered the method, model, data set and objective of a run that are not built in."""
     setting = run.setting
     names = {"method": run.method} | {part: getattr(setting, part) for part in REGISTRIES}

@@ -286,7 +286,7 @@ def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
     print(tables.title(name, table), *tables.notes(name, table), sep="\n")
-    return ruled(tables.shown(table)).hide(axis="index")
+    return ruled(tables.beside_paper(table)).hide(axis="index")
 
 
 def show_figure(figure: Figure, name: str, profile: str) -> None:

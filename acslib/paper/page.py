@@ -105,7 +105,7 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     if not name.startswith("table"):
         return Entry(
             name,
-            short(caption(name)),
+            without_number(caption(name)),
             None,
             there,
             missing="" if there else f"not made yet: {command}",
@@ -113,13 +113,13 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     try:
         gathered, missing = table_rows(name, profile, seeds, results)
     except files.RecordError as error:
-        return Entry(name, short(caption(name)), missing=str(error))
+        return Entry(name, without_number(caption(name)), missing=str(error))
     said = f"{missing} of its runs are not trained yet: {command}" if missing else ""
     if gathered.empty:
-        return Entry(name, short(caption(name)), missing=said)
-    shown = tables.shown(gathered)
+        return Entry(name, without_number(caption(name)), missing=said)
+    shown = tables.beside_paper(gathered)
     notes = tables.notes(name, gathered)
-    return Entry(name, short(tables.title(name, gathered)), shown, there, notes, said)
+    return Entry(name, without_number(tables.title(name, gathered)), shown, there, notes, said)
 
 
 def table_rows(
@@ -139,7 +139,7 @@ def caption(name: str) -> str:
     return paramfiles.read_yaml(name)["title"] if paramfiles.files_of(name) else ""
 
 
-def short(caption: str) -> str:
+def without_number(caption: str) -> str:
     """Without the "Table 1: " that the heading says."""
     text = caption.partition(": ")[2]
     return text[:1].upper() + text[1:]
@@ -177,7 +177,7 @@ def heads(table: pd.DataFrame) -> list[Cell]:
     return [cell(name, name, False) for name in table]
 
 
-def lines(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
+def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
     """Each row, and whether it starts another model, objective, data set or period."""
     keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
     before = None
@@ -209,7 +209,7 @@ def html_page(items: Sequence[Entry], said: str) -> str:
         introduction=said,
         items=items,
         heads=heads,
-        lines=lines,
+        lines=body,
         base64=lambda path: base64.b64encode(path.read_bytes()).decode(),
     )
 
@@ -254,7 +254,7 @@ def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
 
 def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
     """As large as the width lets it be; the first line comes again on every page."""
-    rows = [(heads(table), False), *lines(table)]
+    rows = [(heads(table), False), *body(table)]
     widths = [
         max(pdf.get_string_width(cells[i].text) for cells, _ in rows) + 2 * PADDING + 1
         for i in range(len(table.columns))

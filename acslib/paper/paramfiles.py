@@ -75,7 +75,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 @cache
 def _read(path: Path, stamp: tuple[int, int]) -> dict:
     try:
-        content = strict.load(path.read_text(encoding="utf-8"))
+        content = strict.load_yaml(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ParamsError(f"{path} is not YAML: {error}") from error
     if not isinstance(content, dict):

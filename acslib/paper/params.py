@@ -29,7 +29,7 @@ def _nothing_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-class Model(BaseModel):
+class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -45,7 +45,7 @@ class SettingLayer(Layer):
 Column = Annotated[SettingLayer, BeforeValidator(_nothing_is_empty)]
 
 
-class Settings(Model):
+class Settings(Section):
     """params/settings.yaml: Tables C2 and C3."""
 
     defaults: Values = Field(
@@ -56,7 +56,7 @@ class Settings(Model):
     )
 
 
-class ItemLimits(Model):
+class ItemLimits(Section):
     """What a profile runs of a table or figure."""
 
     settings: Names | None = Field(default=None, description="Only these settings; by default all.")
@@ -68,7 +68,7 @@ class ItemLimits(Model):
         return _listed(content, "settings")
 
 
-class Profile(Model):
+class Profile(Section):
     """params/profiles/<name>.yaml: numbers laid over the paper's.
 
     Later sections win: `common`, then by data set, model, objective and norm as the paper has
@@ -124,7 +124,7 @@ class Profile(Model):
         return merged | given(self.settings.get(setting_name))
 
 
-class Group(Model):
+class Group(Section):
     """Runs of a table or figure: all of its settings by all of its methods by all that varies."""
 
     settings: Names = Field(min_length=1, description="The settings' names.")
@@ -154,7 +154,7 @@ class Group(Model):
         return self
 
 
-class Design(Model):
+class Design(Section):
     """What is fixed before a study is run. An arm is the value of `columns: {arm: ...}`."""
 
     reference: Name = Field(description="The arm that the others are compared with.")
@@ -166,7 +166,7 @@ class Design(Model):
     )
 
 
-class Item(Model):
+class Item(Section):
     """params/<table or figure>.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
@@ -183,7 +183,7 @@ class Item(Model):
         return self
 
 
-class Attack(Model):
+class AttackNumbers(Section):
     """One attack of Table C1."""
 
     bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
@@ -192,17 +192,17 @@ class Attack(Model):
     )
 
 
-class Suite(Model):
+class Suite(Section):
     """The attacks of Table C1 for one data set."""
 
     side: Count = Field(description="Side in pixels of the images that l2 bounds are for.")
     attacks: dict[
         Literal["autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor", "ppgd", "lpa"],
-        Attack,
+        AttackNumbers,
     ] = Field(description="In the paper's order.")
 
 
-class Attacks(Model):
+class Attacks(Section):
     """params/attacks.yaml: Table C1."""
 
     cifar10: Suite = Field(description="For CIFAR-10.")
@@ -214,7 +214,7 @@ SUITES = tuple(Attacks.model_fields)
 Balls = dict[Literal["linf", "l2"], Positive]
 
 
-class Theorem1Common(Model):
+class Theorem1Common(Section):
     """What params/theorem1.yaml has for every profile."""
 
     epsilon: Balls = Field(description="The attack's bound; images have norms of at most 1.")
@@ -224,14 +224,14 @@ class Theorem1Common(Model):
     fraction: Part = Field(description="Size of the coresets where iterations vary.")
 
 
-class Theorem1Profile(Model):
+class Theorem1Profile(Section):
     """What it has for one."""
 
     fractions: tuple[Part, ...] = Field(min_length=1, description="Sizes of coresets.")
     iterations: tuple[Count, ...] = Field(min_length=1, description="Numbers of steps.")
 
 
-class Theorem1(Model):
+class Theorem1(Section):
     """params/theorem1.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
@@ -239,7 +239,7 @@ class Theorem1(Model):
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 
-class TimeCommon(Model):
+class TimeCommon(Section):
     """What params/time.yaml has for every profile."""
 
     selection_steps: tuple[Count, ...] = Field(
@@ -247,14 +247,14 @@ class TimeCommon(Model):
     )
 
 
-class TimeProfile(Model):
+class TimeProfile(Section):
     """What it has for one."""
 
     images: Annotated[Count, Field(ge=2)] = Field(description="A batch, which is all there is.")
     rounds: Count = Field(description="How many times each part is timed; the median counts.")
 
 
-class Time(Model):
+class Time(Section):
     """params/time.yaml."""
 
     title: Name = Field(description="What it shows, in a line.")
@@ -262,7 +262,7 @@ class Time(Model):
     profiles: dict[Name, TimeProfile] = Field(description="By profile.")
 
 
-FILES: dict[str, type[Model]] = {
+FILES: dict[str, type[Section]] = {
     "settings": Settings,
     "attacks": Attacks,
     "theorem1": Theorem1,
@@ -285,7 +285,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def checked(where: str, model: type[Kind], content: Any) -> Kind:
     """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
-    plugins.load()  # what is wrong with them is not wrong with this
+    plugins.load_files()  # what is wrong with them is not wrong with this
     try:
         return model.model_validate(content)
     except ValidationError as error:

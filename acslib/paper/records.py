@@ -47,7 +47,7 @@ def weights_file(run: Run, seed: int, results: Path | None = None) -> Path:
     return path
 
 
-def clear_leftovers(run: Run, results: Path | None = None) -> None:
+def clear_killed_runs(run: Run, results: Path | None = None) -> None:
     """Remove what a profile's killed runs left: temporary files, checkpoints beside records."""
     profile = run_folder(run, 0, results).parents[2]
     for folder in (*profile.glob("runs/*/seed*"), *profile.glob("warm/*/seed*")):
@@ -180,7 +180,7 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     part of it has changed since, or if it was evaluated with other parameters. Raises RecordError
     if it is damaged, of another run, or trained with other parameters.
     """
-    record = read_own(run, seed, results)
+    record = own_record(run, seed, results)
     if record is None:
         return None
     path = run_folder(run, seed, results) / "record.json"
@@ -189,13 +189,15 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     if state in ("outdated", "evaluated"):
         return None
     if state == "other":
-        changed = differences(record["params"] | unused(run.setting), fingerprints.identity(run))
+        changed = changes_in_words(
+            record["params"] | unused(run.setting), fingerprints.identity(run)
+        )
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
     threads.check_workers(path, threads.workers_of(record), way_out)
     return record
 
 
-def read_own(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+def own_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
     """The record in a run's folder, None without one. Raises RecordError if it is damaged or of
     another run.
     """
@@ -215,7 +217,7 @@ def evaluated_otherwise(run: Run, seed: int, results: Path | None = None) -> dic
     """The record of a run that was trained as it is asked for, evaluated with other parameters, and
     still has its weights; else None. It needs an evaluation, and no training.
     """
-    record = read_own(run, seed, results)
+    record = own_record(run, seed, results)
     if record is None or state_of(record, run) != "evaluated":
         return None
     weights = run_folder(run, seed, results) / "weights.safetensors"
@@ -239,7 +241,7 @@ def state_of(
     return "evaluated" if of_evaluation and record.get("method") == run.method else "other"
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def changes_in_words(old: dict[str, Any], new: dict[str, Any]) -> str:
     """In words, what a record's parameters were and are now; at most five of them."""
     changed = [
         f"{key} {shown(old.get(key))}, now {shown(new[key])}"

@@ -43,11 +43,11 @@ def execute(
     says. Of several processes the first one evaluates, writes and tells.
     """
     folder = records.run_folder(run, seed, results)
-    with computing(device) as own:
+    with as_asked(device) as own:
         if parallel.rank():
             progress = announce = nobody
         else:
-            records.clear_leftovers(run, results)
+            records.clear_killed_runs(run, results)
             records.clear_outdated(run, seed, results)
         done = records.finished_record(run, seed, results)
         if done is not None:
@@ -57,12 +57,12 @@ def execute(
             if parallel.rank() == 0:
                 trained = evaluate_again(run, trained, own, results, announce, evaluating)
             return parallel.from_first(trained)
-        experiment, sharing = begin(run, seed, own, results, announce)
+        experiment, sharing = at_start(run, seed, own, results, announce)
         warm_start = train(run, experiment, sharing, progress, announce)
         calibration = calibrate(experiment, announce)
         record = None
         if parallel.rank() == 0:
-            record = finish(sharing, experiment, own, evaluating)
+            record = conclude(sharing, experiment, own, evaluating)
             record |= {"warm_start": warm_start, "calibration": calibration}
             record = records.write_record(folder / "record.json", record)
             (folder / records.CHECKPOINT).unlink(missing_ok=True)
@@ -81,12 +81,12 @@ def warm_up(
     announce: Told = nobody,
 ) -> None:
     """Train only what unfinished runs have in common with this one, so that they find it there."""
-    with computing(device) as own:
+    with as_asked(device) as own:
         if parallel.rank():
             progress = announce = nobody
         if records.finished_record(run, seed, results) is not None:
             return
-        experiment, sharing = begin(run, seed, own, results, announce)
+        experiment, sharing = at_start(run, seed, own, results, announce)
         first = schedule.Plan(run.plan.epochs[: max(sharing.epochs, default=0)], 1.0)
         training = dataclasses.replace(experiment.training, plan=first)
         experiment = dataclasses.replace(experiment, training=training)
@@ -94,7 +94,7 @@ def warm_up(
 
 
 @contextlib.contextmanager
-def computing(device: str | None) -> Iterator[str]:
+def as_asked(device: str | None) -> Iterator[str]:
     """The threads and processes that are asked for, and the device of this one by name."""
     workers, before = threads.asked(), torch.get_num_threads()
     own = parallel.join(build.checked_device(device))
@@ -112,7 +112,7 @@ def computing(device: str | None) -> Iterator[str]:
         torch.set_num_threads(before)
 
 
-def begin(
+def at_start(
     run: Run, seed: int, device: str, results: Path | None, announce: Told
 ) -> tuple[build.Experiment, warm.Sharing]:
     """What is trained, from its first epoch, and what of it others train, too."""
@@ -228,7 +228,7 @@ def calibrate(experiment: build.Experiment, announce: Told = nobody) -> dict[str
     return {"full_epoch": row["seconds_attack"] + row["seconds_update"]}
 
 
-def finish(
+def conclude(
     sharing: warm.Sharing, experiment: build.Experiment, device: str, evaluating: Told
 ) -> dict[str, Any]:
     """Write the weights of what is trained, evaluate it, and give its record."""

@@ -130,17 +130,21 @@ def schedules() -> list[dict[str, Any]]:
     """The printed schedules on images of 32 pixels: what they are called, ceiling, speed-ups."""
     found: dict[tuple, dict[str, Any]] = {}
     for item in TABLES:
-        for _, row in ceilings.as_printed(item).iterrows():
+        for _, row in ceilings.printed_speedups(item).iterrows():
             if row.setting.replace(WIDER, MEASURED).startswith(MEASURED):
                 period = row.get("selection_freq_epochs")
-                about = {"table": item, "schedule": words(row, period), "setting": row.setting}
+                about = {
+                    "table": item,
+                    "schedule": row_in_words(row, period),
+                    "setting": row.setting,
+                }
                 line = found.setdefault((item, row.setting, period), about | {"run": row.run})
                 line["ceiling_x"] = row.ceiling_x
                 line[f"{row.method.removeprefix('adv_')}_x"] = row.speedup_x
     return list(found.values())
 
 
-def words(row: pd.Series, period: float | None) -> str:
+def row_in_words(row: pd.Series, period: float | None) -> str:
     """A printed row without its method."""
     every = "" if period is None else f", T = {period:g}"
     return f"{row.model}, {printed.OBJECTIVES[row.objective]}, {row.dataset}{every}"
