@@ -194,7 +194,9 @@ def test_runs_are_listed_with_their_state(acs, results, tmp_path, monkeypatch):
     half = config.resolve(f"{FULL}+epochs@3", "smoke")
     for _ in range(2):  # the epoch is kept before it is told, or after
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(half, 7, "cpu", tmp_path, progress=lambda row: interrupt(row))
+            runs.execute(
+                half, 7, "cpu", tmp_path, told=runs.Told(progress=lambda row: interrupt(row))
+            )
     for name, text in ((FULL, None), (f"{FULL}+lr@0.5", None), (CRAIG, "{}")):
         folder = tmp_path / "smoke" / "runs" / name / "seed0"
         folder.mkdir(parents=True)
@@ -220,7 +222,7 @@ def test_an_interrupted_run_says_how_far_it_is(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", progress=stop)
+        runs.execute(run, 0, "cpu", told=runs.Told(progress=stop))
     (found,) = inventory.found()
     assert (found.state, found.of) == ("interrupted", 5)
     assert 1 <= found.epochs <= 3

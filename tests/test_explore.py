@@ -270,7 +270,7 @@ def test_a_run_that_is_still_training_shows_what_it_has(tmp_path, monkeypatch, c
                 raise Killed
 
         with pytest.raises(Killed):
-            runs.execute(run, 0, "cpu", progress=stop)
+            runs.execute(run, 0, "cpu", told=runs.Told(progress=stop))
 
     until(first + 1)
     monkeypatch.setattr(notebook, "train_run", None)

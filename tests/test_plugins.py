@@ -278,7 +278,7 @@ def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_pa
             stop(row)
 
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(run, 0, "cpu", tmp_path, progress=progress)
+            runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=progress))
         return trained
 
     use(FIRST.format(selector="gradmatch"))

@@ -114,7 +114,7 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 
     whole = runs.execute(run, 0, "cpu", tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path / "stopped", progress=stop)
+        runs.execute(run, 0, "cpu", tmp_path / "stopped", told=runs.Told(progress=stop))
     again = runs.execute(run, 0, "cpu", tmp_path / "stopped")
     assert [row["loss"] for row in again["history"] if "loss" in row] == [
         row["loss"] for row in whole["history"] if "loss" in row
@@ -146,7 +146,7 @@ def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp
     heard = []
     with monkeypatch.context() as patch:
         patch.setattr(runs, "fit", lambda *_: 1 / 0)
-        again = runs.execute(now, 0, "cpu", tmp_path, announce=heard.append)
+        again = runs.execute(now, 0, "cpu", tmp_path, told=runs.Told(announce=heard.append))
     assert heard == ["the evaluation's parameters have changed: evaluated again, not trained"]
     assert again["history"] == first["history"]
     assert again["metrics"]["acc"] == first["metrics"]["acc"]
@@ -168,7 +168,7 @@ def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_agai
     now = config.resolve(name, "demo", {"evaluation_steps": 2})
     (records.run_folder(now, 0, tmp_path) / "weights.safetensors").unlink()
     rows = []
-    again = runs.execute(now, 0, "cpu", tmp_path, progress=rows.append)
+    again = runs.execute(now, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert len(rows) == 1
     assert again["metrics"]["acc"] == first["metrics"]["acc"]
 
@@ -188,7 +188,11 @@ def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):
     rows = []
     mended = config.resolve(name, "demo", {"evaluation_steps": 2})
     assert (
-        0 <= runs.execute(mended, 0, "cpu", tmp_path, progress=rows.append)["metrics"]["racc"] <= 1
+        0
+        <= runs.execute(mended, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))[
+            "metrics"
+        ]["racc"]
+        <= 1
     )
     assert rows == []
 
@@ -217,7 +221,7 @@ def test_record_says_what_made_it(finished, run):
 def test_a_finished_run_is_not_trained_again(finished, run):
     folder, record = finished
     trained = []
-    assert runs.execute(run, 0, "cpu", folder, progress=trained.append) == record
+    assert runs.execute(run, 0, "cpu", folder, told=runs.Told(progress=trained.append)) == record
     assert not trained
 
 
@@ -401,7 +405,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path, ru
     (tmp_path / "file").write_text("in the way")
     trained = []
     with pytest.raises(files.RecordError, match="could not write .*mend that and run again"):
-        runs.execute(run, 0, "cpu", tmp_path / "file", progress=trained.append)
+        runs.execute(run, 0, "cpu", tmp_path / "file", told=runs.Told(progress=trained.append))
     assert not trained
 
 
@@ -506,12 +510,12 @@ def test_weights_coresets_and_checkpoints_of_version_0_1_0_are_read(finished, tm
     assert all(torch.equal(coresets[epoch].weights, again[epoch].weights) for epoch in coresets)
     stopped = old / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path, progress=stop_at(2))
+        runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=stop_at(2)))
     tensors, note = checkpoints.read_tensors(stopped)
     del note["of"]
     save_file(tensors, stopped, {"state": json.dumps(note)})
     rows = []
-    runs.execute(run, 0, "cpu", tmp_path, progress=rows.append)
+    runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert rows[0]["epoch"] == 2
 
 
@@ -913,7 +917,13 @@ def test_a_run_that_diverges_later_says_what_it_kept(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path, progress=lambda row: row["epoch"] == 1 and stop())
+        runs.execute(
+            run,
+            0,
+            "cpu",
+            tmp_path,
+            told=runs.Told(progress=lambda row: row["epoch"] == 1 and stop()),
+        )
     path = records.run_folder(run, 0, tmp_path) / "checkpoint.safetensors"
     tensors, note = checkpoints.read_tensors(path)
     tensors["optimiser.0.momentum_buffer"].fill_(float("inf"))

@@ -89,11 +89,12 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
     runs = [(config.resolve(name, profile), seed) for seed in seeds]
     from acslib.paper import explain
     from acslib.paper.log import epoch_line
-    from acslib.paper.runs import execute, warm_up
+    from acslib.paper.runs import Told, execute, warm_up
 
+    told = Told(progress=lambda row: say(epoch_line(row)), announce=say)
     for run, seed in runs:
         if warm_only:
-            warm_up(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            warm_up(run, seed, told=told)
             continue
         plan = run.plan
         say(
@@ -103,7 +104,7 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
         if replaced := explain.replaced(run):
             say(f"profile {profile} replaces what {run.setting_name} says: {'; '.join(replaced)}")
         try:
-            record = execute(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            record = execute(run, seed, told=told)
         except KeyboardInterrupt:
             raise Stopped(what_is_kept(run, seed)) from None
         shown = ", ".join(

@@ -164,9 +164,7 @@ def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
 
     with epochs, attacks:
         try:
-            record = runs.execute(
-                run, seed, progress=progress, announce=announce, evaluating=evaluating
-            )
+            record = runs.execute(run, seed, told=runs.Told(progress, announce, evaluating))
         except KeyboardInterrupt:
             raise Interrupted(stopped(run, seed, epochs.n)) from None
         attacks.set_description("evaluation")
