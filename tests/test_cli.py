@@ -192,11 +192,10 @@ def test_runs_are_listed_with_their_state(acs, results, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     half = config.resolve(f"{FULL}+epochs@3", "smoke")
+    told = runs.Told(progress=lambda row: interrupt(row))
     for _ in range(2):  # the epoch is kept before it is told, or after
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(
-                half, 7, "cpu", tmp_path, told=runs.Told(progress=lambda row: interrupt(row))
-            )
+            runs.execute(half, 7, "cpu", tmp_path, told)
     for name, text in ((FULL, None), (f"{FULL}+lr@0.5", None), (CRAIG, "{}")):
         folder = tmp_path / "smoke" / "runs" / name / "seed0"
         folder.mkdir(parents=True)

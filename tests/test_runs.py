@@ -187,13 +187,8 @@ def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):
         runs.execute(config.resolve(name, "demo", {"train_limit": 90}), 0, "cpu", tmp_path)
     rows = []
     mended = config.resolve(name, "demo", {"evaluation_steps": 2})
-    assert (
-        0
-        <= runs.execute(mended, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))[
-            "metrics"
-        ]["racc"]
-        <= 1
-    )
+    record = runs.execute(mended, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
+    assert 0 <= record["metrics"]["racc"] <= 1
     assert rows == []
 
 
@@ -916,14 +911,9 @@ def test_a_run_that_diverges_later_says_what_it_kept(tmp_path):
     def stop():
         raise KeyboardInterrupt
 
+    told = runs.Told(progress=lambda row: row["epoch"] == 1 and stop())
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(
-            run,
-            0,
-            "cpu",
-            tmp_path,
-            told=runs.Told(progress=lambda row: row["epoch"] == 1 and stop()),
-        )
+        runs.execute(run, 0, "cpu", tmp_path, told)
     path = records.run_folder(run, 0, tmp_path) / "checkpoint.safetensors"
     tensors, note = checkpoints.read_tensors(path)
     tensors["optimiser.0.momentum_buffer"].fill_(float("inf"))

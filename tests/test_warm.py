@@ -201,13 +201,8 @@ def test_results_are_those_of_runs_that_share_nothing(first, tmp_path, item):
     item(*several)
     for number, run in enumerate(several):
         rows, said = [], []
-        shared = runs.execute(
-            run,
-            0,
-            "cpu",
-            tmp_path / "shared",
-            told=runs.Told(progress=rows.append, announce=said.append),
-        )
+        told = runs.Told(progress=rows.append, announce=said.append)
+        shared = runs.execute(run, 0, "cpu", tmp_path / "shared", told)
         assert rows == shared["history"], "every epoch has its line, trained here or not"
         by_another = {"shared": True, "epochs": 3, "from": several[0].name}
         assert shared["warm_start"] == (by_another if number else None)
