@@ -26,6 +26,7 @@ from acslib.paper import (
     table_pictures,
     tables,
 )
+from acslib.paper.methods import METHODS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTING = "resnet18-linf-cifar10"
@@ -94,7 +95,7 @@ def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
 
 def test_it_selects_the_largest(plugin):
     plugin("largest_gradient.py")
-    selector = config.METHODS["largest_gradient"].selector(None, 0)
+    selector = METHODS["largest_gradient"].selector(None, 0)
     gradients = torch.tensor([[1.0, 0], [0, -3], [2, 0], [0, 0.5]])
     found = selector(gradients, 2)
     assert found.indices.tolist() == [1, 2]

@@ -24,6 +24,7 @@ from acslib.attacks.lpips import LPIPS
 from acslib.paper import build, config, paramfiles, rules, warm
 from acslib.paper.items import table_runs
 from acslib.paper.operations import Count
+from acslib.paper.settings import Setting
 from acslib.passes import attacker
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -50,7 +51,7 @@ class Work(NamedTuple):
 
 
 @cache
-def work(setting: config.Setting) -> Work:
+def work(setting: Setting) -> Work:
     """Counted on two images of noise, whose labels the network gets right: all are attacked."""
     torch.manual_seed(0)
     side = setting.image_size or 32
@@ -76,7 +77,7 @@ def work(setting: config.Setting) -> Work:
 
 
 @cache
-def forward(setting: config.Setting) -> float:
+def forward(setting: Setting) -> float:
     """Of one image, once through the network."""
     torch.manual_seed(0)
     side = setting.image_size or 32

@@ -96,6 +96,7 @@ def _take(images: Tensor, labels: Tensor, index: Tensor, device: str | torch.dev
 
 
 def check_count(what: str, value: object) -> None:
+    """Raise DataError unless a value is None or a whole number of at least 1."""
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -103,5 +104,6 @@ def check_count(what: str, value: object) -> None:
 
 
 def check_fraction(what: str, value: object) -> None:
+    """Raise DataError unless a value is a number from 0 to below 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise DataError(f"{what} is {value!r}: give a fraction from 0 to below 1")

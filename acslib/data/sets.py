@@ -137,6 +137,7 @@ def checked_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_augmentation(augmentation: object) -> None:
+    """Raise DataError unless it is crop, resized_crop or a function."""
     if augmentation not in ("crop", "resized_crop") and not callable(augmentation):
         raise DataError(
             f"augmentation is {augmentation!r}: choose crop or resized_crop, or give a function"

@@ -119,6 +119,7 @@ def build_model(setting: Setting, dataset: data.Dataset, seed: int, device: str)
 
 
 def paper_model(setting: Setting, dataset: data.Dataset) -> models.ResNet:
+    """A network of the paper's, untrained, with the data's classes, channels and statistics."""
     return models.build(
         setting.model,
         classes=len(dataset.class_names),
@@ -174,6 +175,7 @@ class SGD(torch.optim.SGD):
 
 
 def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD:
+    """SGD as the setting has it."""
     return SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
@@ -342,6 +344,7 @@ def experiment(run: Run, seed: int, device: str) -> Experiment:
 
 
 def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Training:
+    """How a run trains; labels: (n,), those of the images that are selected from."""
     setting = run.setting
     generator = torch.Generator(device)
     return Training(

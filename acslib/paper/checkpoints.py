@@ -35,6 +35,7 @@ class Origin:
 
 
 def origin(run: Run, seed: int) -> Origin:
+    """What the files of a run and seed are of."""
     return Origin(run.name, seed, fingerprints.training_fingerprint(run))
 
 
@@ -181,6 +182,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def coreset_file(folder: Path, epoch: int) -> Path:
+    """Where the coreset of an epoch is kept."""
     return folder / f"coreset-{epoch:03d}.safetensors"
 
 
@@ -217,6 +219,7 @@ def load_coreset(run: Run, seed: int, epoch: int, results: Path | None = None) -
 
 
 def save_weights(path: Path, model: nn.Module, of: Origin) -> None:
+    """The weights of a trained run, all or nothing."""
     write_tensors(path, model.state_dict(), {"of": asdict(of)})
 
 

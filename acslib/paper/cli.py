@@ -122,6 +122,7 @@ acs.add_command(train)
 
 
 def say(line: str) -> None:
+    """Print a line at once; of several processes, the first one's."""
     if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
         print(line, flush=True)
 

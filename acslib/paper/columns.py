@@ -43,6 +43,7 @@ Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full
 
 
 def with_difference(value, difference, std=None, mark: str = "", digits: int = 2) -> str:
+    """In a cell: the value, its standard deviation, its difference to full training."""
     if value is None or pd.isna(value):
         return "-"
     text = f"{value:.{digits}f}{mark}" + (
@@ -272,6 +273,7 @@ def both_modes(table: pd.DataFrame) -> Iterable[dict]:
 
 
 def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
+    """Of one mode of Table 5, ours or (with a prefix) the paper's."""
     if measure != "time":
         return with_difference(
             row.get(prefix + measure), None, None if prefix else row[measure.replace("_", "_std_")]

@@ -16,7 +16,7 @@ from acslib import schedule
 from acslib.paper import paramfiles, params, strict
 from acslib.paper.methods import METHODS
 from acslib.paper.params import ParamsError, checked, nearest, refuse_unknown, short, shown
-from acslib.paper.settings import Setting, given, owner
+from acslib.paper.settings import Layer, Setting, given, owner
 from acslib.paper.values import number
 
 LAST_SEED = 2**32 - 1  # numpy's limit
@@ -77,6 +77,7 @@ def profile_layer(profile_name: str, setting_name: str) -> dict[str, Any]:
 
 
 def validated(where: str, layer: Mapping[str, Any]) -> Setting:
+    """A whole setting from its parameters. Raises ParamsError, which says `where`."""
     return checked(where, Setting, layer)
 
 
@@ -93,7 +94,7 @@ def resolve(
     """
     setting_name, method, varied = parse(name)
     where = f"run {short(name)}, profile {profile_name}"
-    checked(where, params.Layer, varied)  # what is left out must be right, too
+    checked(where, Layer, varied)  # what is left out must be right, too
     varied = kept(method, varied)
     layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name)
     setting = validated(where, layer | varied | dict(overrides or {}))

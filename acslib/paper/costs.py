@@ -49,10 +49,12 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def machine_of(record: dict[str, Any]) -> tuple:
+    """What a record's seconds depend on beside the run: device, threads and processes."""
     return record["provenance"].get("device"), threads.workers_of(record)
 
 
 def cost(run: config.Run, seed: int, known: Sequence[dict[str, Any]]) -> Cost:
+    """How long a run took, or is expected to take from runs of its kind on this machine."""
     try:
         done = records.finished_record(run, seed)
     except files.RecordError:

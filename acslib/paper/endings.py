@@ -35,11 +35,13 @@ def exit_code(command: Callable[[], int]) -> int:
 
 
 def refuse(what: str, code: int) -> int:
+    """Say on stderr, in a line, what was wrong; gives the exit code."""
     print(f"acs: {' '.join(what.split())}", file=sys.stderr)
     return code
 
 
 def sentence(error: Exception) -> str:
+    """An error as one sentence, with the file that it is about."""
     if isinstance(error, MemoryError | RuntimeError):
         return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""

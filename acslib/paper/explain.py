@@ -140,6 +140,7 @@ def replaced(run: config.Run) -> list[str]:
 
 
 def limits(name: str) -> str:
+    """What a parameter may be, in words."""
     if name in REGISTRIES:
         return f"one of {', '.join(choices(name))}"
     field = Setting.model_fields[name]

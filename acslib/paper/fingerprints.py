@@ -59,6 +59,7 @@ def short_sha256(content: Any) -> str:
 
 
 def sha256(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal digits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -39,6 +39,7 @@ def write_frame(path: Path, table: pd.DataFrame) -> Path:
 
 
 def checksum_file(path: Path) -> Path:
+    """Where a CSV's SHA-256 stands."""
     return path.with_name(f"{path.name}.sha256")
 
 

@@ -23,7 +23,7 @@ from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients
 from acslib.paper import build, checkpoints, config, rows
 from acslib.paper.methods import METHODS
-from acslib.paper.style import QUIET, line
+from acslib.paper.style import QUIET, line, looks
 from acslib.passes import attacker
 from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
@@ -271,7 +271,8 @@ STYLES = {"chosen": "-", "crops": "--", "weights": ":"}
 
 
 def draw(axis: Axes, table: pd.DataFrame) -> None:
-    known = {method.printed: method for method in METHODS.values()}
+    """A line a method and view: the mean error over seeds, epoch by epoch."""
+    known = looks(table.method)
     for (name, which), part in table.groupby(["method", "view"], sort=False):
         points = part.groupby("epoch").error.mean()
         label = f"{known[name].label}: {VIEWS[which]}"

@@ -63,7 +63,7 @@ def begin(names: dict[str, Any], *known: str) -> None:
     try:
         given = assigned(names.get("In", []))
         if given:
-            config.refuse_unknown("notebook parameter", given, known)
+            params.refuse_unknown("notebook parameter", given, known)
         for name in known:
             if name not in names or (given and name not in given):
                 raise params.ParamsError(

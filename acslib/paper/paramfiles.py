@@ -15,7 +15,7 @@ from acslib.paper.params import (
     refuse_unknown,
     shown,
 )
-from acslib.paper.settings import given
+from acslib.paper.settings import Layer, given
 
 FOLDER = Path(__file__).parents[2] / "params"  # the paper's; those of ACS_PARAMS come after it
 
@@ -121,7 +121,7 @@ def _settings_of(state: tuple) -> params.Settings:
         one = checked(shown_path(path), params.Settings, _read(path, _stamp(path)))
         defaults |= given(one.defaults)
         settings |= one.settings
-    return params.Settings(defaults=params.Layer(**defaults), settings=settings)
+    return params.Settings(defaults=Layer(**defaults), settings=settings)
 
 
 def profiles() -> list[str]:

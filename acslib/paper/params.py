@@ -30,6 +30,8 @@ def _nothing_is_empty(value: Any) -> Any:
 
 
 class Section(BaseModel):
+    """What a YAML file or a part of it holds; what it has no name for is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -344,6 +346,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def shown(value: Any) -> str:
+    """A value as sentences quote it."""
     return short(repr(value))
 
 
@@ -361,6 +364,7 @@ def nearest(name: object, known: Collection[str]) -> str:
 
 
 def refuse_unknown(where: str, given: Iterable[object], known: Collection[str]) -> None:
+    """Raise ParamsError for the first name that is not known, with the nearest that is."""
     for name in given:
         if name not in known:
             raise ParamsError(f"{where}: {shown(name)} is not known{nearest(name, known)}")

@@ -34,6 +34,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
+    """Where a run keeps its files."""
     return (results or files.RESULTS) / run.profile / "runs" / run.name / f"seed{seed}"
 
 

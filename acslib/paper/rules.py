@@ -69,6 +69,7 @@ def runs(item: str, profile: str) -> list[config.Run]:
 
 
 def record_path(run: config.Run, seed: int) -> Path:
+    """Where a run's record is, as Make names it."""
     return records.run_folder(run, seed, files.results_as_named()) / "record.json"
 
 
@@ -222,6 +223,7 @@ def notebook_rule(
 
 
 def first_file(*paths: str) -> Path | None:
+    """The first of these files of the checkout that is there."""
     return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
 
 

@@ -75,6 +75,7 @@ def by_seed(
 
 
 def objective_of(run: config.Run) -> str:
+    """What the study calls a run's objective: trades, or the norm of its attack."""
     return "trades" if run.setting.objective == "trades" else run.setting.norm
 
 
@@ -235,6 +236,7 @@ def write_csv(table: pd.DataFrame, profile: str, results: Path | None = None) ->
 
 
 def shard(profile: str, seed: int, results: Path | None = None) -> Path:
+    """Where the published records of a seed are."""
     return (results or files.RESULTS) / profile / ITEM / f"seed{seed}.jsonl.xz"
 
 

@@ -32,6 +32,7 @@ def number(value: Any) -> Any:
 
 
 def flag(value: Any) -> Any:
+    """Only true and false pass."""
     if not isinstance(value, bool):
         raise ValueError("must be true or false")
     return value

@@ -86,6 +86,7 @@ def peers(run: Run) -> list[Run]:
 
 
 def root(profile: str, results: Path | None = None) -> Path:
+    """Where first epochs that runs have in common are kept."""
     return (results or files.RESULTS) / profile / "warm"
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from acslib.paper import cli, config, methods, paramfiles, runs
+from acslib.paper import cli, config, methods, paramfiles, params, runs
 from acslib.paper.settings import Setting
 from tools.torture.bench import ITEM, PROFILE, SETTING, Bench
 from tools.torture.children import BROKEN, Ended, refused, too_large, within_memory
@@ -388,7 +388,7 @@ class Malformed:
         return name, words, bytes(content)
 
 
-PROFILE_SECTIONS = [*config.Profile.model_fields]
+PROFILE_SECTIONS = [*params.Profile.model_fields]
 GROUP = ("settings", "methods", "vary", "columns")
 
 
