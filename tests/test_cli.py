@@ -13,7 +13,19 @@ import torch
 
 from acslib import models
 from acslib._torchvision import torchvision
-from acslib.paper import cli, config, costs, explain, export, files, inventory, items, records, runs
+from acslib.paper import (
+    cli,
+    config,
+    costs,
+    explain,
+    export,
+    files,
+    inventory,
+    items,
+    paramfiles,
+    records,
+    runs,
+)
 from acslib.paper.settings import Setting, owner
 
 ROOT = Path(__file__).parents[1]
@@ -319,6 +331,17 @@ def test_a_profile_does_not_silently_replace_what_ones_own_setting_says(tmp_path
     assert replaced == ["epsilon 4/255, now 0.125"]
     assert explain.replaced(config.resolve("mine.full", "full")) == []
     assert explain.replaced(config.resolve(FULL, "smoke")) == []
+
+
+@pytest.mark.parametrize("name", ["test", "clean-results", "run", "index"])
+def test_an_item_is_not_called_what_make_or_a_notebook_is(name, tmp_path, monkeypatch):
+    """`make test` would have trained it, and `make run` not."""
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    (tmp_path / f"{name}.yaml").write_text((ROOT / "examples/sweep.yaml").read_text())
+    with pytest.raises(config.ParamsError, match=f"the name '{name}' is taken"):
+        paramfiles.tables()
+    (tmp_path / f"{name}.yaml").rename(tmp_path / f"my_{name}.yaml")
+    assert f"my_{name}" in paramfiles.tables()
 
 
 def test_all_parameters_on_a_line_each(acs):

@@ -1,6 +1,7 @@
 """The YAML files of `params/`, and of the folders of ACS_PARAMS, read and checked."""
 
 import os
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from acslib.paper.params import (
 )
 from acslib.paper.settings import Layer, given
 
-FOLDER = Path(__file__).parents[2] / "params"  # the paper's; those of ACS_PARAMS come after it
+CHECKOUT = Path(__file__).parents[2]
+FOLDER = CHECKOUT / "params"  # the paper's; those of ACS_PARAMS come after it
 
 
 # ---- files
@@ -180,9 +182,27 @@ def own_profile(name: str) -> Profile:
 
 
 def tables() -> list[str]:
-    """The tables and figures that are described in `params/`."""
+    """The tables and figures that are described in `params/`. Raises ParamsError for one of one's
+    own that is called what Make has a target for, or what has a notebook already.
+    """
     read_yaml("settings")
-    return [name for name in _named("*.yaml") if name not in params.FILES]
+    found = [name for name in _named("*.yaml") if name not in params.FILES]
+    for name in found:
+        if name in _taken():
+            raise ParamsError(
+                f"{files_of(name)[-1]}: the name {shown(name)} is taken, by make {name} or by"
+                f" notebooks/{name}.ipynb: call the file otherwise"
+            )
+    return found
+
+
+@cache
+def _taken() -> frozenset[str]:
+    """What no table or figure may be called: Make's targets, and notebooks that draw none."""
+    makefile = (CHECKOUT / "Makefile").read_text()
+    notebooks = (CHECKOUT / "notebooks").glob("*.ipynb")
+    targets = re.findall("^([a-z-]+):", makefile, re.MULTILINE)
+    return frozenset([*targets, *(path.stem for path in notebooks)])
 
 
 def of_all() -> list[str]:
