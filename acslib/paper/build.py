@@ -23,7 +23,7 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
 from acslib.protocols import Model, Selector
-from acslib.training import State, Training
+from acslib.training import State, Training, coreset_size
 
 # what asks nothing of a data set, where it is not null
 WITHOUT = {
@@ -300,7 +300,7 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         selector = selectors.PerClass(selector)
     elif run.method in SOLVERS:
         # too many inner products are better known now than at the first selection
-        budget = math.ceil(setting.coreset_fraction * n)
+        budget = coreset_size(setting.coreset_fraction, n)
         rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
         check_gram(rows, n)
     return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector

@@ -60,6 +60,7 @@ def fixed(value, digits: int = 2, unit: str = "") -> str:
 
 
 def plain(column: str, digits: int | None = None) -> Cell:
+    """A column's value as it is, or as a number to so many digits."""
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
 
 

@@ -12,7 +12,7 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import REGISTRIES, Setting, choices, given, owner
 from acslib.paper.values import LARGEST, MOST
 
-SECTIONS = ("by_dataset", "by_model", "by_objective", "by_norm", "settings")
+SECTIONS = (*(f"by_{name}" for name in params.IDENTITY), "settings")
 
 
 def meanings() -> dict[str, str]:
@@ -54,6 +54,7 @@ def changes(name: str) -> Iterator[dict[str, Any]]:
 
 
 def sections(content: params.Profile) -> Iterator[tuple[str, Any]]:
+    """Where a profile changes parameters, and which."""
     yield "common", content.common
     for section in SECTIONS:
         for key, layer in getattr(content, section).items():
@@ -183,6 +184,7 @@ def bounds(metadata: Sequence[Any]) -> list[str]:
 
 
 def in_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `facts` gives, for people."""
     yield f"{found['parameter']}: {found['meaning']}"
     yield f"  {found['limits']}; belongs to {found['belongs_to']}"
     source = (

@@ -291,11 +291,11 @@ def checked(where: str, model: type[Kind], content: Any) -> Kind:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        said = dict.fromkeys(explain(where, model, mistake) for mistake in error.errors())
+        said = dict.fromkeys(in_a_sentence(where, model, mistake) for mistake in error.errors())
         raise ParamsError("; ".join(said)) from None
 
 
-def explain(where: str, model: type[BaseModel], mistake: Any) -> str:
+def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
     """One pydantic error as a sentence with the place, the value, the limit and the way out."""
     kind, path, value = mistake["type"], mistake["loc"], shown(mistake["input"])
     missing = kind in ("extra_forbidden", "missing") or path[-1:] == ("[key]",)
