@@ -1,16 +1,12 @@
 """Everything of a profile on one page, ours beside the paper's, in its order: HTML and PDF.
 
-    python -m acslib.paper.page --profile demo --seeds "0 1 2"
-
-writes results/<profile>/paper.html and paper.pdf from what there is, and names what is missing.
-`make paper` makes everything first. With --publish, copies what there is to
+`acs page` writes results/<profile>/paper.html and paper.pdf from what there is, and names what is
+missing. `make paper` makes everything first. With --publish, it copies what there is to
 results/published/<profile>/, which git keeps, with a page that GitHub shows.
 """
 
-import argparse
 import base64
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +17,7 @@ import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
-from acslib.paper import columns, config, files, paramfiles, params, records, rows, style, tables
+from acslib.paper import columns, files, paramfiles, records, rows, style, tables
 
 # the paper's order
 ORDER = (
@@ -337,7 +333,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def write_page(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
-):
+) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
@@ -346,27 +342,3 @@ def write_page(
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="acslib.paper.page", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--seeds", default="0", help='like "0 1 2"')
-    parser.add_argument("--publish", action="store_true", help="copy to results/published instead")
-    arguments = parser.parse_args(argv)
-    try:
-        seeds = config.seeds(arguments.seeds)
-        made = (
-            (publish(arguments.profile, seeds),)
-            if arguments.publish
-            else write_page(arguments.profile, seeds)
-        )
-        print("\n".join(map(str, made)))
-    except (params.ParamsError, files.RecordError) as error:
-        print(f"acs: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
