@@ -9,8 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from acslib.data.augmentation import augment as augment
-from acslib.data.augmentation import resized_crop
+from acslib.data.augmentation import augment, resized_crop
 from acslib.data.files import DataError
 from acslib.protocols import whole_labels
 
