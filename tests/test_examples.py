@@ -1,5 +1,6 @@
 """Each file of `examples/`, run as its first lines say, at a small size."""
 
+import dataclasses
 import importlib.util
 import sys
 import types
@@ -10,6 +11,7 @@ import pyautoattack
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import cross_entropy
 
 from acslib import models
 from acslib.attacks import PGD
@@ -59,6 +61,13 @@ def module(name: str) -> types.ModuleType:
     return found
 
 
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text()
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".py", ".yaml"):
+            assert f'"{path.stem}' in text, path.name
+
+
 # ---- a selector
 
 
@@ -105,14 +114,35 @@ def test_it_selects_the_largest(plugin):
 # ---- an objective
 
 
-def test_mart_trains_and_selects_by_its_own_gradients(plugin, small):
-    plugin("mart.py")
-    name = f"{SETTING}.gradmatch+objective@mart+beta@5"
-    run = config.resolve(name, "smoke")
+@pytest.mark.parametrize("name", ["mart", "smoothed"])
+def test_an_objective_trains_and_selects_by_its_own_gradients(name, plugin, small):
+    plugin(f"{name}.py")
+    run = config.resolve(f"{SETTING}.gradmatch+objective@{name}+beta@5", "smoke")
     record = runs.execute(run, 0, "cpu")
-    assert record["params"]["objective"] == "mart"
-    assert list(record["provenance"]["plugins"]) == ["mart.py"]
+    assert record["params"]["objective"] == name
+    assert list(record["provenance"]["plugins"]) == [f"{name}.py"]
     assert record["history"][-1]["selection"]["relative_error"] > 0
+
+
+def test_smoothed_labels_loss_and_gradients(plugin, batch):
+    """Against the target written out: 0.01 everywhere, and 0.9 more at the label."""
+    plugin("smoothed.py")
+    run = config.resolve(f"{SETTING}.full+objective@smoothed", "smoke")
+    images, labels = batch[0][:6].double(), batch[1][:6]
+    torch.manual_seed(0)
+    model = models.build("resnet18", channels=1, width=4, depths=(1, 1)).double().eval()
+    objective = build.build_objective(run.setting, 3, torch.Generator(), "cpu")
+    moved = objective.perturb(model, images, labels)
+    target = torch.full((6, 10), 0.01, dtype=torch.float64)
+    target[torch.arange(6), labels] += 0.9
+    with torch.no_grad():
+        logits, features = model(moved), model.features(moved)
+    losses = objective.loss(model, images, labels, moved).detach()
+    torch.testing.assert_close(losses, -(target * logits.log_softmax(1)).sum(1))
+    found = objective.gradients(model, images, labels, moved).dense()
+    errors = logits.softmax(1) - target
+    wanted = torch.cat([errors[:, :, None] * features[:, None], errors[:, :, None]], 2).flatten(1)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_marts_loss_and_gradients(plugin, batch):
@@ -139,6 +169,51 @@ def test_marts_loss_and_gradients(plugin, batch):
     parts = torch.autograd.grad(found.sum(), [head.weight, head.bias])
     total = torch.cat([parts[0], parts[1][:, None]], 1).flatten()
     assert torch.allclose(gradients.sum(0), total, atol=1e-6)
+
+
+# ---- weights perturbed between a backward pass and its step
+
+
+def test_gradients_are_those_at_the_perturbed_weights(batch):
+    """Against the perturbation written out: layers move, biases and BatchNorm's numbers do not."""
+    images, labels = batch[0].double(), batch[1]
+
+    def model():
+        torch.manual_seed(0)
+        return models.build("resnet18", channels=1, width=4, depths=(1, 1)).double().train()
+
+    def gradients(net):
+        return torch.autograd.grad(cross_entropy(net(images), labels), list(net.parameters()))
+
+    above, net = model(), model()
+    first = gradients(above)
+    with torch.no_grad():
+        for p, g in zip(above.parameters(), first, strict=True):
+            if p.ndim > 1:
+                p += 0.02 * p.norm() * g / g.norm()
+
+    def compute_gradients():
+        net.zero_grad()
+        loss = cross_entropy(net(images), labels)
+        loss.backward()
+        return loss
+
+    compute_gradients()
+    module("weight_perturbation").WeightPerturbation(0.02)(net, compute_gradients)
+    for p, was, wanted, at in zip(
+        net.parameters(), model().parameters(), gradients(above), first, strict=True
+    ):
+        assert torch.equal(p, was)
+        torch.testing.assert_close(p.grad, wanted)
+        assert not torch.allclose(p.grad, at)
+
+
+def test_weight_perturbation_trains(digits):
+    few = dataclasses.replace(digits, train=digits.train[slice(0, 200)])
+    example = module("weight_perturbation")
+    plain, perturbed = (example.train(few, epochs=4, gamma=gamma) for gamma in (0, 0.005))
+    assert plain != perturbed
+    assert perturbed["robust"] <= perturbed["clean"]
 
 
 # ---- a folder of images

@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,8 @@ from acslib.paper import (
     ceilings,
     columns,
     config,
+    curves,
+    figures,
     files,
     fingerprints,
     frames,
@@ -291,6 +294,37 @@ def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
     assert (row["model"], row["objective"]) == ("ResNet-34", "trades")
 
 
+@pytest.mark.parametrize("name", ["mine", "a-b", "2", "one-two-three-four"])
+@pytest.mark.parametrize("item", ["own", "table1", "table2", "fig4"])
+def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_path, monkeypatch):
+    """The name says nothing: network, objective and data are told by the setting itself."""
+    base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
+    (tmp_path / "settings.yaml").write_text(f"settings: {{'{name}': {{extends: {base}}}}}")
+    columns = ", columns: {series: size}" if item == "fig4" else ""
+    (tmp_path / f"{item}.yaml").write_text(
+        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{columns}}}]"
+    )
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    for run, seed in rows.missing(item, "full", [0, 1], tmp_path):
+        files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", record(run, seed))
+    table = rows.gather(item, "full", [0, 1], tmp_path)
+    like = config.setting_layer(base)
+    assert (table.model == rows.MODELS[like["model"]]).all()
+    assert (table.dataset == rows.DATASETS[like["dataset"]]).all()
+    assert (table.setting == name).all()
+    assert table.run.tolist() == [f"{name}.full", f"{name}.craig"]
+    if item == "fig4":
+        curves.write_points(item, curves.by_seed(item, "full", [0, 1], tmp_path), tmp_path)
+        drawn = figures.figure4(tables.read_table(item, "full", tmp_path)).axes[0]
+        assert "Adv. CRAIG" in drawn.get_legend_handles_labels()[1]
+    else:
+        tables.write_table(item, table, tmp_path)
+        assert "Adv. CRAIG" in tables.text(item, "full", tmp_path)
+        measured = ("racc_unseen", "_mean") if item == "table2" else ()
+        assert len(figures.tradeoff(table, *measured).axes) == 1
+    plt.close("all")
+
+
 @pytest.mark.parametrize("odd", ["resnet18-fat-cifar10.full", "resnet18-fat-cifar10.gradmatch"])
 def test_rows_of_different_data_are_refused(odd, results, tmp_path):
     """One seed on another sample of the data, be it the row's or its full training's."""
@@ -543,6 +577,23 @@ def test_a_csv_that_is_cut_off_is_refused_or_has_whole_rows(data):
         said = f"{re.escape(str(path))} is damaged .*: delete it and make table4 PROFILE=demo again"
         with pytest.raises(files.RecordError, match=said):
             tables.read_table("table4", "demo", Path(folder))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    word=st.sampled_from(["2", "007", "1e5", "nan", "NA", "None", "True", "inf"])
+    | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,9}", fullmatch=True)
+)
+def test_a_name_that_looks_like_a_number_or_like_nothing_is_read_as_it_was_written(word, gathered):
+    table = gathered["table3"]
+    names = [name for name in frames.WORDS if name in table]
+    assert names
+    with tempfile.TemporaryDirectory() as folder:
+        path = frames.write_frame(Path(folder, "x.csv"), table.assign(**dict.fromkeys(names, word)))
+        read = frames.read_frame(path, set(names), "")
+    assert (read[names] == word).all(axis=None)
+    numbers = list(table.select_dtypes("number"))
+    pd.testing.assert_frame_equal(read[numbers], table[numbers], check_dtype=False)
 
 
 @settings(deadline=None)

@@ -17,8 +17,14 @@ import pandas as pd
 from acslib.paper import files
 from acslib.writing import reason
 
-# columns that may be all digits by chance and are no numbers
-DIGESTS = {"commit": str, "weights": str}
+# columns of names and digests, which may look like numbers or like nothing: `2`, `1e5`, `nan`
+WORDS = dict.fromkeys(
+    (
+        *("table", "model", "objective", "dataset", "method", "method_label", "setting", "run"),
+        *("profile", "data", "network", "device", "precision", "commit", "weights", "arm"),
+    ),
+    str,
+)
 # how the names of columns with numbers end
 UNITS = ("_pct", "_min", "_s", "_x", "_255", "_epochs", "_n", "_images")
 
@@ -61,7 +67,7 @@ def read_frame(path: Path, needed: Collection[str], way_out: str) -> pd.DataFram
         content = read_checked(path)
         text = content.decode()
         check_shape(text)
-        table = pd.read_csv(io.StringIO(text), dtype=DIGESTS)
+        table = pd.read_csv(io.StringIO(text), dtype=WORDS, keep_default_na=False, na_values=[""])
         check_columns(table, needed)
     except (ValueError, csv.Error, OSError) as error:
         raise files.RecordError(f"{path} is damaged ({reason(error)}): {way_out}") from None
