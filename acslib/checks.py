@@ -277,7 +277,6 @@ def check_selection(
         )
     n = len(data.train)
     budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
-    check_memory(training.selector, Samples(n, data.train.labels), budget)
     first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
         found = training.selector(Samples(n, data.train.labels, first), budget)
@@ -286,6 +285,7 @@ def check_selection(
     objective = training.selection_objective or training.objective
     check_gradients(objective, model, images, labels)
     gradients = gradients_of(objective, model, images, labels)
+    check_memory(training.selector, Samples(n, data.train.labels), budget, gradients)
     gradients = replace(gradients, labels=labels, epoch=first)
     wanted = needed_fields(training.selector)
     if "input_norms" in wanted:

@@ -38,6 +38,7 @@ from acslib.paper import (
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
+from acslib.selectors.memory import check_memory
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
@@ -358,20 +359,28 @@ def test_a_record_that_lost_a_part(finished, tmp_path, run):
         runs.execute(run, 0, "cpu", tmp_path)
 
 
-def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(tmp_path, digits):
-    run = config.resolve("resnet18-linf-cifar10.craig+granularity@sample", "demo")
-    with pytest.raises(
-        ValueError, match=r"49500 x 49500 inner products take 20 GB.*select per class or batch-wise"
-    ):
-        build.build_selector(run, 49_500, 0)
-
-
-def test_gradmatch_is_told_as_early(tmp_path):
-    run = config.resolve(
-        "resnet18-linf-cifar10.gradmatch+coreset_fraction@0.3+granularity@sample", "demo"
-    )
-    with pytest.raises(ValueError, match=r"29700 x 49500 inner products take 12 GB"):
-        build.build_selector(run, 49_500, 0)
+@pytest.mark.parametrize(
+    ("run", "n", "message"),
+    [
+        ("gradmatch+granularity@sample", 126_000, "63000 x 63000 inner products take 32 GB"),
+        ("gradmatch+granularity@sample+ridge@1", 50_000, "25000 x 25000 inner products take 5 GB"),
+        ("gradmatch+granularity@sample", 50_000, None),
+        ("gradmatch+granularity@sample+ridge@1+gradient_layer@bias", 40_000, None),
+        ("craig+granularity@sample", 126_000, None),
+        ("craig+granularity@sample+selection_epsilon@0.1", 126_000, None),
+    ],
+)
+def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(run, n, message):
+    """Half of the samples. Without a ridge, GradMatch weights at most as many as d."""
+    run = config.resolve(f"resnet18-linf-cifar10.{run}", "demo")
+    classes, width = (100, 2048) if n == 126_000 else (10, 512)
+    few = LastLayerGradients(torch.zeros(2, classes), torch.zeros(2, width))
+    selector = build.build_selector(run, n, 0)
+    if message is None:
+        check_memory(selector, Samples(n), n // 2, few)
+        return
+    with pytest.raises(ValueError, match=f"{message}.*the limit is 4 GB: select per class or"):
+        check_memory(selector, Samples(n), n // 2, few)
 
 
 def test_what_was_selected_is_kept(finished, tmp_path, run):
@@ -981,3 +990,15 @@ def test_the_optimiser_is_torchs_sgd():
                 optimiser.load_state_dict(state)
     assert ours.weight.requires_grad
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("method", ["craig", "gradmatch"])
+def test_a_solver_may_look_at_a_random_part_in_each_step(method):
+    def picks(varied, seed=0):
+        name = f"resnet18-linf-cifar10.{method}+granularity@sample{varied}"
+        selector = build.build_selector(config.resolve(name), 64, seed)
+        return selector(some_gradients(), 16).picks.tolist()
+
+    drawn = "+selection_epsilon@0.5"
+    assert picks(drawn) == picks(drawn) != picks(drawn, seed=1)
+    assert picks(drawn) != picks("") == picks("", seed=1)

@@ -16,14 +16,13 @@ from acslib import data, models, objectives, selectors
 from acslib.attacks import lpips
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import NFGSM, PGD
-from acslib.gradients import check_gram
 from acslib.paper import params
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
 from acslib.protocols import Model, Selector
-from acslib.training import State, Training, coreset_size
+from acslib.training import State, Training
 
 # what asks nothing of a data set, where it is not null
 WITHOUT = {
@@ -231,12 +230,20 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
 
 def craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
-    return selectors.craig
+    if not setting.selection_epsilon:
+        return selectors.craig
+    return functools.partial(selectors.craig, epsilon=setting.selection_epsilon, seed=seed)
 
 
 def gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
-    return functools.partial(selectors.gradmatch, ridge=setting.ridge, tolerance=setting.tolerance)
+    return functools.partial(
+        selectors.gradmatch,
+        ridge=setting.ridge,
+        tolerance=setting.tolerance,
+        epsilon=setting.selection_epsilon,
+        seed=seed,
+    )
 
 
 def random(setting: Setting, seed: int) -> Selector:
@@ -280,11 +287,11 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
         if run.method in SOLVERS:
             # numba compiles, or loads what it has compiled, before any clock runs
             selector(torch.eye(2), 1)
-        selector = at_granularity(selector, run, n, seed)
+        selector = at_granularity(selector, run, seed)
     return selector if setting.weights else selectors.Unweighted(selector)
 
 
-def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
+def at_granularity(selector: Selector, run: Run, seed: int) -> Selector:
     """A selector of samples applied to batches, within classes, or to all samples at once; one that
     is grouped already stays as it is.
     """
@@ -298,11 +305,6 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    elif run.method in SOLVERS:
-        # too many inner products are better known now than at the first selection
-        budget = coreset_size(setting.coreset_fraction, n)
-        rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
-        check_gram(rows, n)
     return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector
 
 

@@ -214,6 +214,12 @@ class Setting(BaseModel):
         of="coreset",
         neutral=1e-6,
     )
+    selection_epsilon: BelowOne = parameter(
+        "What a step of CRAIG or GradMatch may miss by looking at a random n / k * log(1 / epsilon)"
+        " of the n candidates alone; 0 looks at all.",
+        of="coreset",
+        neutral=0.0,
+    )
     selection_draw: Draws = parameter(
         "Which of a seed's independent draws selections and their groups take; 0 is the first.",
         of="coreset",
