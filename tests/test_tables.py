@@ -464,6 +464,14 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
     assert re.search(r"!\[Figure 3\. Robust accuracy falls [^]]*\]\(fig3\.png\)", text)
     assert "| Full | 89.00 ± 1.41 | - |" in text
     assert "make table4 PROFILE=demo" in text
+    # whoever has made one more elsewhere adds it to what is published
+    (tmp_path / "results" / "demo" / "table5.csv").unlink()
+    picture.rename(picture.with_name("fig4.png"))
+    page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    later = (folder / "README.md").read_text()
+    assert "| Full | 89.00 ± 1.41 | - |" in later
+    assert "(fig3.png)" in later
+    assert "(fig4.png)" in later
 
 
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
