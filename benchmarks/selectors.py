@@ -22,7 +22,7 @@ from acslib.attacks import FGSM
 from acslib.gradients import LastLayerGradients
 from acslib.selectors import batch_wise, gradmatch
 from acslib.selectors.craig import facility_location, to_distances
-from acslib.selectors.gradmatch import MatchingPursuit
+from acslib.selectors.pursuit import MatchingPursuit
 
 ROUNDS = 3
 
