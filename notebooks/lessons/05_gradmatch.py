@@ -45,7 +45,8 @@ target = gradients.sum(0)
 
 # %%
 figure = plt.figure(figsize=(4, 4))
-course.arrows(figure.add_subplot(projection="3d"), gradients)
+axis = figure.add_subplot(projection="3d", title="Eight gradients, and their sum in black")
+course.arrows(axis, gradients)
 plt.show()
 print("target:", [round(float(v), 2) for v in target])
 print(gradients)
@@ -227,7 +228,8 @@ course.show(selectors.plain_gradmatch)
 print("picks", picks, "weights", [round(float(w), 2) for w in weights])
 print("the library's:", found.picks.tolist(), [round(w, 2) for w in found.weights.tolist()])
 figure = plt.figure(figsize=(4, 4))
-course.arrows(figure.add_subplot(projection="3d"), gradients, picks, weights)
+axis = figure.add_subplot(projection="3d", title="Three picks, all forwards, reach the target")
+course.arrows(axis, gradients, picks, weights)
 plt.show()
 
 # %% [markdown]
