@@ -413,7 +413,7 @@ WRONG = {
     "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
     "9_3": [
         (lambda a, b: False, "the first dominates"),
-        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "counts downwards"),
+        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "fewer minutes"),
         (
             lambda a, b: (
                 a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min

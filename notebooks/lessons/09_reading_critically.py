@@ -138,7 +138,7 @@ alike = "model == 'WideResNet-28-10' and objective == 'linf_pgd' and dataset == 
 long, short = table.query(alike), printed.paper_table("table3").query(alike)
 for name, rows in (("120", long), ("60", short)):
     for _, row in rows.iterrows():
-        numbers = f"ACC {row.acc_pct} RACC {row.racc_pct} T {row.time_min}"
+        numbers = f"ACC {row.acc_pct} RACC {row.racc_pct} minutes {row.time_min}"
         print(f"{name:>3} epochs {row.method:14s} {numbers}")
 
 # %%
