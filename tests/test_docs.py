@@ -106,6 +106,18 @@ def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().split()) <= 1200
 
 
+def test_ones_own_parts_are_ten_lines():
+    """A whole example: a selector, a data set and a network, trained. `test_python_blocks_run`."""
+    section = (ROOT / "README.md").read_text().split("## Your own parts")[1].split("\n## ")[0]
+    (block,) = re.findall(r"^```python\n(.*?)^```", section, re.M | re.S)
+    lines = [line for line in block.splitlines() if line.strip()]
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 100
+    assert ";" not in block
+    for part in ("(gradients, budget):", "data.from_", "models.adapt(", "fit("):
+        assert part in block
+
+
 def test_what_is_cited_is_what_is_installed():
     """One version and one paper, wherever they are given."""
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -43,6 +43,7 @@ Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full
 
 
 def with_difference(value, difference, std=None, mark: str = "", digits: int = 2) -> str:
+    """In a cell: the value, its standard deviation, its difference to full training."""
     if value is None or pd.isna(value):
         return "-"
     text = f"{value:.{digits}f}{mark}" + (
@@ -59,6 +60,7 @@ def fixed(value, digits: int = 2, unit: str = "") -> str:
 
 
 def plain(column: str, digits: int | None = None) -> Cell:
+    """A column's value as it is, or as a number to so many digits."""
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
 
 
@@ -272,6 +274,7 @@ def both_modes(table: pd.DataFrame) -> Iterable[dict]:
 
 
 def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
+    """Of one mode of Table 5, ours or (with a prefix) the paper's."""
     if measure != "time":
         return with_difference(
             row.get(prefix + measure), None, None if prefix else row[measure.replace("_", "_std_")]

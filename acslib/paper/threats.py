@@ -1,6 +1,6 @@
 """The attacks of Table C1, which perceptual training is evaluated with. Needs no torch."""
 
-from acslib.paper import config, params
+from acslib.paper import paramfiles, params
 
 SEEN, UNSEEN = ("ppgd", "lpa"), ("autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor")
 
@@ -10,7 +10,7 @@ def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
 
     `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
     """
-    content = params.checked("params/attacks.yaml", params.Attacks, config.read_yaml("attacks"))
+    content = params.checked("params/attacks.yaml", params.Attacks, paramfiles.read_yaml("attacks"))
     params.refuse_unknown("Table C1", [dataset], params.Attacks.model_fields)
     printed: params.Suite = getattr(content, dataset)
     suite: dict[str, dict] = {
