@@ -171,4 +171,4 @@ def test_what_the_papers_tables_say_at_equal_time(claims):
 
 
 def test_arms_have_names_for_people():
-    assert intervals.spelt("easiest") == "EasyCore"
+    assert intervals.arm_label("easiest") == "EasyCore"

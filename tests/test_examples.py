@@ -15,7 +15,20 @@ from torch.nn.functional import cross_entropy
 
 from acslib import models
 from acslib.attacks import PGD
-from acslib.paper import build, cli, config, curves, figures, files, notebook, rows, runs, tables
+from acslib.paper import (
+    build,
+    cli,
+    config,
+    curves,
+    figures,
+    files,
+    notebook,
+    rows,
+    runs,
+    table_pictures,
+    tables,
+)
+from acslib.paper.methods import METHODS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTING = "resnet18-linf-cifar10"
@@ -67,8 +80,8 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
     assert written.method.tolist()[-1] == "largest_gradient"
     assert written.method_label.tolist()[-1] == "Largest gradient"
     assert written.racc_pct.notna().all()
-    assert "Largest gradient" in tables.text("table1", "small")
-    drawn = figures.tradeoff(table)
+    assert "Largest gradient" in tables.table_text("table1", "small")
+    drawn = table_pictures.tradeoff(table)
     assert "Largest gradient" in [text.get_text() for text in drawn.legends[0].texts]
     run = config.resolve(f"{SETTING}.largest_gradient", "small")
     selector = build.build_selector(run, 64, 0)
@@ -79,7 +92,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
 def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
     plugin("largest_gradient.py")
     notebook.train_missing("fig4", "small", [0])
-    table = curves.by_seed("fig4", "small", [0])
+    table = curves.points_by_seed("fig4", "small", [0])
     written = pd.read_csv(curves.write_points("fig4", table))
     mine = written[written.method == "largest_gradient"]
     theirs = written[written.method == "adv_gradmatch"]
@@ -91,7 +104,7 @@ def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
 
 def test_it_selects_the_largest(plugin):
     plugin("largest_gradient.py")
-    selector = config.METHODS["largest_gradient"].selector(None, 0)
+    selector = METHODS["largest_gradient"].selector(None, 0)
     gradients = torch.tensor([[1.0, 0], [0, -3], [2, 0], [0, 0.5]])
     found = selector(gradients, 2)
     assert found.indices.tolist() == [1, 2]
@@ -235,7 +248,7 @@ def test_what_a_sweep_varies_is_a_column(small, capsys):
     full = table[table.method == "full"]
     assert full.coreset_fraction.isna().all()
     assert "How often to select" in tables.title("sweep", table)
-    assert len(tables.shown(table)) == 7
+    assert len(tables.beside_paper(table)) == 7
 
 
 # ---- AutoAttack's and RobustBench's own evaluation

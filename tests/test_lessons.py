@@ -254,10 +254,12 @@ WRONG = {
         (lambda d, s: d[:, s].amin(1).mean(), "is a sum"),
         (lambda d, s: d[:, s].amin(0).sum(), "over the samples"),
         (lambda d, s: 1.0, "not 1.000"),
+        (lambda d, s: d[:, s].amin(1), "one number is expected, not a tensor of shape (14,)"),
     ],
     "4_2": [
         (lambda d, s: d[:, s].amin(1).argmax() if s else checks.next_pick(d, s), "farthest"),
         (lambda d, s: 0, "lowers L most"),
+        (lambda d, s: checks.cost(d, [0]), "a whole number"),
         (lambda d, s: checks.next_pick(d, s) if d.any() else len(d) - 1, "first one wins"),
     ],
     "4_3": [
@@ -266,12 +268,15 @@ WRONG = {
         (lambda d, s: checks.cluster_sizes(d, s) - 1, "serves itself"),
         (lambda d, s: torch.ones(3), "serve"),
         (lambda d, s: [1, 2, 3], "return a tensor"),
+        (lambda d, s: d[:, s].argmin(1), "who serves each sample"),
+        (lambda d, s: d[:, s].argmin(0).bincount(), "over the samples"),
     ],
     "4_4": [
         (lambda d, k: checks.greedy(d, 3), "budget"),
         (lambda d, k: [0] * k, "twice"),
         (lambda d, k: checks.greedy(d, k)[::-1], "order"),
         (lambda d, k: list(range(k)), "CRAIG picks"),
+        (lambda d, k: 2, "a list of indices"),
     ],
     "4_5": [("b", "others serve"), ("c", "try it"), ("d", "not one of")],
     "5_1": [
@@ -422,6 +427,7 @@ WRONG = {
     ],
     "9_4": [("a", "twice as much"), ("c", "cheaper"), ("x", "not one of")],
     "9_5": [
+        (lambda d: np.mean(d), "two numbers"),
         (lambda d: (0.0, 1.0), "about the mean"),
         (lambda d: around(d, 1.96 * np.std(d, ddof=1)), "root of their number"),
         (lambda d: around(d, 1.96 * np.std(d, ddof=1) / len(d) ** 0.5), "2.78"),
@@ -450,6 +456,25 @@ def test_a_wrong_answer_is_told_what_is_wrong(number, answer, words, capsys):
     assert " is wrong: " in sentence
     assert words in sentence
     assert "stopped with" not in sentence
+
+
+def test_code_that_stops_is_shown_where(capsys):
+    """In the student's own line, however deep in other code the error was raised."""
+
+    def answer(distances, chosen):
+        nearest = distances[:, chosen]
+        return nearest.amin(1, 2, 3)
+
+    sentence = said(capsys, "4_1", answer)[1]
+    line = answer.__code__.co_firstlineno + 2
+    assert f"in its line {line} (return nearest.amin(1, 2, 3))." in sentence
+    assert "stopped with TypeError: " in sentence
+    assert "in its line" not in said(capsys, "4_1", 3)[1], "a number has no lines"
+
+
+@pytest.mark.parametrize("written", ["a", "A", "(a)", " a "])
+def test_a_letter_may_be_written_as_it_is_printed(written, capsys):
+    assert said(capsys, "4_5", written)[0] is True
 
 
 def test_every_exercise_has_wrong_answers_and_a_cell():

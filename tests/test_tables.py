@@ -21,12 +21,14 @@ from acslib.paper import (
     curves,
     figures,
     files,
+    fingerprints,
     frames,
     page,
     printed,
     records,
     rows,
     tables,
+    threats,
 )
 from acslib.paper.methods import METHODS
 
@@ -40,7 +42,7 @@ def record(run, seed):
     number = CODE[run.method]
     metrics = {"acc": 0.9 - 0.01 * number - 0.02 * seed, "n": 200}
     if run.setting.norm == "lpips":
-        suite = config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
+        suite = threats.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
         metrics |= {
             f"racc_{name}": 0.1 * place - 0.01 * seed for place, name in enumerate(suite, 1)
         }
@@ -67,7 +69,7 @@ def record(run, seed):
         "format": records.FORMAT,
         "run": run.name,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "data": "digits",
         "metrics": metrics,
@@ -187,7 +189,7 @@ def test_the_papers_means_of_attacks_and_the_one_that_disagrees(gathered):
     craig = gathered["table2"].query("dataset == 'ImageNet-12' and method == 'adv_craig'").iloc[0]
     assert craig.paper_racc_seen_mean_pct == 22.56
     assert craig.paper_racc_seen_mean_d4_pct == pytest.approx((29.04 + 14.07) / 2)
-    paper = tables.shown(gathered["table2"])["paper seen"]
+    paper = tables.beside_paper(gathered["table2"])["paper seen"]
     assert [cell for cell in paper if "*" in cell] == ["22.56* (-0.77)"]
     assert "13.74 (-1.58)" in set(paper)
 
@@ -233,7 +235,7 @@ def test_printed_ceilings_are_those_of_the_printed_schedules():
     schedules = pd.concat(
         pd.read_csv(printed.FOLDER / f"{name}.csv") for name in ("tableC2", "tableC3")
     ).set_index(["model", "objective", "dataset"])
-    rows_ = pd.concat([ceilings.as_printed("table1"), ceilings.as_printed("table4")])
+    rows_ = pd.concat([ceilings.printed_speedups("table1"), ceilings.printed_speedups("table4")])
     for _, row in rows_.iterrows():
         of = schedules.loc[(row.model, row.objective, row.dataset)]
         k, epochs = of.coreset_size_frac, of.total_epochs
@@ -243,13 +245,13 @@ def test_printed_ceilings_are_those_of_the_printed_schedules():
 
 def test_a_speedup_above_its_ceiling_has_a_mark(gathered):
     table = gathered["table1"].assign(speedup_median_x=1.0)
-    shown = tables.shown(table)
+    shown = tables.beside_paper(table)
     assert not shown["speed-up (at most)"].str.contains("†").any()
     marked = shown[shown["paper speed-up"].str.contains("†")]
     assert marked["paper speed-up"].tolist() == ["2.01†", "2.03†", "2.12†"]
     assert not [note for note in tables.notes("table1", table) if note == ceilings.OURS_ABOVE]
     table.loc[1, "speedup_median_x"] = table.loc[1, "speedup_ceiling_x"] + 0.01
-    assert tables.shown(table)["speed-up (at most)"].str.contains("†").sum() == 1
+    assert tables.beside_paper(table)["speed-up (at most)"].str.contains("†").sum() == 1
     assert tables.notes("table1", table)[-1] == ceilings.OURS_ABOVE
     assert r"$\dagger$" in tables.latex("table1", table)
 
@@ -355,7 +357,7 @@ def test_every_row_says_what_it_was_run_on(data, said):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_shown_rows_name_profile_data_and_the_attacks_of_autoattack(table, gathered):
-    shown = tables.shown(gathered[table])
+    shown = tables.beside_paper(gathered[table])
     ours = shown[shown.Training != columns.IN_THE_PAPER]
     assert (ours["Run on"] == "demo: digits").all()
     assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(
@@ -369,13 +371,13 @@ def test_table6_names_the_period_of_the_paper_and_ours(gathered):
     assert (
         config.resolve("wrn28_10-linf-cifar10.craig+epoch_factor@0.5", "full").setting.period == 10
     )
-    shown = tables.shown(six)
+    shown = tables.beside_paper(six)
     assert shown["T printed"].tolist() == ["1"] * 3 + ["5"] * 3 + ["10"] * 3 + ["-"]
     assert shown["T here"].tolist() == ["1"] * 3 + ["3"] * 3 + ["6"] * 3 + ["-"]
 
 
 def test_table5_puts_both_modes_beside_each_other(gathered):
-    shown = tables.shown(gathered["table5"])
+    shown = tables.beside_paper(gathered["table5"])
     assert shown.Training.tolist() == [
         "Full",
         columns.IN_THE_PAPER,
@@ -415,15 +417,15 @@ def test_csv_latex_and_text(table, gathered, tmp_path):
     """
     path = tables.write_table(table, gathered[table], tmp_path)
     assert path == tmp_path / "demo" / f"{table}.csv"
-    assert tables.shown(tables.read_table(table, "demo", tmp_path)).equals(
-        tables.shown(gathered[table])
+    assert tables.beside_paper(tables.read_table(table, "demo", tmp_path)).equals(
+        tables.beside_paper(gathered[table])
     )
     tex = path.with_suffix(".tex").read_text()
-    shown = tables.shown(gathered[table])
+    shown = tables.beside_paper(gathered[table])
     assert tex.count(r"\\") == len(shown) + 1
     assert tex.count("%") == tex.count(r"\%")
     assert tex.isascii()
-    text = tables.text(table, "demo", tmp_path)
+    text = tables.table_text(table, "demo", tmp_path)
     assert "Profile demo, mean ± standard deviation of 2 seeds" in text
     said = tables.notes(table, gathered[table])
     assert text.endswith("\n".join([*tables.lines(shown)[-1:], *said]))
@@ -692,7 +694,7 @@ def test_a_csv_without_a_column_is_shown_or_refused(table, gathered, tmp_path):
                 tables.read_table(table, "demo", tmp_path)
         else:
             found = tables.read_table(table, "demo", tmp_path)
-            assert len(tables.shown(found)) == len(tables.shown(gathered[table]))
+            assert len(tables.beside_paper(found)) == len(tables.beside_paper(gathered[table]))
             assert tables.title(table, found)
 
 

@@ -38,17 +38,18 @@ def write_frame(path: Path, table: pd.DataFrame) -> Path:
             # killed here, it leaves a CSV without a checksum: no whole one is ever refused
             checksum_file(path).unlink(missing_ok=True)
             files.write_atomically(path, content)
-            files.write_atomically(checksum_file(path), checksum(path, content).encode())
+            files.write_atomically(checksum_file(path), checksum_line(path, content).encode())
     except OSError as error:
         raise files.unwritten(path, error) from error
     return path
 
 
 def checksum_file(path: Path) -> Path:
+    """Where a CSV's SHA-256 stands."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def checksum(path: Path, content: bytes) -> str:
+def checksum_line(path: Path, content: bytes) -> str:
     """A line as `sha256sum` writes it."""
     return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
@@ -78,7 +79,7 @@ def read_checked(path: Path) -> bytes:
     with files.locked(path.parent, fcntl.LOCK_SH):
         content, beside = path.read_bytes(), checksum_file(path)
         known = beside.read_bytes() if beside.is_file() else None
-    if known not in (None, checksum(path, content).encode()):
+    if known not in (None, checksum_line(path, content).encode()):
         raise ValueError(f"its SHA-256 is not the one in {beside.name}")
     return content
 

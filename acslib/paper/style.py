@@ -2,11 +2,13 @@
 
 import io
 import sys
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,6 +91,28 @@ def line(method: Method) -> dict[str, Any]:
 def literal(text: str) -> str:
     """Text as it stands: in words that others wrote, a dollar sign begins no mathematics."""
     return text.replace("$", r"\$")
+
+
+def label_of(method: Method) -> str:
+    """A method's name in a legend."""
+    return literal(method.label)
+
+
+def note(table: pd.DataFrame, width: int = 160) -> str:
+    """What the points are: profile, data, network, and what the error bars mean."""
+    n = int(table.seeds.iloc[0])
+    bars = (
+        "one seed, no error bars"
+        if n == 1
+        else f"mean and standard deviation (bars) of n = {n} seeds"
+    )
+    about = [
+        f"profile {table.profile.iloc[0]}",
+        *table["data"].unique(),
+        *table.network.unique(),
+        bars,
+    ]
+    return literal(textwrap.fill(", ".join(about), width))
 
 
 def described(figure: Figure, text: str) -> Figure:

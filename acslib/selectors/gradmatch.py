@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import cholesky, solve_triangular
 from scipy.linalg.blas import dgemm
-from scipy.optimize import nnls
 from torch import Tensor
 
 from acslib.gradients import GRAM_ELEMENTS, LastLayerGradients, as_gradients, check_gram
@@ -35,6 +34,7 @@ from acslib.selectors.coreset import (
     to_numpy,
     well_scaled,
 )
+from acslib.selectors.sampling import Sampling
 
 # --- Algorithm 3 as it is printed
 
@@ -55,6 +55,8 @@ def plain_gradmatch(
     squares, and samples whose weight becomes 0 leave S. The square root of Gamma over |b| is what
     `tolerance` bounds and `Coreset.trace` holds.
     """
+    from scipy.optimize import nnls  # it takes 0.3 s, and the fast algorithm has its own
+
     g = to_numpy(as_gradients(gradients).dense(dtype=torch.float64))
     n = len(g)
     b = g.sum(0) if target is None else to_numpy(target.double())
@@ -121,6 +123,8 @@ def gradmatch(
     ridge: float = 0.0,
     tolerance: float = 1e-6,
     nonnegative: bool = True,
+    epsilon: float = 0.0,
+    seed: int = 0,
 ) -> Coreset:
     """Weights on at most `budget` samples whose gradients add up to everyone's (Algorithm 3).
 
@@ -139,32 +143,42 @@ def gradmatch(
     ridge: lambda >= 0, in the units of a squared gradient; the objective is |missing|^2 + lambda
     |weights|^2. It spreads the weights, at the cost of error: without it a few samples may
     carry most of the sum. A tenth of the mean squared gradient is a beginning.
+    epsilon: 0 looks at all samples at each step. Between 0 and 1, a step looks at a random
+    n / budget * log(1 / epsilon) of them and takes the best, see `craig`. All weights are still
+    refitted. No bound is known for the error; docs/scaling.md has what was measured.
+    seed: of those draws, together with the epoch of the gradients.
 
-    Raises ValueError for a budget outside 0..n, for non-finite gradients, and for a target of
-    another length or too large or small beside them.
+    Where its Gram rows would take more than 4 GB, a step makes the inner products of all samples
+    with what is missing anew, which takes n d operations and budget^2 numbers of memory.
+
+    Raises ValueError for a budget outside 0..n, for one too large even so, for non-finite
+    gradients, and for a target of another length or too large or small beside them.
     """
     gradients = as_gradients(gradients)
     budget = check_budget(budget, len(gradients))
     ridge = check_not_negative("ridge", ridge)
     tolerance = check_not_negative("tolerance", tolerance)
+    sampling = Sampling.checked(epsilon, seed, gradients, budget)
+    streamed = check_pursuit(gradients.shape, budget, ridge, sampling is not None)
     with one_thread():
         scaled, norms2, scale = well_scaled(gradients)
-        scaled = scaled.to(torch.float64)
         if target is None:
-            goal, goal_scale = scaled.total(), scale
+            goal, goal_scale = scaled.total(dtype=torch.float64), scale
         else:
             goal, goal_scale = _scaled_target(gradients, target, norms2, scale)
-        correlations: Vector = to_numpy(scaled.correlations(goal))
-        found = MatchingPursuit(
-            _gram_of(scaled, budget),
-            correlations,
-            norms2,
-            float(goal.square().sum()),
-            budget,
-            ridge=ridge / scale / scale,
-            tolerance=tolerance,
-            nonnegative=nonnegative,
-        ).run()
+        options: dict[str, Any] = {
+            "ridge": ridge / scale / scale,
+            "tolerance": tolerance,
+            "nonnegative": nonnegative,
+        }
+        if streamed:
+            found = StreamedPursuit(scaled, goal, norms2, budget, sampling, **options).run()
+        else:
+            scaled = scaled.to(torch.float64)
+            correlations: Vector = to_numpy(scaled.correlations(goal))
+            norm2 = float(goal.square().sum())
+            gram = _gram_of(scaled, budget)
+            found = MatchingPursuit(gram, correlations, norms2, norm2, budget, **options).run()
     weights = found.weights * (goal_scale / scale)
     return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))
 
@@ -210,17 +224,35 @@ def rank_limit(classes: int, width: int) -> int:
 
 
 def gram_rows_held(n: int, budget: int) -> int:
-    """How many of n Gram rows `gradmatch` keeps: all where that is cheaper and they fit.
-
-    Its solver holds two more for each sample chosen.
-    """
+    """How many of n Gram rows `gradmatch` keeps at hand: all where that is cheaper and they fit."""
     return n if 8 * budget >= n and n * n <= GRAM_ELEMENTS else min(n, KEPT_ROWS * budget)
+
+
+def pursuit_room(d: int, budget: int, ridge: float) -> int:
+    """The most samples among which `gradmatch` holds inner products; without a ridge the d + 1st
+    depends on the others.
+    """
+    return budget if ridge else min(budget, d + 1)
+
+
+def check_pursuit(shape: tuple[int, int], budget: int, ridge: float, sampled: bool) -> bool:
+    """Whether `gradmatch` does without Gram rows, since they would take more than GRAM_ELEMENTS.
+
+    shape: (n, d) of the gradients. sampled: whether epsilon > 0; then it has none to begin with.
+    Raises ValueError where the inner products among the samples chosen take more by themselves.
+    """
+    n, room = shape[0], pursuit_room(shape[1], budget, ridge)
+    # beside the rows at hand, it keeps two for each sample chosen
+    kept = (gram_rows_held(n, budget) + 2 * room) * n + room * room
+    if kept <= GRAM_ELEMENTS and not sampled:
+        return False
+    check_gram(room, room)
+    return True
 
 
 def _gram_of(gradients: LastLayerGradients, budget: int) -> Matrix | _GramOnDemand:
     """The whole matrix, unless so few rows are wanted that fetching them is cheaper."""
     held = gram_rows_held(len(gradients), budget)
-    check_gram(held, len(gradients))
     return to_numpy(gradients.gram()) if held == len(gradients) else _GramOnDemand(gradients, held)
 
 
@@ -341,18 +373,24 @@ class MatchingPursuit:
         self.residual, self.error2 = correlations.copy(), norm2
         self.settled = False  # whether `residual` is that of the weights themselves
         self.trace: list[float] = []
-        # The support, in no particular order: atoms, when they entered, and weights.
         self.size, self.clock = 0, 0
-        self.support = np.empty(budget, np.int64)
-        self.entered = np.empty(budget, np.int64)
-        self.w = np.zeros(budget)
-        # Its Gram rows, `root`, for which root.T @ root = inverse of the support's Gram matrix, and
-        # `orthogonal` = root @ Gram rows.
-        self.kept = np.empty((budget, n))
-        self.root = np.zeros((budget, budget))
-        self.orthogonal = np.empty((budget, n))
-        # The atoms foreseen and their places, when that was, and the support's size then.
         self.foreseen: dict[int, int] = {}
+        self._hold(n)
+
+    def _hold_support(self, room: int) -> None:
+        # The support, in no particular order: atoms, when they entered, and weights; and `root`,
+        # for which root.T @ root = inverse of the support's Gram matrix.
+        self.support = np.empty(room, np.int64)
+        self.entered = np.empty(room, np.int64)
+        self.w = np.zeros(room)
+        self.root = np.zeros((room, room))
+
+    def _hold(self, n: int) -> None:
+        self._hold_support(self.budget)
+        # The support's Gram rows, and `orthogonal` = root @ Gram rows.
+        self.kept = np.empty((self.budget, n))
+        self.orthogonal = np.empty((self.budget, n))
+        # When picks were foreseen, `foreseen` with their places, and the support's size then.
         self.foreseen_at, self.start = -AHEAD, 0
         # Their Gram rows, as fetched and made orthogonal to the support, and what of the support
         # makes up the difference.
@@ -369,13 +407,19 @@ class MatchingPursuit:
         t = self.size
         w, support, root = self.w[:t], self.support[:t], self.root[:t, :t]
         for _ in range(2):  # the weights have been through many updates; this makes them exact
-            missing = self.correlations[support] - self.kept[:t, support] @ w - self.ridge * w
-            w += root.T @ (root @ missing)
+            w += root.T @ (root @ self._missing_on_support())
         order = np.argsort(self.entered[:t])
         self.atoms, self.weights = support[order], w[order]
         if self.nonnegative:
             np.maximum(self.weights, 0.0, out=self.weights)
         return self
+
+    def _missing_on_support(self) -> Vector:
+        """Half the objective's negative slope in each weight: zero, but for rounding."""
+        t, support = self.size, self.support[: self.size]
+        w = self.w[:t]
+        left: Vector = self.correlations[support] - self.kept[:t, support] @ w - self.ridge * w
+        return left
 
     def _stop(self) -> str | None:
         """The reason to stop, or None after setting the next `pick`."""
@@ -422,16 +466,9 @@ class MatchingPursuit:
 
     def _add(self, atom: int) -> None:
         """One pick: a step of the progressive Cholesky factorisation, then new weights for all."""
-        t, position = self.size, self.foreseen[atom]
-        earlier = self.orthogonal[self.start : t]
-        overlap = earlier[:, atom]
-        row = self.deflated[position] - overlap @ earlier
-        solved = overlap @ self.root[self.start : t, :t]
-        solved[: self.start] += self.solved[position]
-        coefficients = np.append(-solved, 1.0)
-        self.kept[t], self.support[t] = self.fetched[position], atom
-        if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
-            coefficients, row = self._orthogonalised(coefficients)
+        t = self.size
+        self.support[t] = atom
+        coefficients, row = self._outside_span(atom)
         pivot = row[atom] + self.ridge
         gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
         if gain <= ROUNDING * self.norm2:
@@ -442,18 +479,43 @@ class MatchingPursuit:
         direction[:] = coefficients / scale
         orthogonal = self.orthogonal[t]
         orthogonal[:] = row / scale
-        self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
-        self.settled = False
-        self.size, self.clock = t + 1, self.clock + 1
-        step = self.residual[atom] / scale
-        trial = self.w[: t + 1] + step * direction
-        if self.nonnegative and trial.min() <= 0:
-            self._drop(trial, atom)
-        else:
-            self.w[: t + 1] = trial
+        step = self._enter(atom, direction, scale)
+        if step is not None:
             self.residual -= step * orthogonal
             self.error2 -= gain
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+
+    def _enter(self, atom: int, direction: Vector, scale: float) -> float | None:
+        """The weights with the atom among them; the step along `direction` unless others left."""
+        t = self.size
+        self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
+        self.settled = False
+        self.size, self.clock = t + 1, self.clock + 1
+        step = float(self.residual[atom] / scale)
+        trial = self.w[: t + 1] + step * direction
+        if self.nonnegative and trial.min() <= 0:
+            self._drop(trial, atom)
+            return None
+        self.w[: t + 1] = trial
+        return step
+
+    def _outside_span(self, atom: int) -> tuple[Vector, Vector]:
+        """What is left of a candidate outside the support's span.
+
+        Its coefficients in the support's atoms and the candidate: (t + 1,), and its inner products
+        with every sample: (n,).
+        """
+        t, position = self.size, self.foreseen[atom]
+        earlier = self.orthogonal[self.start : t]
+        overlap = earlier[:, atom]
+        row = self.deflated[position] - overlap @ earlier
+        solved = overlap @ self.root[self.start : t, :t]
+        solved[: self.start] += self.solved[position]
+        coefficients = np.append(-solved, 1.0)
+        self.kept[t] = self.fetched[position]
+        if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
+            coefficients, row = self._orthogonalised(coefficients)
+        return coefficients, row
 
     def _orthogonalised(self, coefficients: Vector) -> tuple[Vector, Vector]:
         """Gram-Schmidt once more, from the Gram rows: a candidate's coefficients, and its row."""
@@ -493,31 +555,157 @@ class MatchingPursuit:
             trial -= column * (trial[leaving] / column[leaving])
             feasible, trial = _without(feasible, leaving), _without(trial, leaving)
             self._remove(leaving)
-        t = self.size
+        t, before = self.size, self.error2
         self.w[:t], self.foreseen = trial, {}
         self._settle()
-        before = self.error2
-        self.error2 = float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
+        self.error2 = self._error2()
         if self.error2 < before - ROUNDING * self.norm2:
             self.blocked[:] = False
         else:
             self.blocked[atom] = True  # else two atoms could push each other out for ever
 
+    def _error2(self) -> float:
+        """The objective, of weights that are the best on their support."""
+        t = self.size
+        return float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
+
     def _remove(self, position: int) -> None:
         """Reflect `root` so that one row alone involves the leaving atom; that row goes with it."""
         last = self.size - 1
-        root, orthogonal = self.root[: self.size, : self.size], self.orthogonal[: self.size]
+        root = self.root[: self.size, : self.size]
         normal = root[:, position].copy()
         normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
         double = normal[:, None] * (2 / (normal @ normal))
         subtract_outer(root, double[:, 0], normal @ root)
-        _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
         root[:, position] = root[:, last]
         root[last], root[:, last] = 0.0, 0.0
+        self._remove_rows(position, normal, double)
         self.chosen[self.support[position]] = False
-        for values in (self.support, self.entered, self.kept):
+        for values in (self.support, self.entered):
             values[position] = values[last]
         self.size = last
+
+    def _remove_rows(self, position: int, normal: Vector, double: Matrix) -> None:
+        """The same reflection of the orthogonal rows; the last Gram row takes the leaving one's."""
+        orthogonal = self.orthogonal[: self.size]
+        _subtract_product(orthogonal, double, (normal @ orthogonal)[None])
+        self.kept[position] = self.kept[self.size - 1]
+
+
+class StreamedPursuit(MatchingPursuit):
+    """The same pursuit without Gram rows, for as many samples as there are factors of.
+
+    What is missing is kept as one gradient, and each step makes the inner products with it anew: of
+    all samples, or of those that `sampling` draws. Memory: budget^2 + n + d numbers and a block of
+    the factors in double precision; a step takes (n + budget) d operations.
+    """
+
+    def __init__(
+        self,
+        gradients: LastLayerGradients,
+        goal: Tensor,
+        norms2: Vector,
+        budget: int,
+        sampling: Sampling | None,
+        **options: Any,
+    ) -> None:
+        self.gradients, self.goal, self.sampling = gradients, goal, sampling
+        correlations: Vector = to_numpy(gradients.correlations(goal, dtype=torch.float64))
+        norm2 = float(goal.square().sum())
+        self.room = pursuit_room(gradients.shape[1], budget, options["ridge"])
+        super().__init__(np.empty((0, 0)), correlations, norms2, norm2, budget, **options)
+
+    def _hold(self, n: int) -> None:
+        self._hold_support(self.room)
+        self.missing = self.goal
+
+    def _foresee(self) -> None:
+        """Nothing is: each step sees all inner products that it needs."""
+
+    def _stop(self) -> str | None:
+        everything = np.arange(len(self.correlations))
+        if self.sampling is not None and self.size < self.budget:
+            self._look_at(self.sampling.draw(everything[~(self.chosen | self.blocked)]))
+            reason = super()._stop()
+            if reason not in ("optimum", "rounding"):
+                return reason
+        self._look_at(everything)
+        return super()._stop()
+
+    def _look_at(self, samples: Indices) -> None:
+        """The residual of these samples; others, which count as spent, have 0."""
+        n = len(self.correlations)
+        if len(samples) == n:
+            self.residual = self._along(self.missing, slice(None))
+        else:
+            self.residual = np.zeros(n)
+            self.residual[samples] = self._along(self.missing, samples)
+
+    def _along(self, vector: Tensor, samples: slice | Indices) -> Vector:
+        """`<g_i, vector>` for each of the samples."""
+        rows = samples if isinstance(samples, slice) else torch.from_numpy(samples)
+        return to_numpy(self.gradients[rows].correlations(vector, dtype=torch.float64))
+
+    def _sum(self, coefficients: Vector) -> Tensor:
+        """`sum_j c_j g_j` over the first atoms of the support."""
+        rows = torch.from_numpy(self.support[: len(coefficients)])
+        weights = torch.from_numpy(coefficients)
+        return self.gradients[rows].total(weights, dtype=torch.float64)
+
+    def _add(self, atom: int) -> None:
+        t = self.size
+        self.support[t] = atom
+        coefficients, pivot = self._pivot(atom)
+        gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
+        if gain <= ROUNDING * self.norm2:
+            self.blocked[atom] = True
+            return
+        scale = float(np.sqrt(pivot))
+        direction = self.root[t, : t + 1]
+        direction[:] = coefficients / scale
+        if self._enter(atom, direction, scale) is not None:
+            self._settle()
+            self.error2 = self._error2()
+        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+
+    def _pivot(self, atom: int) -> tuple[Vector, float]:
+        """As `_outside_span`, and the squared norm with the ridge in place of the products."""
+        t = self.size
+        support, root = self.support[:t], self.root[:t, :t]
+        own = self.gradients[torch.from_numpy(self.support[: t + 1])]
+        column = to_numpy(own.gram_rows(torch.tensor([t]), dtype=torch.float64))[0]
+        overlap = root @ column[:t]
+        coefficients = np.append(-(overlap @ root), 1.0)
+        pivot = float(column[t] - overlap @ overlap) + self.ridge
+        if pivot < CANCELLED * self.diagonal[atom]:
+            left = self._along(self._sum(coefficients), support) + self.ridge * coefficients[:t]
+            coefficients[:t] -= (root @ left) @ root
+            outside = self._along(self._sum(coefficients), np.array([atom]))
+            pivot = float(outside[0]) + self.ridge
+        return coefficients, pivot
+
+    def _missing_on_support(self) -> Vector:
+        t = self.size
+        self.missing = self.goal - self._sum(self.w[:t])
+        return self._along(self.missing, self.support[:t]) - self.ridge * self.w[:t]
+
+    def _settle(self) -> None:
+        """What is missing, from the weights; now and then the weights, from what is missing."""
+        t, root = self.size, self.root[: self.size, : self.size]
+        if self.clock % AHEAD == 0:
+            w = self.w[:t]
+            w += root.T @ (root @ self._missing_on_support())
+            if self.nonnegative:
+                np.maximum(w, 0.0, out=w)
+        self.missing = self.goal - self._sum(self.w[:t])
+        self.settled = True
+
+    def _error2(self) -> float:
+        w = self.w[: self.size]
+        return float(self.missing.square().sum()) + self.ridge * float(w @ w)
+
+    def _remove_rows(self, position: int, normal: Vector, double: Matrix) -> None:
+        """There are none."""
 
 
 def _subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:

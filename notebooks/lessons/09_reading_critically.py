@@ -169,7 +169,7 @@ for _, row in long.iterrows():
 # >>> answer
 my_choice = "b"
 # >>> stub
-# my_choice = None
+# my_choice = None  # "a", "b" or "c"
 # <<<
 
 # %%
