@@ -49,8 +49,9 @@ def make_page(folder: Path, names: Sequence[str]) -> None:
     torch.set_num_threads(1)
     rates = measured.ceilings()
     rows = [row for name in names for row in apart(name)]
-    about = machine() | {"load when it began, jobs": f"{load:.1f}"}
-    page.write(folder, rows, rates, about, (time.perf_counter() - started) / 60)
+    minutes = (time.perf_counter() - started) / 60
+    about = machine() | {"load when it began": f"{load:.1f} jobs", "minutes": f"{minutes:.1f}"}
+    page.write(folder, rows, rates, about)
 
 
 def machine() -> dict[str, Any]:

@@ -48,7 +48,7 @@ def measured(folder: Path) -> dict[str, Any]:
     """What `kernels` gives with the version in that folder."""
     environment = os.environ | {"PYTHONPATH": str(folder)}
     command = [sys.executable, "-P", "-c", CHILD.format(root=str(ROOT))]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -43,7 +43,7 @@ class Row:
     name: str
     seconds: Sequence[float]
     than: str = ""
-    theirs: Sequence[float] = ()
+    theirs: Sequence[float] = field(default_factory=list)
     work: Work | None = None
     note: str = ""
 

@@ -21,23 +21,29 @@ def write(
     rows: Sequence[Row],
     rates: Mapping[str, Sequence[float]],
     about: Mapping[str, Any],
-    minutes: float | None = None,
 ) -> None:
     """README.md, bench.png and bench.json in a folder. rates: rounds of each ceiling."""
-    ceilings = {name: statistics.median(found) for name, found in rates.items()}
-    parts: dict[str, list[dict[str, str]]] = {}
-    for row in rows:
-        parts.setdefault(row.part, []).append(cells(row, ceilings))
     folder.mkdir(parents=True, exist_ok=True)
-    source = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
-    template = source.from_string(TEMPLATE.read_text())
-    text = template.render(
-        about=about | in_words(rates), parts=parts, minutes=minutes and f"{minutes:.1f}"
-    )
-    (folder / "README.md").write_text(text)
     numbers = {"about": about, "ceilings": rates, "rows": [json.loads(r.to_json()) for r in rows]}
     (folder / "bench.json").write_text(json.dumps(numbers, indent=1) + "\n")
-    figure(rows, ceilings).savefig(folder / "bench.png", dpi=150)
+    (folder / "README.md").write_text(text(rows, rates, about))
+    figure(rows, medians(rates)).savefig(folder / "bench.png", dpi=150)
+
+
+def text(
+    rows: Sequence[Row], rates: Mapping[str, Sequence[float]], about: Mapping[str, Any]
+) -> str:
+    """The page as Markdown."""
+    parts: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        parts.setdefault(row.part, []).append(cells(row, medians(rates)))
+    source = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    template = source.from_string(TEMPLATE.read_text())
+    return template.render(about={**about, **in_words(rates)}, parts=parts)
+
+
+def medians(rates: Mapping[str, Sequence[float]]) -> Ceilings:
+    return {name: statistics.median(found) for name, found in rates.items()}
 
 
 def in_words(rates: Mapping[str, Sequence[float]]) -> dict[str, str]:

@@ -63,7 +63,7 @@ def launched(count: int) -> dict[str, Any]:
             *("--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
         ]
         command = [*torchrun, "-m", "benchmarks.processes", folder]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         found = Path(folder) / "found.json"
         return json.loads(found.read_text()) if found.exists() else {}
 
