@@ -296,7 +296,7 @@ def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine", "a-b", "2", "one-two-three-four"])
-@pytest.mark.parametrize("item", ["own", "table1", "table2", "fig4"])
+@pytest.mark.parametrize("item", ["ours", "table1", "table2", "fig4"])
 def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_path, monkeypatch):
     """The name says nothing: network, objective and data are told by the setting itself."""
     base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
