@@ -51,7 +51,7 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
     check_model(model)
     index = torch.arange(min(TRIED, len(data.train)), device=data.train.labels.device)
     images = data.train.float_images(index)
-    check_labels(model, data)
+    check_labels_of_data(model, data)
     labels = data.train.labels[index]
     with seeded(0, images.device), frozen(model, "eval"):
         check_head(model, images)
@@ -108,7 +108,7 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
         )
 
 
-def check_labels(model: nn.Module, data: Dataset) -> None:
+def check_labels_of_data(model: nn.Module, data: Dataset) -> None:
     """Raise ValueError unless all labels are within the logits' width."""
     classes = protocols.head_of(model).out_features
     for name in ("train", "validation", "test"):
@@ -235,7 +235,6 @@ def check_selection(
         )
     n = len(data.train)
     budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
-    check_memory(training.selector, Samples(n, data.train.labels), budget)
     first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
         found = training.selector(Samples(n, data.train.labels, first), budget)
@@ -244,6 +243,7 @@ def check_selection(
     objective = training.selection_objective or training.objective
     check_gradients(objective, model, images, labels)
     gradients = gradients_of(objective, model, images, labels)
+    check_memory(training.selector, Samples(n, data.train.labels), budget, gradients)
     gradients = replace(gradients, labels=labels, epoch=first)
     wanted = needed_fields(training.selector)
     if "input_norms" in wanted:

@@ -18,8 +18,8 @@ from torch import Tensor
 
 # what one block of rows may convert to the working precision at a time: 32 MB in float64
 BLOCK_ELEMENTS = 1 << 22
-# 8 GB in float64; beyond it the system may end the process before torch could refuse
-GRAM_ELEMENTS = 1 << 30
+# 4 GB in float64; beyond it the system may end the process before torch could refuse
+GRAM_ELEMENTS = 480_000_000
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from acslib.adapted import Adapted, adapt
-from acslib.passes import folded, last_layer
+from acslib.folding import folded
+from acslib.passes import last_layer
 
 __all__ = [
     "ARCHITECTURES",
@@ -46,6 +47,8 @@ class ConvNorm(nn.Module):
 
 
 class BasicBlock(nn.Module):
+    """Two convolutions of 3 x 3 beside a shortcut: the block of ResNet-18 and 34."""
+
     expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int):
@@ -61,6 +64,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """Convolutions of 1 x 1, 3 x 3 and 1 x 1 beside a shortcut: the block of ResNet-50."""
+
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int):

@@ -255,4 +255,5 @@ def _check_separate(losses: Tensor, zeros: list[Tensor]) -> None:
 
 
 def has_bias(model: nn.Module) -> bool:
+    """Whether the model's last layer has a bias."""
     return protocols.head_of(model).bias is not None

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from acslib.folding import folded, lowered, twin
+from acslib.folding import lowered, twin
 
 __all__ = [
     "DTYPES",
@@ -18,7 +18,6 @@ __all__ = [
     "buffers_put_back",
     "check_initialised",
     "fastest_precision",
-    "folded",
     "frozen",
     "last_layer",
     "penultimate",

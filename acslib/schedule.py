@@ -17,6 +17,8 @@ KINDS = ("three_phase", "literal", "no_skip")
 
 @dataclass(frozen=True)
 class Epoch:
+    """What an epoch is for. select: it begins with the selection of a coreset."""
+
     index: int
     phase: Phase
     select: bool = False

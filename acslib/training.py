@@ -367,6 +367,7 @@ def shuffled_batches(
 
 
 def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
+    """A random order of n indices, (n,) int64 on `device`."""
     return torch.randperm(n, generator=generator, device=generator.device).to(device)
 
 
@@ -491,5 +492,6 @@ def check_weights(state: State) -> None:
 
 
 def diverged(what: str, state: State) -> Diverged:
+    """The error that says what is not finite, with the learning rate and the way out."""
     rate = float(state.optimiser.param_groups[0]["lr"])
     return Diverged(f"{what}: lower lr (now {rate:g}) and train again")

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 from acslib.gradients import LastLayerGradients
 from acslib.selectors import batch_wise, gradmatch
 from acslib.selectors.craig import facility_location, to_distances
-from acslib.selectors.gradmatch import MatchingPursuit
+from acslib.selectors.pursuit import MatchingPursuit
 from benchmarks.factors import CLASSES, WIDTH, network_like
 from benchmarks.measured import Row, Work, in_turn
 

@@ -53,7 +53,7 @@ def use_plugins(monkeypatch):
                 del one.own[name], one.sources[name]
         plugins._run.clear()
         plugins._loaded = False
-        plugins.load()
+        plugins.load_files()
 
     def use(*paths):
         monkeypatch.setenv("ACS_PLUGINS", ":".join(map(str, paths)))

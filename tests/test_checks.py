@@ -32,7 +32,6 @@ from acslib.selectors import (
     Random,
     Score,
     Unweighted,
-    craig,
     easiest,
     el2n,
     entropy,
@@ -419,13 +418,18 @@ def test_a_coreset_known_beforehand_is_a_selector(few):
 
 
 @pytest.mark.parametrize("wrapped", [lambda s: s, Unweighted, BiasOnly])
-@pytest.mark.parametrize("selector", [gradmatch, craig, functools.partial(gradmatch, ridge=1.0)])
+@pytest.mark.parametrize("selector", [gradmatch, functools.partial(gradmatch, ridge=1.0)])
 def test_a_selection_that_cannot_fit_in_memory(few, monkeypatch, selector, wrapped):
-    """100 samples: 10,000 inner products; ten groups or classes of ten need a hundred."""
+    """50 of 100 samples: 2,500 inner products among them; of ten groups or classes far fewer. Bias
+    parts have as many entries as there are classes, and without a ridge hardly more are chosen.
+    """
     monkeypatch.setattr(gradients, "GRAM_ELEMENTS", 500)
     monkeypatch.setattr(sys.modules["acslib.selectors.gradmatch"], "GRAM_ELEMENTS", 500)
-    with pytest.raises(ValueError, match="inner products take .* select per class or batch-wise"):
+    if wrapped is BiasOnly and selector is gradmatch:
         train(Plain(), few, selector=wrapped(selector))
+    else:
+        with pytest.raises(ValueError, match="inner products take .* per class or batch-wise"):
+            train(Plain(), few, selector=wrapped(selector))
     train(Plain(), few, selector=wrapped(BatchWise(selector, 10)))
     train(Plain(), few, selector=wrapped(PerClass(selector)))
 

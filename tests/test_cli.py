@@ -13,7 +13,19 @@ import torch
 
 from acslib import models
 from acslib._torchvision import torchvision
-from acslib.paper import cli, config, costs, explain, export, files, inventory, records, runs
+from acslib.paper import (
+    cli,
+    config,
+    costs,
+    explain,
+    export,
+    files,
+    inventory,
+    items,
+    paramfiles,
+    records,
+    runs,
+)
 from acslib.paper.settings import Setting, owner
 
 ROOT = Path(__file__).parents[1]
@@ -151,7 +163,7 @@ def test_it_is_installed_as_acs():
 
 
 def test_list_is_what_an_item_trains(acs):
-    names = config.table_runs("table3", "demo")
+    names = items.table_runs("table3", "demo")
     assert acs("list", "table3").split() == names
     assert json.loads(acs("list", "table3", "--json")) == names
 
@@ -176,7 +188,7 @@ def test_a_cost_is_a_records_or_expected_from_its_kind_or_unknown(acs, results):
     found = json.loads(
         acs("list", "table1", "--profile", "smoke", "--cost", "--seeds", "0 1", "--json")
     )
-    assert [one["run"] for one in found[::2]] == config.table_runs("table1", "smoke")
+    assert [one["run"] for one in found[::2]] == items.table_runs("table1", "smoke")
     assert {one["state"] for one in found} == {"finished", "expected", "unknown"}
 
 
@@ -192,9 +204,10 @@ def test_runs_are_listed_with_their_state(acs, results, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     half = config.resolve(f"{FULL}+epochs@3", "smoke")
+    told = runs.Told(progress=lambda row: interrupt(row))
     for _ in range(2):  # the epoch is kept before it is told, or after
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(half, 7, "cpu", tmp_path, progress=lambda row: interrupt(row))
+            runs.execute(half, 7, "cpu", tmp_path, told)
     for name, text in ((FULL, None), (f"{FULL}+lr@0.5", None), (CRAIG, "{}")):
         folder = tmp_path / "smoke" / "runs" / name / "seed0"
         folder.mkdir(parents=True)
@@ -220,7 +233,7 @@ def test_an_interrupted_run_says_how_far_it_is(tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", progress=stop)
+        runs.execute(run, 0, "cpu", told=runs.Told(progress=stop))
     (found,) = inventory.found()
     assert (found.state, found.of) == ("interrupted", 5)
     assert 1 <= found.epochs <= 3
@@ -298,16 +311,16 @@ def test_limits_are_those_that_a_value_is_checked_by():
 
 
 def test_who_changes_a_parameter():
-    changes = explain.parameter("coreset_fraction")["changed_by"]
+    changes = explain.facts("coreset_fraction")["changed_by"]
     assert {"by": "fig4", "where": "vary", "value": [0.4, 0.3, 0.2, 0.1]} in changes
-    changes = explain.parameter("lr")["changed_by"]
+    changes = explain.facts("lr")["changed_by"]
     assert {"by": "profile smoke", "where": "common", "value": 0.1} in changes
     assert {one["where"] for one in changes if one["by"] == "profile demo"} >= {"common"}
-    assert explain.parameter("lr")["printed"]
+    assert explain.facts("lr")["printed"]
     assert any(
-        line.startswith("    8/255: ") for line in explain.text(explain.parameter("epsilon"))
+        line.startswith("    8/255: ") for line in explain.in_lines(explain.facts("epsilon"))
     )
-    assert not explain.parameter("momentum")["printed"]
+    assert not explain.facts("momentum")["printed"]
 
 
 def test_a_profile_does_not_silently_replace_what_ones_own_setting_says(tmp_path, monkeypatch):
@@ -318,6 +331,17 @@ def test_a_profile_does_not_silently_replace_what_ones_own_setting_says(tmp_path
     assert replaced == ["epsilon 4/255, now 0.125"]
     assert explain.replaced(config.resolve("mine.full", "full")) == []
     assert explain.replaced(config.resolve(FULL, "smoke")) == []
+
+
+@pytest.mark.parametrize("name", ["test", "clean-results", "run", "index"])
+def test_an_item_is_not_called_what_make_or_a_notebook_is(name, tmp_path, monkeypatch):
+    """`make test` would have trained it, and `make run` not."""
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    (tmp_path / f"{name}.yaml").write_text((ROOT / "examples/sweep.yaml").read_text())
+    with pytest.raises(config.ParamsError, match=f"the name '{name}' is taken"):
+        paramfiles.tables()
+    (tmp_path / f"{name}.yaml").rename(tmp_path / f"my_{name}.yaml")
+    assert f"my_{name}" in paramfiles.tables()
 
 
 def test_all_parameters_on_a_line_each(acs):

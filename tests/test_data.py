@@ -5,6 +5,7 @@ import hashlib
 import math
 import subprocess
 import sys
+from importlib import metadata
 
 import numpy as np
 import pytest
@@ -253,7 +254,10 @@ def test_bad_arguments_are_refused_before_anything_is_read(arguments, message):
 
 
 def test_without_scikit_learn_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    def nowhere(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "distribution", nowhere)
     with pytest.raises(DataError, match=r'pip install "adversarial-coresets\[digits\]"'):
         data.load("digits")
 

@@ -1,5 +1,6 @@
 """Each file of `examples/`, run as its first lines say, at a small size."""
 
+import dataclasses
 import importlib.util
 import sys
 import types
@@ -10,10 +11,24 @@ import pyautoattack
 import pytest
 import torch
 from PIL import Image
+from torch.nn.functional import cross_entropy
 
 from acslib import models
 from acslib.attacks import PGD
-from acslib.paper import build, cli, config, curves, figures, files, notebook, rows, runs, tables
+from acslib.paper import (
+    build,
+    cli,
+    config,
+    curves,
+    figures,
+    files,
+    notebook,
+    rows,
+    runs,
+    table_pictures,
+    tables,
+)
+from acslib.paper.methods import METHODS
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SETTING = "resnet18-linf-cifar10"
@@ -46,6 +61,13 @@ def module(name: str) -> types.ModuleType:
     return found
 
 
+def test_every_example_is_run_here():
+    text = Path(__file__).read_text()
+    for path in EXAMPLES.iterdir():
+        if path.suffix in (".py", ".yaml"):
+            assert f'"{path.stem}' in text, path.name
+
+
 # ---- a selector
 
 
@@ -58,8 +80,8 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
     assert written.method.tolist()[-1] == "largest_gradient"
     assert written.method_label.tolist()[-1] == "Largest gradient"
     assert written.racc_pct.notna().all()
-    assert "Largest gradient" in tables.text("table1", "small")
-    drawn = figures.tradeoff(table)
+    assert "Largest gradient" in tables.table_text("table1", "small")
+    drawn = table_pictures.tradeoff(table)
     assert "Largest gradient" in [text.get_text() for text in drawn.legends[0].texts]
     run = config.resolve(f"{SETTING}.largest_gradient", "small")
     selector = build.build_selector(run, 64, 0)
@@ -70,7 +92,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
 def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
     plugin("largest_gradient.py")
     notebook.train_missing("fig4", "small", [0])
-    table = curves.by_seed("fig4", "small", [0])
+    table = curves.points_by_seed("fig4", "small", [0])
     written = pd.read_csv(curves.write_points("fig4", table))
     mine = written[written.method == "largest_gradient"]
     theirs = written[written.method == "adv_gradmatch"]
@@ -82,7 +104,7 @@ def test_a_selector_of_ones_own_is_in_figure_4(plugin, small):
 
 def test_it_selects_the_largest(plugin):
     plugin("largest_gradient.py")
-    selector = config.METHODS["largest_gradient"].selector(None, 0)
+    selector = METHODS["largest_gradient"].selector(None, 0)
     gradients = torch.tensor([[1.0, 0], [0, -3], [2, 0], [0, 0.5]])
     found = selector(gradients, 2)
     assert found.indices.tolist() == [1, 2]
@@ -92,14 +114,35 @@ def test_it_selects_the_largest(plugin):
 # ---- an objective
 
 
-def test_mart_trains_and_selects_by_its_own_gradients(plugin, small):
-    plugin("mart.py")
-    name = f"{SETTING}.gradmatch+objective@mart+beta@5"
-    run = config.resolve(name, "smoke")
+@pytest.mark.parametrize("name", ["mart", "smoothed"])
+def test_an_objective_trains_and_selects_by_its_own_gradients(name, plugin, small):
+    plugin(f"{name}.py")
+    run = config.resolve(f"{SETTING}.gradmatch+objective@{name}+beta@5", "smoke")
     record = runs.execute(run, 0, "cpu")
-    assert record["params"]["objective"] == "mart"
-    assert list(record["provenance"]["plugins"]) == ["mart.py"]
+    assert record["params"]["objective"] == name
+    assert list(record["provenance"]["plugins"]) == [f"{name}.py"]
     assert record["history"][-1]["selection"]["relative_error"] > 0
+
+
+def test_smoothed_labels_loss_and_gradients(plugin, batch):
+    """Against the target written out: 0.01 everywhere, and 0.9 more at the label."""
+    plugin("smoothed.py")
+    run = config.resolve(f"{SETTING}.full+objective@smoothed", "smoke")
+    images, labels = batch[0][:6].double(), batch[1][:6]
+    torch.manual_seed(0)
+    model = models.build("resnet18", channels=1, width=4, depths=(1, 1)).double().eval()
+    objective = build.build_objective(run.setting, 3, torch.Generator(), "cpu")
+    moved = objective.perturb(model, images, labels)
+    target = torch.full((6, 10), 0.01, dtype=torch.float64)
+    target[torch.arange(6), labels] += 0.9
+    with torch.no_grad():
+        logits, features = model(moved), model.features(moved)
+    losses = objective.loss(model, images, labels, moved).detach()
+    torch.testing.assert_close(losses, -(target * logits.log_softmax(1)).sum(1))
+    found = objective.gradients(model, images, labels, moved).dense()
+    errors = logits.softmax(1) - target
+    wanted = torch.cat([errors[:, :, None] * features[:, None], errors[:, :, None]], 2).flatten(1)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_marts_loss_and_gradients(plugin, batch):
@@ -126,6 +169,51 @@ def test_marts_loss_and_gradients(plugin, batch):
     parts = torch.autograd.grad(found.sum(), [head.weight, head.bias])
     total = torch.cat([parts[0], parts[1][:, None]], 1).flatten()
     assert torch.allclose(gradients.sum(0), total, atol=1e-6)
+
+
+# ---- weights perturbed between a backward pass and its step
+
+
+def test_gradients_are_those_at_the_perturbed_weights(batch):
+    """Against the perturbation written out: layers move, biases and BatchNorm's numbers do not."""
+    images, labels = batch[0].double(), batch[1]
+
+    def model():
+        torch.manual_seed(0)
+        return models.build("resnet18", channels=1, width=4, depths=(1, 1)).double().train()
+
+    def gradients(net):
+        return torch.autograd.grad(cross_entropy(net(images), labels), list(net.parameters()))
+
+    above, net = model(), model()
+    first = gradients(above)
+    with torch.no_grad():
+        for p, g in zip(above.parameters(), first, strict=True):
+            if p.ndim > 1:
+                p += 0.02 * p.norm() * g / g.norm()
+
+    def compute_gradients():
+        net.zero_grad()
+        loss = cross_entropy(net(images), labels)
+        loss.backward()
+        return loss
+
+    compute_gradients()
+    module("weight_perturbation").WeightPerturbation(0.02)(net, compute_gradients)
+    for p, was, wanted, at in zip(
+        net.parameters(), model().parameters(), gradients(above), first, strict=True
+    ):
+        assert torch.equal(p, was)
+        torch.testing.assert_close(p.grad, wanted)
+        assert not torch.allclose(p.grad, at)
+
+
+def test_weight_perturbation_trains(digits):
+    few = dataclasses.replace(digits, train=digits.train[slice(0, 200)])
+    example = module("weight_perturbation")
+    plain, perturbed = (example.train(few, epochs=4, gamma=gamma) for gamma in (0, 0.005))
+    assert plain != perturbed
+    assert perturbed["robust"] <= perturbed["clean"]
 
 
 # ---- a folder of images
@@ -160,7 +248,7 @@ def test_what_a_sweep_varies_is_a_column(small, capsys):
     full = table[table.method == "full"]
     assert full.coreset_fraction.isna().all()
     assert "How often to select" in tables.title("sweep", table)
-    assert len(tables.shown(table)) == 7
+    assert len(tables.beside_paper(table)) == 7
 
 
 # ---- AutoAttack's and RobustBench's own evaluation

@@ -18,11 +18,17 @@ from acslib.data import Dataset, ImageSet
 from acslib.paper import (
     checkpoints,
     config,
+    coreset_pictures,
     explain,
     explore,
     files,
     inventory,
+    items,
+    membership,
     notebook,
+    one_image,
+    paramfiles,
+    params,
     records,
     runs,
     verdict,
@@ -77,13 +83,13 @@ subsets = st.lists(st.sets(st.integers(0, N - 1), min_size=1), min_size=1, max_s
 @given(subsets)
 def test_every_image_is_of_one_kind_and_counted_as_often_as_it_is_chosen(several):
     coresets = {epoch: coreset(*sorted(chosen)) for epoch, chosen in enumerate(several)}
-    times = explore.times_chosen(coresets, N).tolist()
+    times = membership.times_chosen(coresets, N).tolist()
     assert times == [sum(i in chosen for chosen in several) for i in range(N)]
-    found = explore.kinds(coresets, N)
+    found = membership.kinds(coresets, N)
     assert sorted(torch.cat(list(found.values())).tolist()) == list(range(N))
     assert set(found["always"].tolist()) == set.intersection(*several)
     assert set(found["never"].tolist()) == set(range(N)) - set.union(*several)
-    shares = explore.kind_shares(coresets, N)
+    shares = membership.kind_shares(coresets, N)
     assert shares.share_pct.sum() == pytest.approx(100)
     assert shares.by_chance_pct.sum() == pytest.approx(100)
     assert (shares.by_chance_pct > -1e-9).all()
@@ -92,7 +98,7 @@ def test_every_image_is_of_one_kind_and_counted_as_often_as_it_is_chosen(several
 def test_what_chance_gives_by_hand():
     """Half of the images twice: a quarter always, a quarter never."""
     halves = {0: coreset(*range(6)), 1: coreset(*range(3, 9))}
-    shares = explore.kind_shares(halves, N)
+    shares = membership.kind_shares(halves, N)
     assert shares.by_chance_pct.tolist() == [25, 50, 25]
     assert shares.images.tolist() == [3, 6, 3]
 
@@ -100,7 +106,7 @@ def test_what_chance_gives_by_hand():
 @given(subsets)
 def test_overlap_is_the_share_that_is_in_both(several):
     coresets = {str(place): coreset(*sorted(chosen)) for place, chosen in enumerate(several)}
-    table = explore.overlap(coresets)
+    table = membership.overlap(coresets)
     for a, first in enumerate(several):
         for b, second in enumerate(several):
             assert table.loc[str(a), str(b)] == pytest.approx(
@@ -110,7 +116,7 @@ def test_overlap_is_the_share_that_is_in_both(several):
 
 def test_balance_by_hand():
     labels = torch.tensor([0, 0, 0, 1])
-    shares = explore.balance(labels, coreset(0, 3, weights=[1.0, 3.0]), ("a", "b"))
+    shares = membership.balance(labels, coreset(0, 3, weights=[1.0, 3.0]), ("a", "b"))
     assert shares.data_pct.tolist() == [75, 25]
     assert shares.images_pct.tolist() == [50, 50]
     assert shares.weight_pct.tolist() == [25, 75]
@@ -120,7 +126,7 @@ def test_errors_are_those_of_selections_that_looked_at_gradients():
     looked = {"size": 3, "relative_error": 0.1, "random_relative_error": 0.4}
     history = [{"epoch": 0, "selection": None}, {"epoch": 1, "selection": looked}]
     blind = [{"epoch": 1, "selection": {"size": 3, "reason": "budget"}}]
-    found = explore.errors({"GradMatch": history, "Random": blind})
+    found = membership.gradient_errors({"GradMatch": history, "Random": blind})
     assert found.to_dict("records") == [
         {"training": "GradMatch", "epoch": 1, "relative_error": 0.1, "random_relative_error": 0.4}
     ]
@@ -136,7 +142,7 @@ def texts(figure):
 
 def test_chosen_images_stand_above_those_left_out_with_class_and_weight():
     chosen = coreset(1, 4, 8, weights=[0.5, 2.0, 1.0])
-    figure = explore.draw_images(some_data(), chosen, epoch=7)
+    figure = coreset_pictures.draw_images(some_data(), chosen, epoch=7)
     upper, lower = figure.subfigs
     assert [axis.get_title() for axis in upper.axes][:3] == ["b\\$\n2.00", "c\n1.00", "b\\$\n0.50"]
     left_out = [axis.get_title() for axis in lower.axes if axis.images]
@@ -151,17 +157,17 @@ def test_chosen_images_stand_above_those_left_out_with_class_and_weight():
 def test_pages_show_every_chosen_image_once(n, k, page):
     k = min(n, k)
     chosen = coreset(*range(k), weights=[float(1 + i) for i in range(k)])
-    shown = len(chosen.indices[explore.PAGE * page : explore.PAGE * (page + 1)])
-    figure = explore.draw_images(some_data(n), chosen, page)
+    shown = len(chosen.indices[coreset_pictures.PAGE * page : coreset_pictures.PAGE * (page + 1)])
+    figure = coreset_pictures.draw_images(some_data(n), chosen, page)
     upper, lower = figure.subfigs
     assert sum(bool(axis.images) for axis in upper.axes) == shown
-    assert sum(bool(axis.images) for axis in lower.axes) == min(explore.PAGE, n - k)
+    assert sum(bool(axis.images) for axis in lower.axes) == min(coreset_pictures.PAGE, n - k)
     plt.close(figure)
 
 
 def test_membership_is_black_where_an_image_is_chosen():
     coresets = {3: coreset(0, 1, 2), 5: coreset(0, 1, 5)}
-    figure = explore.draw_membership(coresets, some_data())
+    figure = coreset_pictures.draw_membership(coresets, some_data())
     shown = figure.axes[0].images[0].get_array()
     assert shown.shape == (2, N)
     assert shown.sum(1).tolist() == [3, 3]
@@ -171,16 +177,16 @@ def test_membership_is_black_where_an_image_is_chosen():
 
 
 def test_an_overlap_says_every_number():
-    table = explore.overlap({"x": coreset(0, 1), "y": coreset(1, 2, 3, 4)})
-    figure = explore.draw_overlap(table, 33, "two things")
+    table = membership.overlap({"x": coreset(0, 1), "y": coreset(1, 2, 3, 4)})
+    figure = coreset_pictures.draw_overlap(table, 33, "two things")
     assert [text.get_text() for text in figure.axes[0].texts] == ["100", "50", "25", "100"]
     assert "25 to 50 %" in figure.get_label()
     assert "by chance 33 %" in figure.get_label()
 
 
 def test_bars_of_classes_differ_by_more_than_colour():
-    shares = explore.balance(torch.arange(N) % 3, coreset(0, 1, 3), ("a", "b", "c"))
-    figure = explore.draw_balance(shares)
+    shares = membership.balance(torch.arange(N) % 3, coreset(0, 1, 3), ("a", "b", "c"))
+    figure = coreset_pictures.draw_balance(shares)
     looks = {(bars[0].get_facecolor(), bars[0].get_hatch()) for bars in figure.axes[0].containers}
     brightness = {round(sum(colour[:3]), 1) for colour, _ in looks}
     assert len(brightness) == 3
@@ -196,16 +202,19 @@ def test_errors_and_sizes_are_drawn_as_they_are():
             "random_relative_error": [0.3, 0.4],
         }
     )
-    axis = explore.draw_errors(found).axes[0]
+    axis = coreset_pictures.draw_gradient_errors(found).axes[0]
     assert [line.get_ydata().tolist() for line in axis.lines] == [[0.1, 0.2], [0.3, 0.4]]
     assert axis.lines[1].get_fillstyle() == "none"
     sizes = pd.DataFrame(
         {"method": ["craig"] * 2, "coreset_fraction": [0.1, 0.5], "relative_error": [0.4, 0.2]}
     )
-    figure = explore.draw_sizes(sizes, 0.5)
+    figure = coreset_pictures.draw_sizes(sizes, 0.5)
     assert figure.axes[0].lines[0].get_xdata().tolist() == [10, 50]
     assert "from 0.40 to 0.20" in figure.get_label()
-    assert "looked at gradients" in explore.draw_errors(found[:0]).axes[0].texts[0].get_text()
+    assert (
+        "looked at gradients"
+        in coreset_pictures.draw_gradient_errors(found[:0]).axes[0].texts[0].get_text()
+    )
 
 
 # ---- one image under attack
@@ -215,7 +224,7 @@ def test_errors_and_sizes_are_drawn_as_they_are():
 @pytest.mark.parametrize("steps", [0, 1, 7])
 def test_an_attack_keeps_to_its_bound(undefended, batch, norm, steps):
     images, labels = batch
-    found = explore.attack(undefended, images[0], int(labels[0]), 0.2, steps, norm)
+    found = one_image.attack(undefended, images[0], int(labels[0]), 0.2, steps, norm)
     change = found.adversarial - found.image
     size = change.abs().max() if norm == "linf" else change.norm()
     assert float(size) <= 0.2 + 1e-6
@@ -225,12 +234,12 @@ def test_an_attack_keeps_to_its_bound(undefended, batch, norm, steps):
 
 def test_no_bound_is_no_change_and_a_larger_one_hurts(undefended, batch):
     images, labels = batch
-    at = [explore.attack(undefended, images[3], int(labels[3]), size, 10) for size in (0, 0.3)]
+    at = [one_image.attack(undefended, images[3], int(labels[3]), size, 10) for size in (0, 0.3)]
     assert torch.equal(at[0].image, at[0].adversarial)
     assert float(at[1].after[labels[3]]) < float(at[0].after[labels[3]])
     names = [str(k) for k in range(10)]
-    assert "no change" in texts(explore.draw_attack(at[0], names))
-    said = explore.draw_attack(at[1], names).get_label()
+    assert "no change" in texts(one_image.draw_attack(at[0], names))
+    said = one_image.draw_attack(at[1], names).get_label()
     assert f"An image of {int(labels[3])}; the attack moves pixels by up to 0.300" in said
 
 
@@ -238,7 +247,7 @@ def test_no_bound_is_no_change_and_a_larger_one_hurts(undefended, batch):
 
 
 def test_a_finished_run_is_read_whole(run):
-    seen = explore.read(run, 0)
+    seen = explore.seen_of(run, 0)
     assert seen.finished
     assert list(seen.coresets) == [epoch.index for epoch in run.plan if epoch.select]
     assert not seen.model.training
@@ -261,7 +270,7 @@ def test_a_run_that_is_still_training_shows_what_it_has(tmp_path, monkeypatch, c
                 raise Killed
 
         with pytest.raises(Killed):
-            runs.execute(run, 0, "cpu", progress=stop)
+            runs.execute(run, 0, "cpu", told=runs.Told(progress=stop))
 
     until(first + 1)
     monkeypatch.setattr(notebook, "train_run", None)
@@ -276,12 +285,12 @@ def test_a_run_that_is_still_training_shows_what_it_has(tmp_path, monkeypatch, c
 
 def test_full_training_is_refused_in_a_sentence(run):
     full = config.resolve("resnet18-linf-cifar10.full", "smoke")
-    with pytest.raises(config.ParamsError, match="selects nothing, .* resnet18-linf-cifar10.gradm"):
+    with pytest.raises(params.ParamsError, match="selects nothing, .* resnet18-linf-cifar10.gradm"):
         explore.open_run(full, 0)
 
 
 def test_other_sizes_and_methods_from_the_same_gradients(run):
-    seen = explore.read(run, 0)
+    seen = explore.seen_of(run, 0)
     sizes, methods = [0.2, 0.5], ["gradmatch", "craig", "random"]
     made = explore.reselect(seen, sizes, methods, most=96)
     found = made.coresets
@@ -395,14 +404,14 @@ def test_the_papers_numbers_are_grey_and_slanted_and_rows_are_ruled():
 
 
 def test_a_verdict_is_computed_from_the_records(run):
-    said = verdict.verdict(run, 0)
+    said = verdict.of_run(run, 0)
     record = records.finished_record(run, 0)
     full = records.finished_record(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
     assert f"{100 * record['metrics']['acc']:.1f} % of 60 test images" in said
     difference = 100 * (full["metrics"]["racc"] - record["metrics"]["racc"])
     assert verdict.points(difference) + " under attack" in said
     assert "times as fast, of 2.00 that its schedule allows" in said
-    of_full = verdict.verdict(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
+    of_full = verdict.of_run(config.resolve("resnet18-linf-cifar10.full", "smoke"), 0)
     assert of_full.endswith("which coresets are compared with.")
 
 
@@ -410,7 +419,7 @@ def test_a_verdict_without_full_training_says_how_to_get_it(tmp_path, trained, m
     monkeypatch.setattr(files, "RESULTS", tmp_path)
     (tmp_path / "smoke" / "runs").mkdir(parents=True)
     (tmp_path / "smoke" / "runs" / NAME).symlink_to(trained / "smoke" / "runs" / NAME)
-    said = verdict.verdict(config.resolve(NAME, "smoke"), 0)
+    said = verdict.of_run(config.resolve(NAME, "smoke"), 0)
     assert "make run RUN=resnet18-linf-cifar10.full SEED=0 PROFILE=smoke." in said
     assert "times as fast" not in said
 
@@ -434,10 +443,10 @@ def test_points_in_words(difference, words):
 def test_progress_counts_finished_runs_of_every_item(run, trained):
     (trained / "smoke" / "table4.csv").write_text("x\n")
     found = {one.item: one for one in inventory.progress("smoke")}
-    assert list(found) == config.tables()
+    assert list(found) == paramfiles.tables()
     assert (found["table1"].finished, found["table1"].of) == (
         2,
-        len(config.table_runs("table1", "smoke")),
+        len(items.table_runs("table1", "smoke")),
     )
     assert found["table4"].gathered
     assert not found["table1"].gathered
@@ -451,5 +460,5 @@ def test_random_is_no_better_than_random(run):
     """The frames know no favourites: random subsets are chosen as often as chance says."""
     generator = torch.Generator().manual_seed(0)
     coresets = {k: selectors.random(2000, 1000, generator) for k in range(3)}
-    shares = explore.kind_shares(coresets, 2000)
+    shares = membership.kind_shares(coresets, 2000)
     assert (shares.share_pct - shares.by_chance_pct).abs().max() < 3

@@ -21,12 +21,15 @@ from acslib.paper import (
     curves,
     figures,
     files,
+    items,
     overview,
     pictures,
     records,
     rows,
     runs,
     style,
+    sweeps,
+    table_pictures,
     tables,
 )
 from acslib.paper.methods import METHODS
@@ -105,7 +108,7 @@ def test_errors_are_relative_to_the_full_training_of_the_same_seed(monkeypatch):
         )
 
     monkeypatch.setattr(rows, "gather", gather)
-    table = curves.by_seed("fig4", "smoke", [0, 1])
+    table = curves.points_by_seed("fig4", "smoke", [0, 1])
     assert table.relative_robust_error_pct.round(9).tolist() == [0, 10, 0, -10]
     assert table.relative_clean_error_pct.round(9).tolist() == [0, 50, 0, 50]
     assert table.seed.tolist() == [0, 0, 1, 1]
@@ -159,7 +162,7 @@ def test_curves_start_at_the_clean_accuracy_and_reach_twice_the_training_norm(tr
 
 
 def test_other_weights_are_attacked_anew(trained):
-    run = config.resolve(config.table_runs("fig3", "smoke")[0], "smoke")
+    run = config.resolve(items.table_runs("fig3", "smoke")[0], "smoke")
     path = records.run_folder(run, 0, trained) / "weights.safetensors"
     before, mark = path.read_bytes(), curves.weights_mark(run, 0, trained)
     path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
@@ -414,13 +417,13 @@ DRAWN = {
     "fig3": lambda table: figures.figure3(table),
     "fig4": lambda table: figures.figure4(table),
     "fig5": lambda table: figures.figure5(table),
-    "table1": lambda table: figures.tradeoff(table),
-    "table2": lambda table: figures.tradeoff(table, "racc_unseen", "_mean"),
-    "table3": lambda table: figures.tradeoff(table),
-    "table4": lambda table: figures.fast_training(table, epochs_of(table)),
-    "table5": lambda table: figures.half_half(table),
-    "table6": lambda table: figures.periods(table),
-    "tableD4": lambda table: figures.attack_panels(table),
+    "table1": lambda table: table_pictures.tradeoff(table),
+    "table2": lambda table: table_pictures.tradeoff(table, "racc_unseen", "_mean"),
+    "table3": lambda table: table_pictures.tradeoff(table),
+    "table4": lambda table: table_pictures.fast_training(table, epochs_of(table)),
+    "table5": lambda table: table_pictures.half_half(table),
+    "table6": lambda table: table_pictures.periods(table),
+    "tableD4": lambda table: table_pictures.attack_panels(table),
 }
 
 
@@ -508,7 +511,7 @@ def test_what_varies_is_the_axis_and_each_method_has_its_line():
             for method, robust in (("adv_gradmatch", 45.0), ("mine", 40.0))
         ],
     )
-    robust, clean = figures.sweep(table, ["coreset_fraction", "period"]).axes
+    robust, clean = sweeps.sweep(table, ["coreset_fraction", "period"]).axes
     assert line(robust, "Adv. GradMatch").tolist() == [[2, 43], [4, 41], [8, 37]]
     assert line(clean, "mine").tolist() == [[2, 68], [4, 66], [8, 62]]
     assert set(line(robust, "Full")[:, 1]) == {50}
@@ -541,7 +544,7 @@ def test_what_else_varies_and_each_setting_have_panels_of_their_own():
             for rest in [{"epsilon": epsilon}]
         ]
     )
-    figure = figures.sweep(table, ["epsilon", "period"])
+    figure = sweeps.sweep(table, ["epsilon", "period"])
     left = figure.axes[::2]
     assert [axis.get_title() for axis in left] == [
         "a, epsilon = 1",
@@ -572,7 +575,7 @@ def test_words_stand_side_by_side_on_the_axis(name, values, words, tmp_path):
     rows = [("adv_gradmatch", 30.0 + i, {name: value}) for i, value in enumerate(values)]
     swept(("full", 50.0, {}), *rows).to_csv(tmp_path / "x.csv", index=False)
     table = pd.read_csv(tmp_path / "x.csv")
-    axis = figures.sweep(table[table.method != "full"], [name]).axes[0]
+    axis = sweeps.sweep(table[table.method != "full"], [name]).axes[0]
     axis.figure.canvas.draw()
     assert [tick.get_text() for tick in axis.get_xticklabels()] == words
     assert line(axis, "Adv. GradMatch").tolist() == [[0, 30], [1, 31]]
@@ -582,16 +585,16 @@ def test_full_training_has_a_line_along_what_it_knows_of():
     table = swept(
         *[(method, 40.0 + lr, {"lr": lr}) for method in ("full", "random") for lr in (0.01, 1)]
     )
-    axis = figures.sweep(table, ["lr"]).axes[0]
+    axis = sweeps.sweep(table, ["lr"]).axes[0]
     assert line(axis, "Full").tolist() == line(axis, "Random").tolist() == [[0.01, 40.01], [1, 41]]
     assert axis.get_xscale() == "log"
 
 
 def test_where_nothing_varies_the_picture_is_the_tradeoff():
     table = published("table1")
-    drawn = figures.sweep(table, [])
+    drawn = sweeps.sweep(table, [])
     assert [axis.get_xlabel() for axis in drawn.axes if axis.axison] == [
-        axis.get_xlabel() for axis in figures.tradeoff(table).axes if axis.axison
+        axis.get_xlabel() for axis in table_pictures.tradeoff(table).axes if axis.axison
     ]
 
 
@@ -601,7 +604,7 @@ def test_a_measure_that_only_some_settings_have_has_a_column_of_panels():
     )
     plain = swept(*[("random", 30.0, {"lr": lr}) for lr in (1, 2)])
     both = pd.concat([plain, perceptual.assign(setting="b")])
-    axes = figures.sweep(both, ["lr"]).axes
+    axes = sweeps.sweep(both, ["lr"]).axes
     assert [len(axis.get_legend_handles_labels()[1]) for axis in axes] == [1, 0, 1, 0, 1, 1]
     assert axes[1].get_ylabel() == "robust accuracy, unseen attacks (%)"
 
@@ -710,17 +713,25 @@ def test_fooled_images_stand_beside_an_undefended_network(undefended, digits):
 
 
 def test_a_picture_is_described_by_its_own_words():
-    """All of them: titles, axes, what is in the legend; a panel without words adds nothing."""
-    figure, (left, right, _) = plt.subplots(1, 3)
+    """All of them: titles, axes, what is in the legend, with the ends of lines; a panel without
+    words adds nothing, and neither does a line that nobody has named.
+    """
+    figure, (left, right, single, _) = plt.subplots(1, 4)
     left.plot([0, 1], label="CRAIG")
-    left.plot([1, 0], label="random")
+    left.plot([1, 0.25, float("nan")], label="random")
+    left.plot([5], "o", label="a point")
+    left.fill_between([0, 1], [0, 1], label="an area")
+    left.plot([8, 9], label="_nobody")
+    single.plot([0, 3])
+    single.set(xlabel="restarts", ylabel="right, %")
     left.set(title="Errors", xlabel="coreset, %", ylabel="gradient error, %")
     left.legend()
     right.set_title("a 3, γ = 12")
     figure.suptitle("Lesson 4.")
     assert style.in_words(figure) == (
-        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, random."
-        " a 3, γ = 12."
+        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG from 0 to 1,"
+        " random from 1 to 0.25, a point, an area. a 3, γ = 12."
+        " right, % against restarts: from 0 to 3."
     )
 
 

@@ -12,12 +12,12 @@ import torch
 from acslib import data
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config
+from acslib.paper import build, config, paramfiles
 from acslib.training import State, fit
 
 SETTINGS = [  # the paper's, without those of the study
     name
-    for name, layer in config.checked_settings().settings.items()
+    for name, layer in paramfiles.checked_settings().settings.items()
     if not name.startswith("study-")
 ]
 CLASSES = {"imagenet12": 12, "imagenet100": 100}
@@ -52,7 +52,7 @@ def test_there_are_eleven():
 def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     """Everything as printed but the number of images, of images in a group, and of epochs."""
     monkeypatch.setenv("ACS_OFFLINE", "1")
-    monkeypatch.setattr(build, "distance_for", untrained)
+    monkeypatch.setattr(build.lpips, "distance_for", untrained)
     run = config.resolve(f"{name}.gradmatch", "full")
     dataset = a_few_images(run.setting.dataset)
     model = build.build_model(run.setting, dataset, 0, "cpu")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from networks import Smooth
 from torch import nn
 
 from acslib import devices, folding, measuring, memory, models, protocols, selectors
@@ -258,23 +259,6 @@ def test_the_devices_clock_is_read_once_an_epoch(monkeypatch):
 # ---- batches in parts
 
 
-class Plain(nn.Module):
-    """Without BatchNorm, in float64."""
-
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh())
-        self.head = nn.Linear(12, 10)
-        self.double()
-
-    def features(self, images):
-        return self.body(images.double())
-
-    def forward(self, images):
-        return self.head(self.features(images))
-
-
 @pytest.mark.parametrize("micro_batch", [1, 7, 15])
 @pytest.mark.parametrize("kind", ["linf", "trades", "half", "again"])
 def test_a_batch_in_parts_trains_what_a_whole_one_does(few, micro_batch, kind):
@@ -298,7 +282,7 @@ def test_a_batch_in_parts_trains_what_a_whole_one_does(few, micro_batch, kind):
             monitor=0,
             micro_batch=parts,
         )
-        model = Plain()
+        model = Smooth()
         return fit(State(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)), few, how)
 
     whole, parts = trained(None), trained(micro_batch)

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from acslib.paper import study, tables
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks" / "lessons"
 
@@ -254,10 +256,12 @@ WRONG = {
         (lambda d, s: d[:, s].amin(1).mean(), "is a sum"),
         (lambda d, s: d[:, s].amin(0).sum(), "over the samples"),
         (lambda d, s: 1.0, "not 1.000"),
+        (lambda d, s: d[:, s].amin(1), "one number is expected, not a tensor of shape (14,)"),
     ],
     "4_2": [
         (lambda d, s: d[:, s].amin(1).argmax() if s else checks.next_pick(d, s), "farthest"),
         (lambda d, s: 0, "lowers L most"),
+        (lambda d, s: checks.cost(d, [0]), "a whole number"),
         (lambda d, s: checks.next_pick(d, s) if d.any() else len(d) - 1, "first one wins"),
     ],
     "4_3": [
@@ -266,12 +270,15 @@ WRONG = {
         (lambda d, s: checks.cluster_sizes(d, s) - 1, "serves itself"),
         (lambda d, s: torch.ones(3), "serve"),
         (lambda d, s: [1, 2, 3], "return a tensor"),
+        (lambda d, s: d[:, s].argmin(1), "who serves each sample"),
+        (lambda d, s: d[:, s].argmin(0).bincount(), "over the samples"),
     ],
     "4_4": [
         (lambda d, k: checks.greedy(d, 3), "budget"),
         (lambda d, k: [0] * k, "twice"),
         (lambda d, k: checks.greedy(d, k)[::-1], "order"),
         (lambda d, k: list(range(k)), "CRAIG picks"),
+        (lambda d, k: 2, "a list of indices"),
     ],
     "4_5": [("b", "others serve"), ("c", "try it"), ("d", "not one of")],
     "5_1": [
@@ -406,7 +413,7 @@ WRONG = {
     "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
     "9_3": [
         (lambda a, b: False, "the first dominates"),
-        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "counts downwards"),
+        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "fewer minutes"),
         (
             lambda a, b: (
                 a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min
@@ -422,6 +429,7 @@ WRONG = {
     ],
     "9_4": [("a", "twice as much"), ("c", "cheaper"), ("x", "not one of")],
     "9_5": [
+        (lambda d: np.mean(d), "two numbers"),
         (lambda d: (0.0, 1.0), "about the mean"),
         (lambda d: around(d, 1.96 * np.std(d, ddof=1)), "root of their number"),
         (lambda d: around(d, 1.96 * np.std(d, ddof=1) / len(d) ** 0.5), "2.78"),
@@ -450,6 +458,25 @@ def test_a_wrong_answer_is_told_what_is_wrong(number, answer, words, capsys):
     assert " is wrong: " in sentence
     assert words in sentence
     assert "stopped with" not in sentence
+
+
+def test_code_that_stops_is_shown_where(capsys):
+    """In the student's own line, however deep in other code the error was raised."""
+
+    def answer(distances, chosen):
+        nearest = distances[:, chosen]
+        return nearest.amin(1, 2, 3)
+
+    sentence = said(capsys, "4_1", answer)[1]
+    line = answer.__code__.co_firstlineno + 2
+    assert f"in its line {line} (return nearest.amin(1, 2, 3))." in sentence
+    assert "stopped with TypeError: " in sentence
+    assert "in its line" not in said(capsys, "4_1", 3)[1], "a number has no lines"
+
+
+@pytest.mark.parametrize("written", ["a", "A", "(a)", " a "])
+def test_a_letter_may_be_written_as_it_is_printed(written, capsys):
+    assert said(capsys, "4_5", written)[0] is True
 
 
 def test_every_exercise_has_wrong_answers_and_a_cell():
@@ -539,6 +566,33 @@ def test_students_find_answers_folded_or_for_marking_not_at_all(source):
 def test_links_between_lessons_lead_somewhere(source):
     for target in re.findall(r"\]\((\w+)\.ipynb\)", text_of(source)):
         assert (FOLDER / f"{target}.py").exists()
+
+
+def test_links_to_documents_lead_somewhere_from_where_a_lesson_is_written(tmp_path):
+    found = 0
+    for path in lessons.make(tmp_path):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for target in re.findall(r"\]\((\.\.?/[^)]+)\)", cell.source):
+                assert (path.parent / target).resolve().is_file(), f"{target} in {path.name}"
+                found += 1
+    assert found
+
+
+def test_the_last_lesson_says_what_the_study_found():
+    """In the words of docs/study.md, of the published table; its numbers are read by a cell."""
+    found = tables.read_table("study", "mini", ROOT / "results" / "published")
+    text = " ".join(text_of(SOURCES[-1]).split())
+    for asked in study.asked(found).itertuples():
+        said = study.judged(asked.ci_low, asked.ci_high)
+        for arm, name in (("gradmatch", "GradMatch"), ("adaptive_random", "adaptive random")):
+            said = said.replace(arm, name)
+        assert said in text
+    rows = found[found.k == study.MEAN].set_index(["objective", "arm", "measure"])
+    assert rows.loc[("linf", "gradmatch", "acc"), "ci_low"] > 0
+    assert rows.loc[("linf", "craig", "racc"), "ci_high"] < 0
+    null = rows.loc[("linf", "adaptive_random_null", "racc")]
+    assert null.ci_low < 0 < null.ci_high
+    assert ("TRADES is still to be run" in text) == ("trades" not in study.asked(found).index)
 
 
 def test_what_is_made_is_the_same_every_time(tmp_path):

@@ -54,7 +54,7 @@ def test_choices_by_hand():
         Coreset(torch.tensor([0, 1]), torch.tensor([1.0, 1.0])),
         Coreset(torch.tensor([1, 2]), torch.tensor([3.0, 1.0])),
     ]
-    found = life.described(sets, 4)
+    found = life.set_statistics(sets, 4)
     assert found["overlap"] == 0.5
     assert found["never"] == 0.25
     assert found["always"] == 0.25

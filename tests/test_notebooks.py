@@ -16,7 +16,7 @@ import papermill
 import pytest
 from nbclient import NotebookClient
 
-from acslib.paper import config, files, notebook, params, runs
+from acslib.paper import config, files, notebook, paramfiles, params, runs
 
 ROOT = Path(__file__).parent.parent
 HOME = ROOT / "notebooks"
@@ -167,7 +167,7 @@ def class_pack(path, results):
 def test_every_item_has_an_experiment_and_every_figure_one_of_its_name(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", str(EXAMPLES))
     trained = names(path for path in OTHERS if path.parent.name == "experiments")
-    assert trained == set(config.tables())
+    assert trained == set(paramfiles.tables())
     assert names(FIGURES) <= trained
 
 
@@ -254,7 +254,7 @@ def test_the_notebooks_own_variables_are_no_parameters():
 
 def test_a_refusal_of_ours_stands_alone_in_a_notebook():
     """IPython asks an exception for the lines that it shows."""
-    for kind in (config.ParamsError, files.RecordError):
+    for kind in (params.ParamsError, files.RecordError):
         assert kind("lr is 9, it must be at most 1")._render_traceback_() == [
             "lr is 9, it must be at most 1"
         ]
@@ -280,8 +280,8 @@ def test_a_finished_run_says_so_and_is_not_trained_again(run, capsys, monkeypatc
 
 
 def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):
-    def interrupted(run, seed, progress, **others):
-        progress({"epoch": 1, **dict.fromkeys(("phase", "rate", "loss"), 0)} | QUIET)
+    def interrupted(run, seed, told):
+        told.progress({"epoch": 1, **dict.fromkeys(("phase", "rate", "loss"), 0)} | QUIET)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "execute", interrupted)

@@ -11,27 +11,16 @@ import torch
 SCRIPT = """
 import dataclasses, sys
 import torch
-from torch import nn
 from acslib import data, parallel, schedule, selectors
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining, Trades
 from acslib.training import State, Training, fit
+from networks import Smooth
 
 if len(sys.argv) > 3:
     parallel.join("cpu")
 
-class Plain(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(0)
-        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 12), nn.Tanh())
-        self.head = nn.Linear(12, 10)
-    def features(self, images):
-        return self.body(images.double())
-    def forward(self, images):
-        return self.head(self.features(images))
-
-model = Plain().double()
+model = Smooth()
 digits = data.load("digits", train_limit=203)
 digits = dataclasses.replace(digits, padding=0)
 pgd = PGD("linf", 0.1, 0.05, 2, random_start=False)
@@ -59,7 +48,7 @@ TORCHRUN = [
 
 
 def run(command):
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
     environment["GLOO_SOCKET_IFNAME"] = "lo"
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,8 +10,19 @@ from pydantic import BaseModel
 
 from acslib import models
 from acslib.data import loading
-from acslib.paper import config, params, record_fields, settings, strict
-from acslib.paper.config import ParamsError, resolve, run_name, validated
+from acslib.paper import (
+    config,
+    items,
+    paramfiles,
+    params,
+    record_fields,
+    settings,
+    strict,
+    threats,
+    values,
+)
+from acslib.paper.config import resolve, run_name, validated
+from acslib.paper.params import ParamsError
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -79,14 +90,14 @@ def test_table_c1_is_the_printed_one():
         printed = list(csv.DictReader(file))
     for dataset, title, side in (("cifar10", "CIFAR-10", 32), ("imagenet12", "ImageNet-12", 224)):
         suite, rows = (
-            config.table_c1(dataset, side),
+            threats.table_c1(dataset, side),
             [row for row in printed if row["dataset"] == title],
         )
         assert [names[row["attack"]] for row in rows] == list(suite)
         for row, (name, entry) in zip(rows, suite.items(), strict=True):
             assert entry["bound"] == pytest.approx(float(row["bound"]), rel=1e-6)
             assert name.startswith("autoattack") or entry["iterations"] == int(row["iterations"])
-    small = config.table_c1("imagenet12", 32, effort=0.1)
+    small = threats.table_c1("imagenet12", 32, effort=0.1)
     assert small["autoattack_l2"]["bound"] == pytest.approx(1200 / 255 / 7)
     assert small["autoattack_linf"]["bound"] == pytest.approx(4 / 255)
     assert (small["jpeg"]["iterations"], small["ppgd"]["iterations"]) == (20, 4)
@@ -142,7 +153,7 @@ def test_a_missing_parameter_is_named():
     ("text", "value"), [("1e-3", 0.001), ("8/255", 8 / 255), ("1.785/255", 0.007), (".5", 0.5)]
 )
 def test_numbers_as_yaml_1_1_hands_them_on(text, value):
-    assert settings.number(text) == pytest.approx(value)
+    assert values.number(text) == pytest.approx(value)
 
 
 NO_NUMBERS = (
@@ -164,7 +175,7 @@ def test_what_nobody_reads_as_a_number_is_none(text, tmp_path, monkeypatch):
 @hypothesis.given(st.text("0123456789.eE+-_/: xob", min_size=1, max_size=8))
 def test_whatever_is_read_as_a_number_is_that_number(text):
     try:
-        value = settings.number(strict.load(f"a: {text}")["a"])
+        value = values.number(strict.load_yaml(f"a: {text}")["a"])
     except (ValueError, TypeError):
         return
     if value is None:
@@ -218,7 +229,7 @@ def test_names_given_without_torch_are_those_of_the_library():
     """Settings and Make list networks and data sets themselves, so that neither loads torch."""
     assert list(settings.MODELS.built_in) == list(models.ARCHITECTURES)
     assert list(settings.DATASETS.built_in) == list(loading.NAMES)
-    makes = (config.FOLDER.parent / "tools" / "variables.mk").read_text()
+    makes = (paramfiles.FOLDER.parent / "tools" / "variables.mk").read_text()
     assert f"\ndatasets := {' '.join(loading.NAMES)}\n" in makes
 
 
@@ -293,9 +304,9 @@ def test_whatever_is_typed_as_a_name_is_answered_in_a_short_line(text, times):
 def test_yaml_that_swells_is_refused_before_anybody_looks_at_it():
     lines = ["a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}' if k else '*a'] * 10)}]" for k in range(9)]
-    assert strict.load("\n".join(lines[:4]))["a2"][9][9][9][9] == 1
+    assert strict.load_yaml("\n".join(lines[:4]))["a2"][9][9][9][9] == 1
     with pytest.raises(ValueError, match="more than 100000 values, when aliases are followed"):
-        strict.load("\n".join(lines))
+        strict.load_yaml("\n".join(lines))
 
 
 @hypothesis.given(st.recursive(st.integers(), lambda parts: st.lists(parts, max_size=4)))
@@ -377,23 +388,23 @@ def test_halving_the_epochs_as_table_3_does():
     "profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))]
 )
 def test_every_run_of_every_table_resolves(profile):
-    for table in config.tables():
-        for name in config.table_runs(table, profile):
+    for table in paramfiles.tables():
+        for name in items.table_runs(table, profile):
             assert resolve(name, profile).plan.cost > 0
 
 
 def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
-    assert len(config.table_runs("table1", "demo")) == 40
-    assert len(config.table_runs("table1", "mini")) == 15
-    assert set(config.table_runs("table1", "mini")) < set(config.table_runs("table1", "demo"))
+    assert len(items.table_runs("table1", "demo")) == 40
+    assert len(items.table_runs("table1", "mini")) == 15
+    assert set(items.table_runs("table1", "mini")) < set(items.table_runs("table1", "demo"))
     limits = {
-        resolve(name, "mini").setting.train_limit for name in config.table_runs("fig5", "mini")
+        resolve(name, "mini").setting.train_limit for name in items.table_runs("fig5", "mini")
     }
     assert limits == {2000}
 
 
 @pytest.mark.parametrize(
-    ("items", "sentence"),
+    ("limits", "sentence"),
     [
         ("{tabel3: {}}", "'tabel3' is not known: did you mean 'table3'"),
         ("{table3: {setings: []}}", "'setings' is not known: did you mean 'settings'"),
@@ -411,10 +422,10 @@ def test_a_profile_may_leave_out_settings_of_a_table_and_vary_what_it_runs():
         ),
     ],
 )
-def test_a_profile_with_mistyped_items(items, sentence, tmp_path, monkeypatch):
-    with a_profile(f"items: {items}", tmp_path, monkeypatch):
+def test_a_profile_with_mistyped_items(limits, sentence, tmp_path, monkeypatch):
+    with a_profile(f"items: {limits}", tmp_path, monkeypatch):
         with pytest.raises(ParamsError, match=sentence):
-            config.groups("table3", "mine")
+            items.groups("table3", "mine")
 
 
 @contextlib.contextmanager
@@ -423,7 +434,7 @@ def a_profile(text, tmp_path, monkeypatch):
     shutil.copytree(ROOT / "params", tmp_path, dirs_exist_ok=True)
     (tmp_path / "profiles" / "mine.yaml").write_text(f"about: mine\n{text}\n")
     with monkeypatch.context() as patch:
-        patch.setattr(config, "FOLDER", tmp_path)
+        patch.setattr(paramfiles, "FOLDER", tmp_path)
         yield
 
 
@@ -499,23 +510,23 @@ def test_seeds(given, message):
 
 def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkeypatch):
     (tmp_path / "nowhere").mkdir()
-    monkeypatch.setattr(config, "FOLDER", tmp_path / "nowhere")
+    monkeypatch.setattr(paramfiles, "FOLDER", tmp_path / "nowhere")
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
     ):
-        config.tables()
+        paramfiles.tables()
 
 
 def test_unknown_table():
     with pytest.raises(ParamsError, match="no table or figure 'tabel1': did you mean 'table1'"):
-        config.table_runs("tabel1", "demo")
+        items.table_runs("tabel1", "demo")
 
 
 def test_the_experiments_need_a_checkout(monkeypatch, tmp_path):
     """A wheel installs the method; it has no params."""
-    monkeypatch.setattr(config, "FOLDER", tmp_path / "params")
+    monkeypatch.setattr(paramfiles, "FOLDER", tmp_path / "params")
     with pytest.raises(ParamsError, match="need a checkout of the project"):
-        config.table_runs("table1", "demo")
+        items.table_runs("table1", "demo")
 
 
 # ---- layers
@@ -547,9 +558,9 @@ def test_a_profile_wins_in_every_section_over_the_one_that_it_extends(
 def test_items_of_a_profile_replace_those_that_it_extends_one_by_one(tmp_path, monkeypatch):
     own = "items: {table1: {settings: [resnet18-l2-svhn]}}"
     with a_profile(f"extends: mini\n{own}", tmp_path, monkeypatch):
-        assert len(config.table_runs("table1", "mine")) == 5
-        assert config.table_runs("fig4", "mine") == config.table_runs("fig4", "mini")
-        assert config.profile("mine").about == "mine"
+        assert len(items.table_runs("table1", "mine")) == 5
+        assert items.table_runs("fig4", "mine") == items.table_runs("fig4", "mini")
+        assert paramfiles.profile("mine").about == "mine"
 
 
 def edited(name, tmp_path, old, new):
@@ -611,11 +622,11 @@ def test_a_file_with_a_mistake(name, old, new, sentence, tmp_path, monkeypatch):
 
 
 def everything_read(table, profile):
-    for run in config.table_runs(table, profile):
+    for run in items.table_runs(table, profile):
         resolve(run, profile)
-    config.table_c1("cifar10", 8)
+    threats.table_c1("cifar10", 8)
     for name in params.BY_THEMSELVES:
-        config.by_itself(name, profile)
+        items.by_itself(name, profile)
 
 
 def test_a_file_that_is_edited_is_read_again(tmp_path, monkeypatch):

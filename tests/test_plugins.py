@@ -15,7 +15,18 @@ from hypothesis import strategies as st
 from acslib import data, models, selectors
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
-from acslib.paper import build, config, plugins, records, register, runs, warm
+from acslib.paper import (
+    build,
+    config,
+    fingerprints,
+    items,
+    paramfiles,
+    plugins,
+    records,
+    register,
+    runs,
+    warm,
+)
 from acslib.paper.files import RecordError
 from acslib.paper.methods import BUILT_IN, METHODS
 from acslib.paper.params import ParamsError
@@ -58,20 +69,20 @@ def forgotten(monkeypatch):
 
 
 def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path, monkeypatch):
-    before = {name: config.table_runs(name, "demo") for name in ("table1", "fig4", "table3")}
+    before = {name: items.table_runs(name, "demo") for name in ("table1", "fig4", "table3")}
     use(FIRST.format(selector="gradmatch"))
     run = config.resolve(f"{SETTING}.mine+coreset_fraction@0.3", "smoke")
     assert (run.method, run.setting.coreset_fraction) == ("mine", 0.3)
     for item in ("table1", "fig4"):
-        added = set(config.table_runs(item, "demo")) - set(before[item])
+        added = set(items.table_runs(item, "demo")) - set(before[item])
         theirs = {name for name in before[item] if ".gradmatch" in name}
         assert added == {name.replace(".gradmatch", ".mine") for name in theirs}
-    assert config.table_runs("table3", "demo") == before["table3"]
+    assert items.table_runs("table3", "demo") == before["table3"]
     (tmp_path / "more").mkdir()
     text = f"title: x\nruns: [{{settings: [{SETTING}], methods: [mine]}}]"
-    (tmp_path / "more" / "own.yaml").write_text(text)
+    (tmp_path / "more" / "ours.yaml").write_text(text)
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path / "more"))
-    assert config.table_runs("own", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
+    assert items.table_runs("ours", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
 
 
 def test_methods_differ_in_colour_and_marker(use):
@@ -134,7 +145,7 @@ def test_a_file_that_cannot_be_used_is_one_sentence_each_time(text, said, use):
 def test_an_item_that_is_not_there_is_refused(use):
     use(NOTHING + 'register.method("mine", print, items=["tabel1"])')
     with pytest.raises(ParamsError, match="'mine', items: 'tabel1' is not known: did you mean"):
-        config.table_runs("table1", "demo")
+        items.table_runs("table1", "demo")
 
 
 def test_all_files_register_or_none(use):
@@ -187,11 +198,11 @@ def cell(number: int, text: str) -> None:
 def test_a_cell_may_be_edited_and_run_again(forgotten):
     text = 'register.method("mine", selectors.{}, label="L")\n'
     cell(1, text.format("craig"))
-    first = records.fingerprint(config.resolve(f"{SETTING}.mine"))
+    first = fingerprints.fingerprint(config.resolve(f"{SETTING}.mine"))
     cell(1, text.format("craig"))
-    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) == first
+    assert fingerprints.fingerprint(config.resolve(f"{SETTING}.mine")) == first
     cell(2, text.format("gradmatch"))
-    assert records.fingerprint(config.resolve(f"{SETTING}.mine")) != first
+    assert fingerprints.fingerprint(config.resolve(f"{SETTING}.mine")) != first
     assert METHODS["mine"].selector(None, 0) is selectors.gradmatch
     with pytest.raises(PluginError, match="a notebook cell registers .* a notebook cell has"):
         cell(3, text.format("craig") + text.format("craig"))
@@ -211,12 +222,12 @@ def test_the_content_of_a_file_belongs_to_the_runs_that_use_it(use):
     for selector in ("gradmatch", "craig", "gradmatch"):
         use(FIRST.format(selector=selector))
         named = [config.resolve(name, "smoke") for name in (mine, other)]
-        found.append([records.fingerprint(run) for run in named])
-        found[-1] += [records.training_fingerprint(run) for run in named]
+        found.append([fingerprints.fingerprint(run) for run in named])
+        found[-1] += [fingerprints.training_fingerprint(run) for run in named]
     assert found[0] == found[2]
     assert [one == two for one, two in zip(*found[:2], strict=True)] == [False, True, False, True]
-    assert records.is_outdated(found[0][0], found[1][0])
-    assert not records.is_outdated(found[0][0], found[0][0])
+    assert fingerprints.is_outdated(found[0][0], found[1][0])
+    assert not fingerprints.is_outdated(found[0][0], found[0][0])
 
 
 def test_a_warm_start_is_anew_with_another_model_but_not_with_another_method(use):
@@ -235,7 +246,9 @@ def test_a_changed_file_has_its_runs_trained_anew(use, tmp_path):
     name = f"{SETTING}.mine+epochs@4"
     run = config.resolve(name, "smoke")
     made = runs.execute(run, 0, "cpu", tmp_path)
-    assert made["provenance"]["plugins"] == {"mine0.py": records.own_parts(run)["method"].content}
+    assert made["provenance"]["plugins"] == {
+        "mine0.py": fingerprints.own_parts(run)["method"].content
+    }
     assert runs.execute(run, 0, "cpu", tmp_path) == made
     use(FIRST.format(selector="craig"))
     assert records.finished_record(run, 0, tmp_path) is None
@@ -265,7 +278,7 @@ def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_pa
             stop(row)
 
         with pytest.raises(KeyboardInterrupt):
-            runs.execute(run, 0, "cpu", tmp_path, progress=progress)
+            runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=progress))
         return trained
 
     use(FIRST.format(selector="gradmatch"))
@@ -423,7 +436,7 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
         {
             "settings.yaml": f"settings: {{mine: {{extends: {SETTING}, dataset: svhn, lr: 0.3}}}}",
             "profiles/short.yaml": "extends: full\ncommon: {epochs: 30}",
-            "own.yaml": "title: Own\nruns: [{settings: [mine], methods: [craig]}]",
+            "ours.yaml": "title: Own\nruns: [{settings: [mine], methods: [craig]}]",
         }
     )
     mine = config.resolve("mine.craig", "full").setting
@@ -431,9 +444,9 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
     changed = {"dataset": "svhn", "lr": 0.3, "table": None}
     assert mine == base.model_copy(update=changed)
     assert config.resolve("mine.craig", "short").setting.epochs == 30
-    assert config.table_runs("own", "short") == ["mine.full", "mine.craig"]
-    assert {"own", "table1"} < set(config.tables())
-    assert {"short", "demo"} < set(config.profiles())
+    assert items.table_runs("ours", "short") == ["mine.full", "mine.craig"]
+    assert {"ours", "table1"} < set(paramfiles.tables())
+    assert {"short", "demo"} < set(paramfiles.profiles())
 
 
 def test_later_folders_win(folder):
@@ -442,7 +455,7 @@ def test_later_folders_win(folder):
         folder({"settings.yaml": text, "table1.yaml": f"title: x{lr}\nruns: []"})
     setting = config.resolve("mine.full", "full").setting
     assert (setting.lr, setting.beta) == (0.4, 0.4)
-    assert config.read_yaml("table1")["title"] == "x0.4"
+    assert paramfiles.read_yaml("table1")["title"] == "x0.4"
     assert config.resolve(f"{SETTING}.full", "full").setting.lr == 0.01
 
 
@@ -463,4 +476,4 @@ def test_a_setting_with_a_mistake(text, said, folder):
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
     with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
-        config.tables()
+        paramfiles.tables()

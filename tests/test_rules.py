@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acslib.paper import config, records, rules
+from acslib.paper import config, fingerprints, items, paramfiles, params, rules
 
 RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
 
@@ -65,7 +65,7 @@ def test_a_table_depends_on_what_it_is_gathered_with(checkout):
     assert parameters >= {"settings.yaml", "attacks.yaml", "table4.yaml", "smoke.yaml"}
     assert "table1.yaml" not in parameters
     runs = [name for name in before if name.endswith("record.json")]
-    assert len(runs) == len(config.table_runs("table4", "smoke"))
+    assert len(runs) == len(items.table_runs("table4", "smoke"))
     assert "-r profile smoke -r seeds 0" in recipe
 
 
@@ -119,7 +119,7 @@ def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(
 
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):
     made = {name: rule for name, rule in parsed((0, 7)).items() if name.endswith("record.json")}
-    names = {name for item in config.tables() for name in config.table_runs(item, "smoke")}
+    names = {name for item in paramfiles.tables() for name in items.table_runs(item, "smoke")}
     assert len(made) == 2 * len(names)
     for name in names:
         before, recipe = made[f"results/smoke/runs/{name}/seed7/record.json"]
@@ -140,7 +140,7 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
     path.parent.mkdir(parents=True)
     path.write_text("{}")
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
-    fingerprint = records.fingerprint(config.resolve(name, "smoke"))
+    fingerprint = fingerprints.fingerprint(config.resolve(name, "smoke"))
     wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
     assert wanted in rules.rules("smoke", [0])
     path.unlink()
@@ -149,12 +149,12 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "$(shell x)", "a;b", "a:b", "a\nb", "50%", "*"])
 def test_what_make_would_misread_is_refused(name):
-    with pytest.raises(config.ParamsError, match="Make cannot name"):
-        rules.fit([Path("results") / name])
+    with pytest.raises(params.ParamsError, match="Make cannot name"):
+        rules.in_make([Path("results") / name])
 
 
 def test_a_file_of_rules_is_written_whole(checkout):
     path = checkout / "results" / ".make" / "smoke.mk"
-    rules.write(path, "smoke", [0])
+    rules.write_rules(path, "smoke", [0])
     assert path.read_text() == rules.rules("smoke", [0])
     assert list(path.parent.iterdir()) == [path]

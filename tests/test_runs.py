@@ -27,15 +27,19 @@ from acslib.paper import (
     checkpoints,
     config,
     files,
+    fingerprints,
     masks,
     measures,
-    printed,
     records,
     runs,
+    threads,
+    threats,
 )
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
+from acslib.selectors.memory import check_memory
+from acslib.training import State
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
@@ -112,7 +116,7 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 
     whole = runs.execute(run, 0, "cpu", tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path / "stopped", progress=stop)
+        runs.execute(run, 0, "cpu", tmp_path / "stopped", told=runs.Told(progress=stop))
     again = runs.execute(run, 0, "cpu", tmp_path / "stopped")
     assert [row["loss"] for row in again["history"] if "loss" in row] == [
         row["loss"] for row in whole["history"] if "loss" in row
@@ -144,7 +148,7 @@ def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp
     heard = []
     with monkeypatch.context() as patch:
         patch.setattr(runs, "fit", lambda *_: 1 / 0)
-        again = runs.execute(now, 0, "cpu", tmp_path, announce=heard.append)
+        again = runs.execute(now, 0, "cpu", tmp_path, told=runs.Told(announce=heard.append))
     assert heard == ["the evaluation's parameters have changed: evaluated again, not trained"]
     assert again["history"] == first["history"]
     assert again["metrics"]["acc"] == first["metrics"]["acc"]
@@ -166,7 +170,7 @@ def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_agai
     now = config.resolve(name, "demo", {"evaluation_steps": 2})
     (records.run_folder(now, 0, tmp_path) / "weights.safetensors").unlink()
     rows = []
-    again = runs.execute(now, 0, "cpu", tmp_path, progress=rows.append)
+    again = runs.execute(now, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert len(rows) == 1
     assert again["metrics"]["acc"] == first["metrics"]["acc"]
 
@@ -185,9 +189,8 @@ def test_a_mistake_in_the_evaluation_costs_no_training(tmp_path, monkeypatch):
         runs.execute(config.resolve(name, "demo", {"train_limit": 90}), 0, "cpu", tmp_path)
     rows = []
     mended = config.resolve(name, "demo", {"evaluation_steps": 2})
-    assert (
-        0 <= runs.execute(mended, 0, "cpu", tmp_path, progress=rows.append)["metrics"]["racc"] <= 1
-    )
+    record = runs.execute(mended, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
+    assert 0 <= record["metrics"]["racc"] <= 1
     assert rows == []
 
 
@@ -215,7 +218,7 @@ def test_record_says_what_made_it(finished, run):
 def test_a_finished_run_is_not_trained_again(finished, run):
     folder, record = finished
     trained = []
-    assert runs.execute(run, 0, "cpu", folder, progress=trained.append) == record
+    assert runs.execute(run, 0, "cpu", folder, told=runs.Told(progress=trained.append)) == record
     assert not trained
 
 
@@ -234,7 +237,7 @@ def a_record(run, seed=0):
         "format": records.FORMAT,
         "run": run.name,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "data": "digits",
         "metrics": {"acc": 0.9, "n": 200},
@@ -288,10 +291,10 @@ def test_records_stay_valid_when_a_parameter_is_added():
         },
     }
     for name, digest in known.items():
-        assert records.fingerprint(config.resolve(name, "full", before[name])) == digest
+        assert fingerprints.fingerprint(config.resolve(name, "full", before[name])) == digest
     name = "resnet50-fastlpa-cifar10.gradmatch"
     changed = config.resolve(name, "full", before[name] | {"only_correct": True})
-    assert records.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
+    assert fingerprints.fingerprint(changed) != known["resnet50-fastlpa-cifar10.gradmatch"]
 
 
 def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
@@ -303,8 +306,8 @@ def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
     made = []
     for form in ("ce", "kl"):
         old = config.resolve(run.name, run.profile, {"trades_form": form})
-        assert records.fingerprint(old) == records.fingerprint(run)
-        made.append(records.fingerprint_before(old, records.Workers()))
+        assert fingerprints.fingerprint(old) == fingerprints.fingerprint(run)
+        made.append(fingerprints.fingerprint_before(old, threads.Workers()))
         record["params"]["trades_form"] = form
         files.write_json(path, record | {"fingerprint": made[-1]})
         assert records.finished_record(run, 0, tmp_path)["fingerprint"] == made[-1]
@@ -316,15 +319,15 @@ def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
 
 
 def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
-    def fingerprints(objective):
+    def found(objective):
         name = f"resnet18-linf-cifar10.full+objective@{objective}"
         forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
-        return {records.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
+        return {fingerprints.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
 
-    assert len(fingerprints("adversarial")) == 1
-    assert len(fingerprints("trades")) == 4
+    assert len(found("adversarial")) == 1
+    assert len(found("trades")) == 4
     monkeypatch.setitem(OBJECTIVES.own, "mine", lambda setting, attack: None)
-    assert len(fingerprints("mine")) == 4, "one's own may look at all parameters"
+    assert len(found("mine")) == 4, "one's own may look at all parameters"
 
 
 def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():
@@ -357,20 +360,28 @@ def test_a_record_that_lost_a_part(finished, tmp_path, run):
         runs.execute(run, 0, "cpu", tmp_path)
 
 
-def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(tmp_path, digits):
-    run = config.resolve("resnet18-linf-cifar10.craig+granularity@sample", "demo")
-    with pytest.raises(
-        ValueError, match=r"49500 x 49500 inner products take 20 GB.*select per class or batch-wise"
-    ):
-        build.build_selector(run, 49_500, 0)
-
-
-def test_gradmatch_is_told_as_early(tmp_path):
-    run = config.resolve(
-        "resnet18-linf-cifar10.gradmatch+coreset_fraction@0.3+granularity@sample", "demo"
-    )
-    with pytest.raises(ValueError, match=r"29700 x 49500 inner products take 12 GB"):
-        build.build_selector(run, 49_500, 0)
+@pytest.mark.parametrize(
+    ("run", "n", "message"),
+    [
+        ("gradmatch+granularity@sample", 126_000, "63000 x 63000 inner products take 32 GB"),
+        ("gradmatch+granularity@sample+ridge@1", 50_000, "25000 x 25000 inner products take 5 GB"),
+        ("gradmatch+granularity@sample", 50_000, None),
+        ("gradmatch+granularity@sample+ridge@1+gradient_layer@bias", 40_000, None),
+        ("craig+granularity@sample", 126_000, None),
+        ("craig+granularity@sample+selection_epsilon@0.1", 126_000, None),
+    ],
+)
+def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(run, n, message):
+    """Half of the samples. Without a ridge, GradMatch weights at most as many as d."""
+    run = config.resolve(f"resnet18-linf-cifar10.{run}", "demo")
+    classes, width = (100, 2048) if n == 126_000 else (10, 512)
+    few = LastLayerGradients(torch.zeros(2, classes), torch.zeros(2, width))
+    selector = build.build_selector(run, n, 0)
+    if message is None:
+        check_memory(selector, Samples(n), n // 2, few)
+        return
+    with pytest.raises(ValueError, match=f"{message}.*the limit is 4 GB: select per class or"):
+        check_memory(selector, Samples(n), n // 2, few)
 
 
 def test_what_was_selected_is_kept(finished, tmp_path, run):
@@ -399,7 +410,7 @@ def test_a_folder_that_cannot_be_written_is_noticed_before_training(tmp_path, ru
     (tmp_path / "file").write_text("in the way")
     trained = []
     with pytest.raises(files.RecordError, match="could not write .*mend that and run again"):
-        runs.execute(run, 0, "cpu", tmp_path / "file", progress=trained.append)
+        runs.execute(run, 0, "cpu", tmp_path / "file", told=runs.Told(progress=trained.append))
     assert not trained
 
 
@@ -419,13 +430,13 @@ def test_a_record_of_other_parameters_is_asked_for_again_by_make(tmp_path, monke
         assert made.returncode == 0, made.stderr
         return "asked" in made.stdout
 
-    for fingerprint, stale in ((records.fingerprint(run), False), ("else", True)):
+    for fingerprint, stale in ((fingerprints.fingerprint(run), False), ("else", True)):
         files.write_json(path, kept | {"fingerprint": fingerprint})
         assert __main__.main(["rules", "--profile", "smoke"]) == 0
         rules = capsys.readouterr().out
         (tmp_path / "rules.mk").write_text(f"{rules}\n{path}:\n\t@echo asked\n.PHONY: always\n")
         assert asked() is stale
-    files.write_json(path, kept | {"fingerprint": records.fingerprint(run)})
+    files.write_json(path, kept | {"fingerprint": fingerprints.fingerprint(run)})
     assert not asked()
 
 
@@ -504,12 +515,12 @@ def test_weights_coresets_and_checkpoints_of_version_0_1_0_are_read(finished, tm
     assert all(torch.equal(coresets[epoch].weights, again[epoch].weights) for epoch in coresets)
     stopped = old / "checkpoint.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path, progress=stop_at(2))
+        runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=stop_at(2)))
     tensors, note = checkpoints.read_tensors(stopped)
     del note["of"]
     save_file(tensors, stopped, {"state": json.dumps(note)})
     rows = []
-    runs.execute(run, 0, "cpu", tmp_path, progress=rows.append)
+    runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert rows[0]["epoch"] == 2
 
 
@@ -594,6 +605,43 @@ def test_tied_weights_are_kept(tmp_path):
     torch.nn.init.zeros_(layer.weight)
     checkpoints.load_weights(tmp_path / "weights", tied, of)
     assert same(before, tied.state_dict())
+
+
+class TiedWeights(torch.nn.Module):
+    """One layer under two names, and one weight in two layers."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = torch.nn.Linear(3, 3)
+        self.again, self.other = self.first, torch.nn.Linear(3, 3)
+        self.other.weight = self.first.weight
+
+    def forward(self, x):
+        return self.other(self.again(self.first(x)))
+
+
+def test_a_checkpoint_of_tied_weights_is_gone_on_with(tmp_path):
+    """Two steps are a step, a checkpoint and a step, with the optimiser's memory."""
+    of = checkpoints.Origin("a", 0, "b")
+
+    def state(seed):
+        model = TiedWeights(seed)
+        return State(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+
+    def step(state):
+        state.optimiser.zero_grad()
+        state.model(torch.eye(3)).square().sum().backward()
+        state.optimiser.step()
+
+    whole, resumed = state(0), state(1)
+    step(whole)
+    checkpoints.save_checkpoint(tmp_path / "checkpoint", whole, of, "data")
+    checkpoints.load_checkpoint(tmp_path / "checkpoint", resumed, of, "data")
+    for each in (whole, resumed):
+        step(each)
+    assert same(whole.model.state_dict(), resumed.model.state_dict())
+    assert resumed.model.other.weight is resumed.model.first.weight
 
 
 def test_another_seeds_or_runs_files_are_refused(finished, tmp_path, run):
@@ -787,7 +835,7 @@ def test_an_experiment_is_built_in_one_call(run):
 
 def test_lpips_network_is_made_before_any_clock_runs(monkeypatch):
     asked, said = [], []
-    monkeypatch.setattr(build.alexnet, "prepare", lambda *which, device: asked.append(which))
+    monkeypatch.setattr(build.lpips, "prepare", lambda *which, device: asked.append(which))
     build.prepare(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
     assert asked == [("digits", 224)]
     assert "LPIPS' network for digits" in said[0]
@@ -882,7 +930,7 @@ def test_the_perceptual_bound_of_the_evaluation_is_a_parameter():
         suite = measures.perceptual_suite(
             config.resolve(f"resnet50-fastlpa-cifar10.full{varied}", "full"), 32
         )
-        assert [suite[attack]["bound"] for attack in printed.SEEN] == [bound] * 2
+        assert [suite[attack]["bound"] for attack in threats.SEEN] == [bound] * 2
         assert suite["stadv"] == {"bound": 0.02, "iterations": 50}
 
 
@@ -910,8 +958,9 @@ def test_a_run_that_diverges_later_says_what_it_kept(tmp_path):
     def stop():
         raise KeyboardInterrupt
 
+    told = runs.Told(progress=lambda row: row["epoch"] == 1 and stop())
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path, progress=lambda row: row["epoch"] == 1 and stop())
+        runs.execute(run, 0, "cpu", tmp_path, told)
     path = records.run_folder(run, 0, tmp_path) / "checkpoint.safetensors"
     tensors, note = checkpoints.read_tensors(path)
     tensors["optimiser.0.momentum_buffer"].fill_(float("inf"))
@@ -952,3 +1001,42 @@ def test_the_readmes_example_runs(capsys):
     block = text.split("```python\n")[1].split("```")[0]
     exec(compile(block, "README.md", "exec"), {})
     assert "coreset" in capsys.readouterr().out
+
+
+def test_the_optimiser_is_torchs_sgd():
+    """To the last bit, and either goes on from the other's state."""
+    setting = config.resolve("resnet18-linf-cifar10.full", "smoke").setting
+    ours, theirs = (torch.nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimisers = [
+        build.build_optimiser(setting, ours),
+        torch.optim.SGD(
+            theirs.parameters(), setting.lr, setting.momentum, weight_decay=setting.weight_decay
+        ),
+    ]
+    for step in range(4):
+        images = torch.randn(5, 3, generator=torch.Generator().manual_seed(step))
+        for net, optimiser in zip((ours, theirs), optimisers, strict=True):
+            optimiser.zero_grad()
+            net(images).square().sum().backward()
+            optimiser.step()
+        assert torch.equal(ours.weight, theirs.weight)
+        assert torch.equal(ours.bias, theirs.bias)
+        if step == 1:
+            kept = [optimiser.state_dict() for optimiser in optimisers]
+            for optimiser, state in zip(optimisers, reversed(kept), strict=True):
+                optimiser.load_state_dict(state)
+    assert ours.weight.requires_grad
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("method", ["craig", "gradmatch"])
+def test_a_solver_may_look_at_a_random_part_in_each_step(method):
+    def picks(varied, seed=0):
+        name = f"resnet18-linf-cifar10.{method}+granularity@sample{varied}"
+        selector = build.build_selector(config.resolve(name), 64, seed)
+        return selector(some_gradients(), 16).picks.tolist()
+
+    drawn = "+selection_epsilon@0.5"
+    assert picks(drawn) == picks(drawn) != picks(drawn, seed=1)
+    assert picks(drawn) != picks("") == picks("", seed=1)

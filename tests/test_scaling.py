@@ -15,14 +15,14 @@ def scaling():
     from acslib.paper import build
 
     sys.path.insert(0, str(ROOT / "tools"))
-    kept = build.distance_for
+    kept = build.lpips.distance_for
     try:
         import scaling
 
         yield scaling
     finally:
         sys.path.remove(str(ROOT / "tools"))
-        build.distance_for = kept
+        build.lpips.distance_for = kept
 
 
 def test_a_step_of_pgd_is_two_passes_and_an_update_three(scaling):

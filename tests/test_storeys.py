@@ -91,6 +91,24 @@ def test_what_only_asks_does_not_load_torch(arguments):
     assert not found & {"torch", "pandas", "matplotlib", "numba"}
 
 
+def test_a_run_loads_only_what_it_needs(tmp_path, monkeypatch):
+    """A second and a half of every start: torch's compiler, scikit-learn, pandas."""
+    monkeypatch.setenv("ACS_RESULTS", str(tmp_path))
+    code = (
+        "from acslib.paper.cli import acs; import sys;"
+        "acs(['run', 'resnet18-linf-cifar10.gradmatch', '--profile', 'smoke'],"
+        " standalone_mode=False);"
+        "print('slow', *[name for name in"
+        " ('torch._dynamo', 'sklearn', 'pandas', 'matplotlib', 'scipy.optimize', 'scipy.io')"
+        " if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert list(tmp_path.rglob("record.json"))
+    assert done.stdout.splitlines()[-1] == "slow"
+
+
 def test_acslib_itself_loads_no_torch():
     """Its names are looked up when they are asked for."""
     assert "torch" not in loaded("import acslib")

@@ -86,7 +86,7 @@ def test_one_seed_has_no_interval():
     found = study.compared(by_seed(n=1))
     assert found.ci_low.isna().all()
     assert found.ci_high.isna().all()
-    (said,) = study.verdict(found)
+    (said,) = study.verdicts(found)
     assert "one seed cannot tell gradmatch from adaptive_random" in said
     assert said.endswith(" points, one seed; the stopping rule asks for more seeds).")
     assert "nan" not in said
@@ -112,12 +112,12 @@ def test_the_rule_asks_for_seeds_and_for_precision():
     assert study.is_enough(study.compared(by_seed(n=9, noise=0.05))) == {"linf": True}
     assert study.is_enough(study.compared(by_seed(n=7, noise=0.05))) == {"linf": False}
     assert study.is_enough(study.compared(by_seed(n=9, noise=3))) == {"linf": False}
-    assert "asks for more seeds" in study.verdict(study.compared(by_seed(n=7)))[0]
+    assert "asks for more seeds" in study.verdicts(study.compared(by_seed(n=7)))[0]
 
 
 def test_a_true_difference_is_seen():
     found = study.compared(by_seed(above=0.6))
-    assert study.verdict(found)[0].startswith("linf: gradmatch beats adaptive_random, and not by")
+    assert study.verdicts(found)[0].startswith("linf: gradmatch beats adaptive_random, and not by")
 
 
 def test_the_figure_has_every_arm_that_has_a_difference():

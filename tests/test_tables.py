@@ -8,6 +8,7 @@ import re
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -17,13 +18,17 @@ from acslib.paper import (
     ceilings,
     columns,
     config,
+    curves,
+    figures,
     files,
+    fingerprints,
     frames,
     page,
     printed,
     records,
     rows,
     tables,
+    threats,
 )
 from acslib.paper.methods import METHODS
 
@@ -37,7 +42,7 @@ def record(run, seed):
     number = CODE[run.method]
     metrics = {"acc": 0.9 - 0.01 * number - 0.02 * seed, "n": 200}
     if run.setting.norm == "lpips":
-        suite = config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
+        suite = threats.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)
         metrics |= {
             f"racc_{name}": 0.1 * place - 0.01 * seed for place, name in enumerate(suite, 1)
         }
@@ -64,7 +69,7 @@ def record(run, seed):
         "format": records.FORMAT,
         "run": run.name,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "data": "digits",
         "metrics": metrics,
@@ -184,7 +189,7 @@ def test_the_papers_means_of_attacks_and_the_one_that_disagrees(gathered):
     craig = gathered["table2"].query("dataset == 'ImageNet-12' and method == 'adv_craig'").iloc[0]
     assert craig.paper_racc_seen_mean_pct == 22.56
     assert craig.paper_racc_seen_mean_d4_pct == pytest.approx((29.04 + 14.07) / 2)
-    paper = tables.shown(gathered["table2"])["paper seen"]
+    paper = tables.beside_paper(gathered["table2"])["paper seen"]
     assert [cell for cell in paper if "*" in cell] == ["22.56* (-0.77)"]
     assert "13.74 (-1.58)" in set(paper)
 
@@ -230,7 +235,7 @@ def test_printed_ceilings_are_those_of_the_printed_schedules():
     schedules = pd.concat(
         pd.read_csv(printed.FOLDER / f"{name}.csv") for name in ("tableC2", "tableC3")
     ).set_index(["model", "objective", "dataset"])
-    rows_ = pd.concat([ceilings.as_printed("table1"), ceilings.as_printed("table4")])
+    rows_ = pd.concat([ceilings.printed_speedups("table1"), ceilings.printed_speedups("table4")])
     for _, row in rows_.iterrows():
         of = schedules.loc[(row.model, row.objective, row.dataset)]
         k, epochs = of.coreset_size_frac, of.total_epochs
@@ -240,13 +245,13 @@ def test_printed_ceilings_are_those_of_the_printed_schedules():
 
 def test_a_speedup_above_its_ceiling_has_a_mark(gathered):
     table = gathered["table1"].assign(speedup_median_x=1.0)
-    shown = tables.shown(table)
+    shown = tables.beside_paper(table)
     assert not shown["speed-up (at most)"].str.contains("†").any()
     marked = shown[shown["paper speed-up"].str.contains("†")]
     assert marked["paper speed-up"].tolist() == ["2.01†", "2.03†", "2.12†"]
     assert not [note for note in tables.notes("table1", table) if note == ceilings.OURS_ABOVE]
     table.loc[1, "speedup_median_x"] = table.loc[1, "speedup_ceiling_x"] + 0.01
-    assert tables.shown(table)["speed-up (at most)"].str.contains("†").sum() == 1
+    assert tables.beside_paper(table)["speed-up (at most)"].str.contains("†").sum() == 1
     assert tables.notes("table1", table)[-1] == ceilings.OURS_ABOVE
     assert r"$\dagger$" in tables.latex("table1", table)
 
@@ -289,6 +294,37 @@ def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
     assert (row["model"], row["objective"]) == ("ResNet-34", "trades")
 
 
+@pytest.mark.parametrize("name", ["mine", "a-b", "2", "one-two-three-four"])
+@pytest.mark.parametrize("item", ["own", "table1", "table2", "fig4"])
+def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_path, monkeypatch):
+    """The name says nothing: network, objective and data are told by the setting itself."""
+    base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
+    (tmp_path / "settings.yaml").write_text(f"settings: {{'{name}': {{extends: {base}}}}}")
+    columns = ", columns: {series: size}" if item == "fig4" else ""
+    (tmp_path / f"{item}.yaml").write_text(
+        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{columns}}}]"
+    )
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    for run, seed in rows.missing(item, "full", [0, 1], tmp_path):
+        files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", record(run, seed))
+    table = rows.gather(item, "full", [0, 1], tmp_path)
+    like = config.setting_layer(base)
+    assert (table.model == rows.MODELS[like["model"]]).all()
+    assert (table.dataset == rows.DATASETS[like["dataset"]]).all()
+    assert (table.setting == name).all()
+    assert table.run.tolist() == [f"{name}.full", f"{name}.craig"]
+    if item == "fig4":
+        curves.write_points(item, curves.by_seed(item, "full", [0, 1], tmp_path), tmp_path)
+        drawn = figures.figure4(tables.read_table(item, "full", tmp_path)).axes[0]
+        assert "Adv. CRAIG" in drawn.get_legend_handles_labels()[1]
+    else:
+        tables.write_table(item, table, tmp_path)
+        assert "Adv. CRAIG" in tables.text(item, "full", tmp_path)
+        measured = ("racc_unseen", "_mean") if item == "table2" else ()
+        assert len(figures.tradeoff(table, *measured).axes) == 1
+    plt.close("all")
+
+
 @pytest.mark.parametrize("odd", ["resnet18-fat-cifar10.full", "resnet18-fat-cifar10.gradmatch"])
 def test_rows_of_different_data_are_refused(odd, results, tmp_path):
     """One seed on another sample of the data, be it the row's or its full training's."""
@@ -321,7 +357,7 @@ def test_every_row_says_what_it_was_run_on(data, said):
 
 @pytest.mark.parametrize("table", TABLES)
 def test_shown_rows_name_profile_data_and_the_attacks_of_autoattack(table, gathered):
-    shown = tables.shown(gathered[table])
+    shown = tables.beside_paper(gathered[table])
     ours = shown[shown.Training != columns.IN_THE_PAPER]
     assert (ours["Run on"] == "demo: digits").all()
     assert "(AutoAttack: apgd-ce, apgd-t) on the first 50 test images" in tables.title(
@@ -335,13 +371,13 @@ def test_table6_names_the_period_of_the_paper_and_ours(gathered):
     assert (
         config.resolve("wrn28_10-linf-cifar10.craig+epoch_factor@0.5", "full").setting.period == 10
     )
-    shown = tables.shown(six)
+    shown = tables.beside_paper(six)
     assert shown["T printed"].tolist() == ["1"] * 3 + ["5"] * 3 + ["10"] * 3 + ["-"]
     assert shown["T here"].tolist() == ["1"] * 3 + ["3"] * 3 + ["6"] * 3 + ["-"]
 
 
 def test_table5_puts_both_modes_beside_each_other(gathered):
-    shown = tables.shown(gathered["table5"])
+    shown = tables.beside_paper(gathered["table5"])
     assert shown.Training.tolist() == [
         "Full",
         columns.IN_THE_PAPER,
@@ -381,15 +417,15 @@ def test_csv_latex_and_text(table, gathered, tmp_path):
     """
     path = tables.write_table(table, gathered[table], tmp_path)
     assert path == tmp_path / "demo" / f"{table}.csv"
-    assert tables.shown(tables.read_table(table, "demo", tmp_path)).equals(
-        tables.shown(gathered[table])
+    assert tables.beside_paper(tables.read_table(table, "demo", tmp_path)).equals(
+        tables.beside_paper(gathered[table])
     )
     tex = path.with_suffix(".tex").read_text()
-    shown = tables.shown(gathered[table])
+    shown = tables.beside_paper(gathered[table])
     assert tex.count(r"\\") == len(shown) + 1
     assert tex.count("%") == tex.count(r"\%")
     assert tex.isascii()
-    text = tables.text(table, "demo", tmp_path)
+    text = tables.table_text(table, "demo", tmp_path)
     assert "Profile demo, mean ± standard deviation of 2 seeds" in text
     said = tables.notes(table, gathered[table])
     assert text.endswith("\n".join([*tables.lines(shown)[-1:], *said]))
@@ -428,6 +464,14 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
     assert re.search(r"!\[Figure 3\. Robust accuracy falls [^]]*\]\(fig3\.png\)", text)
     assert "| Full | 89.00 ± 1.41 | - |" in text
     assert "make table4 PROFILE=demo" in text
+    # whoever has made one more elsewhere adds it to what is published
+    (tmp_path / "results" / "demo" / "table5.csv").unlink()
+    picture.rename(picture.with_name("fig4.png"))
+    page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    later = (folder / "README.md").read_text()
+    assert "| Full | 89.00 ± 1.41 | - |" in later
+    assert "(fig3.png)" in later
+    assert "(fig4.png)" in later
 
 
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
@@ -543,6 +587,23 @@ def test_a_csv_that_is_cut_off_is_refused_or_has_whole_rows(data):
             tables.read_table("table4", "demo", Path(folder))
 
 
+@settings(deadline=None, max_examples=30)
+@given(
+    word=st.sampled_from(["2", "007", "1e5", "nan", "NA", "None", "True", "inf"])
+    | st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,9}", fullmatch=True)
+)
+def test_a_name_that_looks_like_a_number_or_like_nothing_is_read_as_it_was_written(word, gathered):
+    table = gathered["table3"]
+    names = [name for name in frames.WORDS if name in table]
+    assert names
+    with tempfile.TemporaryDirectory() as folder:
+        path = frames.write_frame(Path(folder, "x.csv"), table.assign(**dict.fromkeys(names, word)))
+        read = frames.read_frame(path, set(names), "")
+    assert (read[names] == word).all(axis=None)
+    numbers = list(table.select_dtypes("number"))
+    pd.testing.assert_frame_equal(read[numbers], table[numbers], check_dtype=False)
+
+
 @settings(deadline=None)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 8))
 def test_a_csv_that_is_cut_or_changed_anywhere_is_refused(place, bit):
@@ -641,7 +702,7 @@ def test_a_csv_without_a_column_is_shown_or_refused(table, gathered, tmp_path):
                 tables.read_table(table, "demo", tmp_path)
         else:
             found = tables.read_table(table, "demo", tmp_path)
-            assert len(tables.shown(found)) == len(tables.shown(gathered[table]))
+            assert len(tables.beside_paper(found)) == len(tables.beside_paper(gathered[table]))
             assert tables.title(table, found)
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import softplus
 
 from acslib import selectors
-from acslib.paper import config, theory
-from acslib.paper.config import ParamsError
+from acslib.paper import paramfiles, theory
+from acslib.paper.params import ParamsError
 from acslib.paper.theory import READINGS, SELECTORS, AdversarialLogistic, descend, sides
 
 NORMS = ("linf", "l2")
@@ -322,11 +322,11 @@ def test_what_cannot_be_is_refused():
 
 
 def test_a_profile_has_the_numbers_of_the_one_that_it_extends(tmp_path, monkeypatch):
-    shutil.copytree(config.FOLDER, tmp_path, dirs_exist_ok=True)
+    shutil.copytree(paramfiles.FOLDER, tmp_path, dirs_exist_ok=True)
     (tmp_path / "profiles" / "mine.yaml").write_text("about: mine\nextends: smoke\n")
     (tmp_path / "profiles" / "new.yaml").write_text("about: new\n")
     with monkeypatch.context() as patch:
-        patch.setattr(config, "FOLDER", tmp_path)
+        patch.setattr(paramfiles, "FOLDER", tmp_path)
         assert theory.numbers("mine") == theory.numbers("smoke")
         with pytest.raises(ParamsError, match="no profile 'new': add it under profiles"):
             theory.numbers("new")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acslib.paper import config, timing
+from acslib.paper import items, timing
 from acslib.schedule import plan
 
 COST = {"attack": 0.9, "update": 0.1, 1: 0.0, 10: 1.0}
@@ -50,4 +50,4 @@ def test_the_figure_has_a_line_a_schedule():
 
 
 def test_a_profile_says_how_many_images():
-    assert config.by_itself("time", "smoke")["images"] >= 2
+    assert items.by_itself("time", "smoke")["images"] >= 2

@@ -17,7 +17,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from acslib import training
-from acslib.paper import config, files, records, rows, rules, runs, warm
+from acslib.paper import (
+    config,
+    files,
+    fingerprints,
+    params,
+    records,
+    rows,
+    rules,
+    runs,
+    threads,
+    warm,
+)
 from acslib.schedule import KINDS
 
 SETTING = "resnet18-linf-cifar10"
@@ -190,9 +201,8 @@ def test_results_are_those_of_runs_that_share_nothing(first, tmp_path, item):
     item(*several)
     for number, run in enumerate(several):
         rows, said = [], []
-        shared = runs.execute(
-            run, 0, "cpu", tmp_path / "shared", progress=rows.append, announce=said.append
-        )
+        told = runs.Told(progress=rows.append, announce=said.append)
+        shared = runs.execute(run, 0, "cpu", tmp_path / "shared", told)
         assert rows == shared["history"], "every epoch has its line, trained here or not"
         by_another = {"shared": True, "epochs": 3, "from": several[0].name}
         assert shared["warm_start"] == (by_another if number else None)
@@ -225,10 +235,10 @@ def test_stopped_and_gone_on_with(epoch, tmp_path, item):
     full, craig = item(resolved("full"), resolved("craig"))
     runs.execute(craig, 0, "cpu", tmp_path / "alone")
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(full, 0, "cpu", tmp_path / "shared", progress=stop_at(epoch))
+        runs.execute(full, 0, "cpu", tmp_path / "shared", told=runs.Told(progress=stop_at(epoch)))
     assert kept(tmp_path / "shared") == ["epoch003"] * (epoch > 2)
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(craig, 0, "cpu", tmp_path / "shared", progress=stop_at(8))
+        runs.execute(craig, 0, "cpu", tmp_path / "shared", told=runs.Told(progress=stop_at(8)))
     taken = runs.execute(craig, 0, "cpu", tmp_path / "shared")["warm_start"]
     assert (taken is not None) == (epoch > 2), "remembered over the second stop"
     same_result(craig, tmp_path / "alone", tmp_path / "shared")
@@ -299,7 +309,7 @@ def test_kept_until_every_run_that_needs_it_is_finished(tmp_path, item):
 def test_what_other_parameters_left_goes(tmp_path, item):
     old = item(*(resolved(method, f"{FEW}+lr@0.05") for method in ("full", "craig")))
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(old[0], 0, "cpu", tmp_path, progress=stop_at(5))
+        runs.execute(old[0], 0, "cpu", tmp_path, told=runs.Told(progress=stop_at(5)))
     assert kept(tmp_path) == ["epoch003"]
     new = item(resolved("full"), resolved("craig"))
     runs.execute(new[0], 0, "cpu", tmp_path)
@@ -309,12 +319,12 @@ def test_what_other_parameters_left_goes(tmp_path, item):
 def test_only_what_others_need_is_trained_beforehand(tmp_path, item):
     full, craig = item(resolved("full"), resolved("craig"))
     rows = []
-    runs.warm_up(craig, 0, "cpu", tmp_path, progress=rows.append)
+    runs.warm_up(craig, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert [row["epoch"] for row in rows] == [0, 1, 2]
     assert kept(tmp_path) == ["epoch003"]
     assert runs.execute(full, 0, "cpu", tmp_path)["warm_start"]["from"] == craig.name
     runs.execute(craig, 0, "cpu", tmp_path)
-    runs.warm_up(craig, 0, "cpu", tmp_path, progress=rows.append)
+    runs.warm_up(craig, 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
     assert len(rows) == 3
     item()
     for run in (full, craig):
@@ -365,15 +375,19 @@ def test_first_epochs_of_a_finished_run_are_not_asked_for(make, tmp_path):
     assert make(str(path))[0] == made_by(f"{SETTING}.full")
 
 
-def test_longer_first_epochs_go_on_from_shorter_ones_in_make(make):
-    """Full training has in common with others what each of these has."""
-    text = rules.rules("full", [0])
-    chains = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)", text, re.M)
-    assert chains
-    for longer, shorter in chains:
+@pytest.mark.parametrize("profile", ["demo", "mini", "full"])
+def test_who_trains_the_most_first_epochs_keeps_the_fewer_for_others(profile):
+    """One process for all that a setting's runs have in common, and it passes all of it."""
+    text = rules.rules(profile, [0])
+    passed = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)\n\t@mkdir", text, re.M)
+    trains = dict(re.findall(r"^(\S+/warm/\S+): \|.*\n\t\S+ (\S+) --seeds 0", text, re.M))
+    assert passed
+    for shorter, longer in passed:
         assert Path(longer).parent == Path(shorter).parent
         assert Path(shorter).name < Path(longer).name
-        assert f"\n{shorter}: |" in text
+        run = config.resolve(trains[longer], profile)
+        kept = {warm.name(run, epochs) for epochs in warm.shared(run, warm.peers(run))}
+        assert {Path(shorter).name, Path(longer).name} <= kept
 
 
 # ---- two at the same time
@@ -449,8 +463,8 @@ def test_who_waits_takes_over_from_who_is_killed(tmp_path):
 
 def computed_of(run, folder):
     """The digest of what changes bits, as a run here has it."""
-    with runs.computing("cpu") as device:
-        return runs.begin(run, 0, device, folder, runs.nobody)[1].computed
+    with runs.as_asked("cpu") as device:
+        return runs.at_start(run, 0, device, folder, runs.SILENT)[1].computed
 
 
 @pytest.mark.slow
@@ -508,7 +522,7 @@ def test_threads_are_one_unless_told_otherwise(tmp_path, item, monkeypatch):
 
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    for variables, threads in (
+    for variables, expected in (
         ({}, 1),
         ({"OMP_NUM_THREADS": "2"}, 2),
         ({"OMP_NUM_THREADS": "2,1"}, 2),
@@ -519,9 +533,9 @@ def test_threads_are_one_unless_told_otherwise(tmp_path, item, monkeypatch):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         folder = tmp_path / str(len(seen))
-        record = runs.execute(run, 0, "cpu", folder, progress=during)
-        assert (record["threads"], record["processes"]) == (threads, 1)
-        assert set(seen[-4:]) == {threads}
+        record = runs.execute(run, 0, "cpu", folder, told=runs.Told(progress=during))
+        assert (record["threads"], record["processes"]) == (expected, 1)
+        assert set(seen[-4:]) == {expected}
         assert torch.get_num_threads() == 2, "as it was before"
     torch.set_num_threads(before)
 
@@ -546,7 +560,7 @@ def test_a_checkpoint_of_other_threads_is_refused(tmp_path, item, monkeypatch):
     run = resolved("random", f"{TINY}+epochs@4")
     monkeypatch.setenv("ACS_THREADS", "1")
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(run, 0, "cpu", tmp_path, progress=stop_at(3))
+        runs.execute(run, 0, "cpu", tmp_path, told=runs.Told(progress=stop_at(3)))
     monkeypatch.setenv("ACS_THREADS", "2")
     with pytest.raises(files.RecordError, match="checkpoint.* was made on 1 thread"):
         runs.execute(run, 0, "cpu", tmp_path)
@@ -555,20 +569,20 @@ def test_a_checkpoint_of_other_threads_is_refused(tmp_path, item, monkeypatch):
 def test_one_thread_is_neutral_in_the_fingerprint_and_others_are_not(monkeypatch):
     run = resolved("full")
     monkeypatch.setenv("ACS_THREADS", "1")
-    one = records.fingerprint(run)
+    one = fingerprints.fingerprint(run)
     monkeypatch.setenv("ACS_THREADS", "2")
-    two = records.fingerprint(run)
+    two = fingerprints.fingerprint(run)
     monkeypatch.setenv("ACS_THREADS", "1")
     monkeypatch.setenv("ACS_PROCESSES", "2")
-    assert len({one, two, records.fingerprint(run)}) == 3
-    assert one == records.fingerprint(run, records.Workers(1, 1))
+    assert len({one, two, fingerprints.fingerprint(run)}) == 3
+    assert one == fingerprints.fingerprint(run, threads.Workers(1, 1))
 
 
 def test_a_record_of_version_0_1_0_was_made_on_the_threads_it_names():
     made = json.loads((ROOT / "tests/fixtures/record-0.1.0.json").read_text())
-    assert records.workers_of(made) == (1, 1)
+    assert threads.workers_of(made) == (1, 1)
     made["provenance"]["threads"] = 2
-    assert records.workers_of(made) == (2, 1)
+    assert threads.workers_of(made) == (2, 1)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "two", "1.5", "², "])
@@ -576,8 +590,8 @@ def test_a_record_of_version_0_1_0_was_made_on_the_threads_it_names():
 def test_a_number_of_threads_that_is_none(variable, value, monkeypatch):
     monkeypatch.delenv("ACS_THREADS", raising=False)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(config.ParamsError, match=f"{variable} is .*: give a whole number from 1"):
-        records.asked()
+    with pytest.raises(params.ParamsError, match=f"{variable} is .*: give a whole number from 1"):
+        threads.asked()
 
 
 # ---- processes
@@ -587,7 +601,7 @@ def test_processes_that_are_not_there_are_refused(tmp_path, item, monkeypatch):
     item()
     monkeypatch.setenv("ACS_PROCESSES", "2")
     with pytest.raises(
-        config.ParamsError, match="2 processes are asked for and there is 1: .*torchrun"
+        params.ParamsError, match="2 processes are asked for and there is 1: .*torchrun"
     ):
         runs.execute(resolved("full"), 0, "cpu", tmp_path)
 
@@ -648,7 +662,7 @@ def test_a_run_of_two_processes_goes_on_from_what_two_have_kept(tmp_path, monkey
     """And from nothing that one has."""
     full, craig = (config.resolve(f"{SETTING}.{name}", "smoke") for name in ("full", "craig"))
     with pytest.raises(KeyboardInterrupt):
-        runs.execute(full, 1, "cpu", tmp_path, progress=stop_at(2))
+        runs.execute(full, 1, "cpu", tmp_path, told=runs.Told(progress=stop_at(2)))
     assert len(kept(tmp_path)) > 0
     for run in (full, craig):
         made = together(tmp_path, run, "0" if run is full else "0 1")

@@ -24,7 +24,17 @@ from pathlib import Path
 import pandas as pd
 from scipy import stats
 
-from acslib.paper import ceilings, config, frames, intervals, life, methods, printed, study, tables
+from acslib.paper import (
+    ceilings,
+    frames,
+    intervals,
+    life,
+    methods,
+    paramfiles,
+    printed,
+    study,
+    tables,
+)
 
 ROOT = Path(__file__).parent.parent
 PUBLISHED = ROOT / "results" / "published"
@@ -166,14 +176,14 @@ def decided() -> str:
     said = [
         f"{OBJECTIVES[objective]}: "
         + (word_for(asked.ci_low, asked.ci_high) if enough[objective] else missing(asked))
-        for objective, asked in study.asked(rows).iterrows()
+        for objective, asked in study.deciding(rows).iterrows()
     ]
     return "; ".join([*said, *map(not_run, absent(rows))])
 
 
 def absent(rows: pd.DataFrame) -> list[str]:
     """The objectives of which no seed is published."""
-    return [name for name in study.design().half_width if name not in study.asked(rows).index]
+    return [name for name in study.design().half_width if name not in study.deciding(rows).index]
 
 
 def not_run(objective: str) -> str:
@@ -208,7 +218,7 @@ def verdict() -> str:
         )
     rows, enough = table("study"), study.is_enough(table("study"))
     lines = []
-    for objective, asked in study.asked(rows).iterrows():
+    for objective, asked in study.deciding(rows).iterrows():
         said = study.judged(asked.ci_low, asked.ci_high)
         for arm in (plan.verdict, plan.reference):
             said = said.replace(arm, short(arm))
@@ -247,7 +257,7 @@ def gradmatch_clean() -> str:
 
 
 def short(arm: str) -> str:
-    return intervals.spelt(arm).removeprefix("Adv. ")
+    return intervals.arm_label(arm).removeprefix("Adv. ")
 
 
 def arms() -> str:
@@ -302,7 +312,7 @@ def rule() -> str:
 def arm_list() -> str:
     """Which arm is run at which sizes, as params/study.yaml has it."""
     sizes: dict[str, list[str]] = {}
-    for group in config.item(study.ITEM).runs:
+    for group in paramfiles.item(study.ITEM).runs:
         for layer in group.vary:
             fraction = layer.model_dump(exclude_unset=True).get("coreset_fraction")
             size = "-" if fraction is None else f"{fraction:g}"
@@ -318,13 +328,13 @@ def arm_list() -> str:
 
 def twofold() -> str:
     """In how many of Table 1's rows the printed times are more than a factor of two apart."""
-    rows = ceilings.as_printed("table1")
+    rows = ceilings.printed_speedups("table1")
     return f"{(rows.speedup_x > 2).sum()} of {len(rows)}"
 
 
 def above() -> str:
     """How many printed speed-ups are above what their schedules allow."""
-    known = [ceilings.as_printed(item) for item in tables.WITH_SPEEDUPS]
+    known = [ceilings.printed_speedups(item) for item in tables.WITH_SPEEDUPS]
     return f"{sum(map(len, map(ceilings.above, tables.WITH_SPEEDUPS)))} of {sum(map(len, known))}"
 
 
@@ -596,7 +606,7 @@ def fast() -> str:
 
 def shares() -> str:
     """FAT: what part of its ceiling a speed-up is, in the paper and here."""
-    theirs = ceilings.as_printed("table4").set_index("method")
+    theirs = ceilings.printed_speedups("table4").set_index("method")
     ours = table("table4").set_index("method")
     each = [
         [100 * theirs.speedup_x[name] / theirs.ceiling_x[name] for name in SOLVERS],
@@ -658,17 +668,19 @@ def lives() -> str:
     if not is_published("life"):
         return f"Not published yet: `make life PROFILE={PROFILE}`.\n"
     known = table("life").query("condition == 'as trained'")
-    first, last = (known[known.epoch == epoch] for epoch in (0, known.epoch.max()))
+    chosen = known[known.view == "chosen"].pivot_table("error", "method", "epoch")
     title = f"relative error, {counted(known.seed.nunique())}"
     rows = []
     for method in dict.fromkeys(known.method):
-        at_once, later = (part[part.method == method] for part in (first, last))
+        at_once = known[(known.method == method) & (known.epoch == 0)]
         mean = at_once.groupby("view").error.mean()
-        after = later[later.view == "chosen"].error.mean()
         rows.append(
             {title: METHODS[method]}
             | {LIFE[view]: f"{mean[view]:.2f}" for view in life.VIEWS}
-            | {f"after {last.epoch.iloc[0]:g} epochs": f"{after:.2f}"}
+            | {
+                f"after {epoch:g} epoch{'s' if epoch > 1 else ''}": f"{chosen[epoch][method]:.2f}"
+                for epoch in (1, chosen.columns.max())
+            }
         )
     return markdown(rows)
 

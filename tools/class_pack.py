@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, items, paramfiles, params, records
 
 ROOT = Path(__file__).parents[1]
 KEPT = ("record.json", "weights.safetensors", "coreset-*.safetensors")
@@ -23,7 +23,7 @@ EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can name
 
 def contents(profile: str, seeds: Sequence[int]) -> Iterator[Path]:
     """The files of a profile. Raises RecordError where a run that a table needs is not finished."""
-    runs = {name: None for item in config.of_all() for name in config.table_runs(item, profile)}
+    runs = {name: None for item in paramfiles.of_all() for name in items.table_runs(item, profile)}
     for name in runs:
         run = config.resolve(name, profile)
         for seed in seeds:
@@ -59,7 +59,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         count = pack(options.output, options.profile, config.seeds(options.seeds))
-    except (config.ParamsError, files.RecordError) as error:
+    except (params.ParamsError, files.RecordError) as error:
         sys.exit(f"class-pack: {error}")
     size = options.output.stat().st_size / 1e6
     print(f"{options.output}: {count} files of {options.profile}, {size:.1f} MB")

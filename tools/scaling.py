@@ -22,8 +22,10 @@ from claims import BLOCK
 from acslib import data, memory
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config, rules, warm
+from acslib.paper import build, config, paramfiles, rules, warm
+from acslib.paper.items import table_runs
 from acslib.paper.operations import Count
+from acslib.paper.settings import Setting
 from acslib.passes import attacker
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
@@ -52,7 +54,7 @@ class Work(NamedTuple):
 
 
 @cache
-def work(setting: config.Setting) -> Work:
+def work(setting: Setting) -> Work:
     """Counted on two images of noise, whose labels the network gets right: all are attacked."""
     torch.manual_seed(0)
     side = setting.image_size or 32
@@ -78,7 +80,7 @@ def work(setting: config.Setting) -> Work:
 
 
 @cache
-def forward(setting: config.Setting) -> float:
+def forward(setting: Setting) -> float:
     """Of one image, once through the network."""
     torch.manual_seed(0)
     side = setting.image_size or 32
@@ -96,7 +98,7 @@ def untrained(dataset: str, side: int, device: str = "cpu", **others) -> LPIPS:
     return LPIPS(AlexNet("imagenet" if dataset.startswith("imagenet") else "cifar").eval())
 
 
-build.distance_for = untrained
+build.lpips.distance_for = untrained
 
 
 def of_epochs(run: config.Run, phases: Iterable[str], selections: int) -> float:
@@ -221,13 +223,13 @@ class Job:
     after: str | None = None
 
 
-def jobs(profile: str, items: Sequence[str]) -> list[Job]:
+def jobs(profile: str, wanted: Sequence[str]) -> list[Job]:
     """The first epochs that several runs have in common, and what is left of each run."""
-    names = dict.fromkeys(name for item in items for name in config.table_runs(item, profile))
+    names = dict.fromkeys(name for item in wanted for name in table_runs(item, profile))
     runs = [config.resolve(name, profile) for name in names]
     found: dict[str, Job] = {}
     for run in runs:
-        starts = rules.warm_starts(run, runs, 0)
+        starts = rules.first_epochs(run, runs, 0)
         lengths = warm.shared(run, [other for other in runs if other != run])
         before, done = None, 0
         for path, length in zip(starts, lengths, strict=True):
@@ -274,7 +276,7 @@ def settings() -> str:
         "| setting | GFLOP an image: attack | update | selection | PFLOP, full training | hours |",
         "|:--|--:|--:|--:|--:|--:|",
     ]
-    found = config.checked_settings().settings.items()
+    found = paramfiles.checked_settings().settings.items()
     lines += [setting_row(name) for name, layer in found if layer.extends is None]
     return "\n".join(lines) + "\n"
 

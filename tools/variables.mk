@@ -96,6 +96,6 @@ ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m
 TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 -m
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
-LPIPS = $(PY) -c "from acslib.attacks import alexnet; alexnet.prepare('$1')"
+LPIPS = $(PY) -c "from acslib.attacks import lpips; lpips.prepare('$1')"
 # the rules of this profile: other seeds, threads, processes and files of your own make others
 RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk

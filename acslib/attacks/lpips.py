@@ -1,7 +1,7 @@
 """The LPIPS distance between images, as Laidlaw et al. (ICLR 2021) measure it.
 
 The distance is between feature maps of a network: AlexNet (externally bounded; with ImageNet's
-weights, or a small one trained by `alexnet.train_alexnet`) or the attacked model itself
+weights, or a small one trained by `alexnet_trained.train_alexnet`) or the attacked model itself
 (self-bounded). It is the *unweighted* LPIPS of perceptual adversarial training, not the calibrated
 one of Zhang et al. (2018).
 """
@@ -11,7 +11,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.alexnet import AlexNet, alexnet_for
+from acslib.attacks.alexnet import AlexNet
+from acslib.attacks.alexnet_imagenet import imagenet_alexnet
+from acslib.attacks.alexnet_trained import Progress, dataset_alexnet, silent
 
 
 class LPIPS(nn.Module):
@@ -52,8 +54,40 @@ def distance_for(
     """LPIPS as the paper measures it on `dataset`: AlexNet of ImageNet for image folders, else of
     the data set itself.
 
-    Its network must be there: `make lpips-net`, or `alexnet.prepare`, trains or fetches it once,
-    and so does `train`. Raises DataError, which says so, where it is missing. `side` is that of the
-    images in pixels.
+    Its network must be there: `make lpips-net`, or `prepare`, trains or fetches it once, and so
+    does `train`. Raises DataError, which says so, where it is missing. `side` is that of the images
+    in pixels.
     """
     return LPIPS(alexnet_for(dataset, side, device=device, train=train))
+
+
+def alexnet_for(
+    dataset: str,
+    side: int = 224,
+    *,
+    device: str | torch.device = "cpu",
+    train: bool = False,
+    progress: Progress = silent,
+) -> AlexNet:
+    """The AlexNet that compares images of `dataset`: ImageNet's for image folders, else its own.
+
+    `side` is that of the images in pixels: below 64 ImageNet's AlexNet gets a smaller stride, as
+    its last maps would be of one pixel. Raises DataError where the network is not there yet; with
+    `train` it is trained, or fetched, first.
+    """
+    if dataset in ("imagenet12", "imagenet100"):
+        net = imagenet_alexnet("imagenet" if side >= 64 else "imagenet_32px", fetch=train)
+    else:
+        net = dataset_alexnet(dataset, train=train, device=device, progress=progress)
+    return net.to(device)
+
+
+def prepare(
+    dataset: str,
+    side: int = 224,
+    *,
+    device: str | torch.device = "cpu",
+    progress: Progress = silent,
+) -> AlexNet:
+    """Train or fetch, once, the AlexNet that compares images of `dataset`: `make lpips-net`."""
+    return alexnet_for(dataset, side, device=device, train=True, progress=progress)

@@ -7,7 +7,7 @@ from acslib.data.augmentation import augment, resized_crop
 from acslib.data.files import DataError
 from acslib.data.loading import NAMES, load
 from acslib.data.own import from_arrays, from_dataset, from_folder
-from acslib.data.sets import Dataset, ImageSet, check_labels
+from acslib.data.sets import Dataset, ImageSet
 
 __all__ = [
     "NAMES",
@@ -15,7 +15,6 @@ __all__ = [
     "Dataset",
     "ImageSet",
     "augment",
-    "check_labels",
     "from_arrays",
     "from_dataset",
     "from_folder",

@@ -137,6 +137,7 @@ def load_cached(file: Path, made_from: str = "") -> Raw | None:
 
 
 def sha256_of(array: npt.NDArray[Any]) -> str:
+    """SHA-256 of an array's bytes, row by row."""
     return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
 
 

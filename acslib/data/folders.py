@@ -33,7 +33,7 @@ SUFFIXES = (
 VERSION_OF_DECODING = 2  # what another version has decoded is decoded again
 
 
-class Picture(NamedTuple):
+class ImageFile(NamedTuple):
     """An image that is not read yet: its name for messages, its class's number."""
 
     name: str
@@ -49,7 +49,7 @@ class Tree:
     anew.
     """
 
-    splits: dict[str, list[Picture]]
+    splits: dict[str, list[ImageFile]]
     classes: tuple[str, ...]
     place: str
     state: str
@@ -88,8 +88,10 @@ def read_own(
             " classes one"
         )
     left_out = _beside(folder, splits)
-    images = tree(folder, shown(folder.resolve().name), splits, found, classes is None, left_out)
-    raw = read("folder", images, channels, image_size)
+    images = tree(
+        folder, printable(folder.resolve().name), splits, found, classes is None, left_out
+    )
+    raw = read_cached("folder", images, channels, image_size)
     return raw if len(splits) > 1 else _with_test(raw, test_fraction)
 
 
@@ -105,7 +107,7 @@ def _beside(folder: Path, splits: Sequence[str]) -> list[str]:
     """What lies beside the folders that are read."""
     if splits == ("",):
         return []
-    return [shown(path.name) for path in _entries(folder) if path.name not in splits]
+    return [printable(path.name) for path in _entries(folder) if path.name not in splits]
 
 
 def _with_test(raw: Raw, fraction: float | None) -> Raw:
@@ -147,7 +149,7 @@ def tree(
         if name in ("", ".", "..") or Path(name).name != name:
             raise DataError(f"classes has {name!r}: give names of folders, without their paths")
     others = list(left_out)
-    found, stamps = dict[str, list[Picture]](), []
+    found, stamps = dict[str, list[ImageFile]](), []
     for split in splits:
         others += _strays(folder / split, split)
         if complete and (unknown := sorted(set(folders_in(folder / split)) - set(classes))):
@@ -159,8 +161,8 @@ def tree(
         for label, name in enumerate(classes):
             files = _images_below(folder / split / name, seen, others)
             for file in sorted(files, key=lambda file: file.relative_to(folder).as_posix()):
-                path = shown(file.relative_to(folder).as_posix())
-                found[split].append(Picture(path, _opener(file), label))
+                path = printable(file.relative_to(folder).as_posix())
+                found[split].append(ImageFile(path, _opener(file), label))
                 stamps.append([str(file), file.stat().st_size, file.stat().st_mtime_ns])
     if others:
         what = f"{len(others)} files or folders are" if len(others) > 1 else "one file or folder is"
@@ -170,7 +172,7 @@ def tree(
             stacklevel=4,
         )
     place = str(folder.resolve())
-    return Tree(found, tuple(map(shown, classes)), place, json.dumps(stamps), title)
+    return Tree(found, tuple(map(printable, classes)), place, json.dumps(stamps), title)
 
 
 def _opener(file: Path) -> Callable[[], BinaryIO]:
@@ -189,7 +191,7 @@ def _is_class(path: Path) -> bool:
 def _strays(folder: Path, split: str) -> list[str]:
     """What lies beside the folders of the classes."""
     beside = [path.name for path in _entries(folder) if not _is_class(path)]
-    return [shown(f"{split}/{name}".lstrip("/")) for name in beside]
+    return [printable(f"{split}/{name}".lstrip("/")) for name in beside]
 
 
 def _images_below(folder: Path, seen: set[str], left_out: list[str]) -> Iterator[Path]:
@@ -204,7 +206,7 @@ def _images_below(folder: Path, seen: set[str], left_out: list[str]) -> Iterator
         real = os.path.realpath(folder)
         if real in seen or (start.is_relative_to(real) and start != Path(real)):
             raise DataError(
-                f"{shown(folder)} leads to a folder that is read already: remove the link"
+                f"{printable(folder)} leads to a folder that is read already: remove the link"
             )
         seen.add(real)
         for path in _entries(folder):
@@ -214,7 +216,7 @@ def _images_below(folder: Path, seen: set[str], left_out: list[str]) -> Iterator
             elif path.is_file() and path.suffix.lower() in SUFFIXES and not hidden:
                 yield path
             else:
-                left_out.append(shown(path.relative_to(folder.parent)))
+                left_out.append(printable(path.relative_to(folder.parent)))
 
 
 def _entries(folder: Path) -> list[Path]:
@@ -225,17 +227,19 @@ def _entries(folder: Path) -> list[Path]:
         entries = sorted(folder.iterdir())
         for path in entries:
             if not (path.exists() or path.name.startswith(".")):
-                raise DataError(f"{shown(path)} is a link that leads nowhere: mend or remove it")
+                raise DataError(
+                    f"{printable(path)} is a link that leads nowhere: mend or remove it"
+                )
         return entries
     except FileNotFoundError:  # a class without a folder is one without images, which is said later
         return []
     except OSError as error:
         raise DataError(
-            f"{shown(folder)} cannot be read ({error.strerror}): make it readable, or remove it"
+            f"{printable(folder)} cannot be read ({error.strerror}): make it readable, or remove it"
         ) from error
 
 
-def shown(path: str | Path) -> str:
+def printable(path: str | Path) -> str:
     """A name that can be printed, whatever bytes it is made of."""
     return "".join(letter if letter.isprintable() else "?" for letter in str(path))
 
@@ -244,7 +248,7 @@ def shown(path: str | Path) -> str:
 # reading it
 
 
-def read(name: str, images: Tree, channels: int, size: int | None) -> Raw:
+def read_cached(name: str, images: Tree, channels: int, size: int | None) -> Raw:
     """From the cache, or decoded now. One file in the cache for each place and way to read it."""
     _check_no_class_is_empty(images)
     key = _digest([images.place, channels, size, images.classes])[:16]
@@ -299,7 +303,7 @@ class _Split(NamedTuple):
 
 
 def _split(
-    pictures: Sequence[Picture], channels: int, size: int | None, shape: Sequence[int] | None
+    pictures: Sequence[ImageFile], channels: int, size: int | None, shape: Sequence[int] | None
 ) -> _Split:
     """All images of a split, of one shape: squares of `size`, or as large as the first one is."""
     images, animated = np.empty(0, np.uint8), 0
@@ -323,7 +327,7 @@ def _split(
     return _Split(torch.from_numpy(images), labels, animated)
 
 
-def _decode(picture: Picture, channels: int, size: int | None) -> decoding.Picture:
+def _decode(picture: ImageFile, channels: int, size: int | None) -> decoding.Picture:
     try:
         file = picture.open()
     except OSError as error:

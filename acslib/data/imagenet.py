@@ -8,7 +8,7 @@ from pathlib import Path
 from acslib.data.archives import read_archive
 from acslib.data.downloads import require_sha256
 from acslib.data.files import DataError, Raw
-from acslib.data.folders import Picture, Tree, folders_in, read, tree
+from acslib.data.folders import ImageFile, Tree, folders_in, read_cached, tree
 
 STAND_INS = {
     "imagenet12": "tinyimagenet12_64px_small.tar.xz",
@@ -59,9 +59,11 @@ def read_imagenet(
             found = classes or folders_in(folder / "train")
             _check_count(name, classes, found)
             images = tree(folder, TITLES[name], ("train", "val"), found)
-            return read(name, images, 3, image_size or 224)
+            return read_cached(name, images, 3, image_size or 224)
     if stand_in and (root / STAND_INS[name]).exists():
-        return read(name, _stand_in(name, root / STAND_INS[name], classes), 3, image_size or 64)
+        return read_cached(
+            name, _stand_in(name, root / STAND_INS[name], classes), 3, image_size or 64
+        )
     also = f" or {STAND_INS[name]}" if stand_in else ""
     raise DataError(
         f"{root} has no {name}/train, imagenet/train, train{also}: put one of them there"
@@ -84,7 +86,7 @@ def _stand_in(name: str, archive: Path, classes: Sequence[str] | None) -> Tree:
     chosen = tuple(classes or found)
     splits = {
         split: [
-            Picture(path, partial(io.BytesIO, content[path]), label)
+            ImageFile(path, partial(io.BytesIO, content[path]), label)
             for label, wnid in enumerate(chosen)
             for path in sorted(content)
             if path.startswith(f"{split}/{wnid}/")

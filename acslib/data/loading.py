@@ -8,9 +8,11 @@ from a mirror (see `sources`).
 import errno
 import os
 from collections.abc import Callable, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Literal, cast
 
+import numpy as np
 import torch
 
 from acslib.data import imagenet, sources
@@ -18,6 +20,7 @@ from acslib.data.drawing import hold_out
 from acslib.data.files import DataError, Raw, cache_folder, user_folder
 from acslib.data.preparing import Preparation, check_count, prepared
 from acslib.data.sets import Augmentation, Dataset, checked_names
+from acslib.writing import reason
 
 NAMES = ("digits", "cifar10", "svhn", "imagenet12", "imagenet100")
 PADDING = {"digits": 1, "svhn": 4, "cifar10": 4}  # pixels; of image folders: an eighth
@@ -131,16 +134,24 @@ def _root(root: str | Path | None) -> Path | None:
 def _digits() -> Raw:
     """scikit-learn's 1,797 digits (UCI optical recognition), a fixed fifth (360) for the test."""
     try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
+        scikit_learn = metadata.distribution("scikit-learn")
+    except metadata.PackageNotFoundError as error:
         raise DataError(
             "the digits come with scikit-learn, which is not installed: pip install"
             ' "adversarial-coresets[digits]"'
         ) from error
-    digits = load_digits()
-    pixels = torch.from_numpy(digits.images * (255 / 16))  # 16 grey levels
-    images = pixels.round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(digits.target).long()
+    # what load_digits reads, without the half second in which scikit-learn is loaded
+    file = scikit_learn.locate_file("sklearn/datasets/data/digits.csv.gz")
+    try:
+        table = torch.from_numpy(np.loadtxt(str(file), delimiter=","))
+    except OSError as error:
+        raise DataError(
+            f"the digits of scikit-learn {scikit_learn.version} cannot be read ({reason(error)}):"
+            " install it anew"
+        ) from error
+    pixels = table[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)  # 16 grey levels
+    images = pixels.round().to(torch.uint8)
+    labels = table[:, -1].long()
     kept, held_out = hold_out(labels, 360, seed=0)
     return Raw(
         images[kept],

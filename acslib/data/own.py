@@ -83,7 +83,7 @@ def from_folder(
             test_fraction=test_fraction,
         )
 
-    return prepared(within_disk(read), name or folders.shown(folder.resolve().name), how)
+    return prepared(within_disk(read), name or folders.printable(folder.resolve().name), how)
 
 
 def from_dataset(

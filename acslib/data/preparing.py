@@ -7,7 +7,7 @@ from torch import Tensor
 
 from acslib.data.drawing import hold_out, mixed, stratified
 from acslib.data.files import DataError, Raw
-from acslib.data.sets import Augmentation, Dataset, ImageSet, check_augmentation, check_labels
+from acslib.data.sets import Augmentation, Dataset, ImageSet, check_augmentation, check_label_range
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Preparation:
 def prepared(raw: Raw, name: str, how: Preparation) -> Dataset:
     """Raises DataError if nothing is left to train on, or labels and shapes do not fit."""
     for labels in (raw.train_labels, raw.test_labels):
-        check_labels(labels, len(raw.class_names))
+        check_label_range(labels, len(raw.class_names))
     kept, validation = _validation(raw, how)
     kept = kept[stratified(raw.train_labels[kept], how.train_limit, how.seed)]
     train = _take(raw.train_images, raw.train_labels, kept, how.device)
@@ -96,6 +96,7 @@ def _take(images: Tensor, labels: Tensor, index: Tensor, device: str | torch.dev
 
 
 def check_count(what: str, value: object) -> None:
+    """Raise DataError unless a value is None or a whole number of at least 1."""
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -103,5 +104,6 @@ def check_count(what: str, value: object) -> None:
 
 
 def check_fraction(what: str, value: object) -> None:
+    """Raise DataError unless a value is a number from 0 to below 1."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise DataError(f"{what} is {value!r}: give a fraction from 0 to below 1")

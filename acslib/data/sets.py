@@ -10,8 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from acslib.data.augmentation import augment as augment
-from acslib.data.augmentation import resized_crop
+from acslib.data.augmentation import augment, resized_crop
 from acslib.data.files import DataError
 from acslib.protocols import whole_labels
 
@@ -146,7 +145,7 @@ class Dataset:
         check_augmentation(self.augmentation)
         for split in (self.train, self.validation, self.test):
             if split is not None and len(split):
-                check_labels(split.labels, len(self.class_names))
+                check_label_range(split.labels, len(self.class_names))
                 self._check_shape(split)
 
     def _check_shape(self, split: ImageSet) -> None:
@@ -174,7 +173,7 @@ class Dataset:
         return images.float().div_(255)
 
 
-def check_labels(labels: Tensor, classes: int) -> None:
+def check_label_range(labels: Tensor, classes: int) -> None:
     """Raises DataError unless every label is in 0 ... classes - 1."""
     low, high = labels.aminmax()
     if low < 0 or high >= classes:
@@ -197,6 +196,7 @@ def checked_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
 
 
 def check_augmentation(augmentation: object) -> None:
+    """Raise DataError unless it is crop, resized_crop or a function."""
     if augmentation not in ("crop", "resized_crop") and not callable(augmentation):
         raise DataError(
             f"augmentation is {augmentation!r}: choose crop or resized_crop, or give a function"

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import scipy.io
 import torch
 from filelock import FileLock
 from PIL import Image
@@ -331,6 +330,8 @@ def sample_svhn(root: Path | None) -> Raw:
 
 def _svhn(files: Sequence[Path]) -> Raw:
     """From the files for training and for the test, whose checksums are known to be right."""
+    import scipy.io  # it takes 0.15 s, and only this data set needs it
+
     splits = []
     for file in files:
         content = scipy.io.loadmat(file)

@@ -7,17 +7,16 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Sequence
+from inspect import unwrap
 from typing import Any
 
 import torch
 
 from acslib import data, models, objectives, selectors
-from acslib.attacks import alexnet
-from acslib.attacks.lpips import distance_for
+from acslib.attacks import lpips
 from acslib.attacks.perceptual import FastLPA
 from acslib.attacks.pgd import NFGSM, PGD
-from acslib.gradients import check_gram
-from acslib.paper import config
+from acslib.paper import params
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
@@ -48,7 +47,7 @@ def checked_device(name: str | None) -> str:
         torch.ones(1, dtype=torch.float64, device=name).item()
     except Exception as error:  # each backend has its own way to say that it is not there
         reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"there is no device {name!r} here ({reason}): say cpu, or nothing"
         ) from None
     return name
@@ -92,13 +91,13 @@ def load_own(
         if key in known or all_known:
             given[key] = value
         elif key == "seed" or (key != "device" and value):
-            raise config.ParamsError(
+            raise params.ParamsError(
                 f"{key} is {value}, and the data set {name!r} has none: give its function a"
                 f" parameter {key}, or set {WITHOUT.get(key, f'{key} to null')}"
             )
     dataset = load(**given)
     if not isinstance(dataset, data.Dataset):
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"the data set {name!r} is a {type(dataset).__name__}: its function must return an"
             " acslib.data.Dataset, as data.from_folder and data.from_arrays do"
         )
@@ -119,6 +118,7 @@ def build_model(setting: Setting, dataset: data.Dataset, seed: int, device: str)
 
 
 def paper_model(setting: Setting, dataset: data.Dataset) -> models.ResNet:
+    """A network of the paper's, untrained, with the data's classes, channels and statistics."""
     return models.build(
         setting.model,
         classes=len(dataset.class_names),
@@ -136,7 +136,7 @@ def own_model(
     """A registered network; adapted, with the data's statistics, unless it is a `Model` already."""
     net = build(setting, dataset)
     if not isinstance(net, torch.nn.Module):
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"the model {setting.model!r} is a {type(net).__name__}: its function must return an"
             " nn.Module"
         )
@@ -161,8 +161,21 @@ def channel_statistics(images: torch.Tensor) -> tuple[list[float], list[float]]:
     return means, deviations
 
 
+class SGD(torch.optim.SGD):
+    """torch's SGD, with its methods as they are before they are wrapped for torch's compiler. Each
+    of the wrappers loads the compiler, which takes a second, and a run compiles nothing.
+    """
+
+    add_param_group = unwrap(torch.optim.SGD.add_param_group)
+    load_state_dict = unwrap(torch.optim.SGD.load_state_dict)
+    state_dict = unwrap(torch.optim.SGD.state_dict)
+    zero_grad = unwrap(torch.optim.SGD.zero_grad)
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))
+
+
 def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD:
-    return torch.optim.SGD(
+    """SGD as the setting has it."""
+    return SGD(
         model.parameters(), setting.lr, momentum=setting.momentum, weight_decay=setting.weight_decay
     )
 
@@ -172,7 +185,7 @@ def build_optimiser(setting: Setting, model: torch.nn.Module) -> torch.optim.SGD
 
 def training_attack(setting, steps: int, generator: torch.Generator, device="cpu") -> FastLPA:
     """Fast-LPA of `steps` steps with the bound and the data set's distance of a `Setting`."""
-    distance = distance_for(setting.dataset, setting.image_size or 224, device)
+    distance = lpips.distance_for(setting.dataset, setting.image_size or 224, device)
     return FastLPA(
         setting.epsilon,
         distance,
@@ -217,12 +230,20 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
 
 def craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
-    return selectors.craig
+    if not setting.selection_epsilon:
+        return selectors.craig
+    return functools.partial(selectors.craig, epsilon=setting.selection_epsilon, seed=seed)
 
 
 def gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
-    return functools.partial(selectors.gradmatch, ridge=setting.ridge, tolerance=setting.tolerance)
+    return functools.partial(
+        selectors.gradmatch,
+        ridge=setting.ridge,
+        tolerance=setting.tolerance,
+        epsilon=setting.selection_epsilon,
+        seed=seed,
+    )
 
 
 def random(setting: Setting, seed: int) -> Selector:
@@ -266,11 +287,11 @@ def build_selector(run: Run, n: int, seed: int) -> Selector | None:
         if run.method in SOLVERS:
             # numba compiles, or loads what it has compiled, before any clock runs
             selector(torch.eye(2), 1)
-        selector = at_granularity(selector, run, n, seed)
+        selector = at_granularity(selector, run, seed)
     return selector if setting.weights else selectors.Unweighted(selector)
 
 
-def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
+def at_granularity(selector: Selector, run: Run, seed: int) -> Selector:
     """A selector of samples applied to batches, within classes, or to all samples at once; one that
     is grouped already stays as it is.
     """
@@ -284,11 +305,6 @@ def at_granularity(selector: Selector, run: Run, n: int, seed: int) -> Selector:
         )
     elif setting.granularity == "class":
         selector = selectors.PerClass(selector)
-    elif run.method in SOLVERS:
-        # too many inner products are better known now than at the first selection
-        budget = math.ceil(setting.coreset_fraction * n)
-        rows = selectors.gram_rows_held(n, budget) if run.method == "gradmatch" else n
-        check_gram(rows, n)
     return selectors.BiasOnly(selector) if setting.gradient_layer == "bias" else selector
 
 
@@ -318,7 +334,7 @@ def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
     setting = run.setting
     if setting.norm == "lpips":
         announce(f"LPIPS' network for {setting.dataset}: from the cache, else made now, once")
-        alexnet.prepare(setting.dataset, setting.image_size or 224, device=device)
+        lpips.prepare(setting.dataset, setting.image_size or 224, device=device)
 
 
 def experiment(run: Run, seed: int, device: str) -> Experiment:
@@ -330,6 +346,7 @@ def experiment(run: Run, seed: int, device: str) -> Experiment:
 
 
 def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Training:
+    """How a run trains; labels: (n,), those of the images that are selected from."""
     setting = run.setting
     generator = torch.Generator(device)
     return Training(

@@ -6,7 +6,7 @@ full training, if selections cost nothing. What is printed above that is not the
 
 import pandas as pd
 
-from acslib.paper import config, printed
+from acslib.paper import config, items, printed
 from acslib.paper.columns import DATASETS, MARK, MODELS, above_ceiling, paper_objective
 from acslib.paper.methods import METHODS
 
@@ -20,7 +20,7 @@ OURS_ABOVE = (
 def ceilings(item: str) -> pd.DataFrame:
     """A row for each run of a printed table, with `ceiling_x` of the paper's own schedule."""
     found = []
-    for group in config.groups(item, PAPERS):
+    for group in items.groups(item, PAPERS):
         for setting_name in group["settings"]:
             setting = config.setting_layer(setting_name)
             about = {
@@ -48,7 +48,7 @@ def beside(table: pd.DataFrame) -> pd.DataFrame:
     return table.merge(theirs, how="left", on=key)
 
 
-def as_printed(item: str) -> pd.DataFrame:
+def printed_speedups(item: str) -> pd.DataFrame:
     """The paper's rows that have a speed-up, with `setting`, `run` and `ceiling_x`."""
     theirs = printed.paper_table(item)
     if "speedup_x" not in theirs:
@@ -63,7 +63,7 @@ def above(item: str) -> list[str]:
     return [
         f"{MARK} In the paper: {printed.row_in_words(row)}: the printed times make it"
         f" {row.speedup_x:.2f} times faster, its schedule allows at most {row.ceiling_x:.2f}."
-        for _, row in as_printed(item).iterrows()
+        for _, row in printed_speedups(item).iterrows()
         if above_ceiling(row.speedup_x, row.ceiling_x)
     ]
 

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from acslib.paper import records
+from acslib.paper import fingerprints, records, threads
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_atomically
 from acslib.selectors.coreset import Coreset
@@ -35,7 +35,8 @@ class Origin:
 
 
 def origin(run: Run, seed: int) -> Origin:
-    return Origin(run.name, seed, records.training_fingerprint(run))
+    """What the files of a run and seed are of."""
+    return Origin(run.name, seed, fingerprints.training_fingerprint(run))
 
 
 # ---- tensors with a note
@@ -46,7 +47,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) 
     # clones: tied weights are one tensor in memory, which safetensors refuses
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(note)
-    write_atomically(path, save(kept, {"note": text, "sha256": digest(kept, text)}))
+    write_atomically(path, save(kept, {"note": text, "sha256": tensors_sha256(kept, text)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -55,7 +56,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         metadata = file.metadata() or {}
         tensors = {name: file.get_tensor(name) for name in file.keys()}
     if set(metadata) == {"note", "sha256"}:
-        if digest(tensors, metadata["note"]) != metadata["sha256"]:
+        if tensors_sha256(tensors, metadata["note"]) != metadata["sha256"]:
             raise ValueError("its SHA-256 is not that of what it holds")
         return tensors, json.loads(metadata["note"])
     if set(metadata) <= {"state"}:  # of version 0.1.0
@@ -63,7 +64,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     raise ValueError(f"it has {', '.join(sorted(metadata))} beside its tensors")
 
 
-def digest(tensors: dict[str, Tensor], note: str) -> str:
+def tensors_sha256(tensors: dict[str, Tensor], note: str) -> str:
     """SHA-256 of names, types, shapes and bytes, and of the note."""
     found = hashlib.sha256(note.encode())
     for name in sorted(tensors):
@@ -112,7 +113,7 @@ def save_checkpoint(
         "epoch": state.epoch,
         "history": state.history,
         "warm_start": warm_start,
-        **records.asked()._asdict(),
+        **threads.asked()._asdict(),
     }
     write_tensors(path, tensors, note)
 
@@ -137,8 +138,8 @@ def load_checkpoint(path: Path, state: State, of: Origin, data: str) -> dict[str
             f"{path} belongs to a run with other parameters, other data or another version: move"
             f" {path.parent} away, or set ACS_RESULTS to another folder"
         )
-    made = records.Workers(note.get("threads", 1), note.get("processes", 1))
-    records.check_workers(path, made, f"move {path.parent} away and the run starts afresh")
+    made = threads.Workers(note.get("threads", 1), note.get("processes", 1))
+    threads.check_workers(path, made, f"move {path.parent} away and the run starts afresh")
     try:
         _restore(state, tensors, note)
     except DAMAGE as error:
@@ -181,6 +182,7 @@ def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def coreset_file(folder: Path, epoch: int) -> Path:
+    """Where the coreset of an epoch is kept."""
     return folder / f"coreset-{epoch:03d}.safetensors"
 
 
@@ -217,6 +219,7 @@ def load_coreset(run: Run, seed: int, epoch: int, results: Path | None = None) -
 
 
 def save_weights(path: Path, model: nn.Module, of: Origin) -> None:
+    """The weights of a trained run, all or nothing."""
     write_tensors(path, model.state_dict(), {"of": asdict(of)})
 
 

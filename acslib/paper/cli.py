@@ -8,22 +8,14 @@ export or draw answer without loading torch.
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import click
 
-from acslib.paper import config, files, params, records
-from acslib.writing import reason
-
-# ValueError: what is wrong with parameters, data, records and losses, in a sentence
-PROBLEMS = (ValueError, OSError, ImportError, MemoryError)
-INTERRUPTED, BROKEN_PIPE = 130, 141  # as shells count: 128 and the signal's number
-
-
-class Stopped(KeyboardInterrupt):
-    """Interrupted; the message says what is kept."""
+from acslib.paper import config, files, items, paramfiles, params, records
+from acslib.paper.endings import Stopped, exit_code, refuse
+from acslib.paper.printing import duration, print_lines, print_table, printed_value
 
 
 def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
@@ -97,11 +89,12 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
     runs = [(config.resolve(name, profile), seed) for seed in seeds]
     from acslib.paper import explain
     from acslib.paper.log import epoch_line
-    from acslib.paper.runs import execute, warm_up
+    from acslib.paper.runs import Told, execute, warm_up
 
+    told = Told(progress=lambda row: say(epoch_line(row)), announce=say)
     for run, seed in runs:
         if warm_only:
-            warm_up(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            warm_up(run, seed, told=told)
             continue
         plan = run.plan
         say(
@@ -111,7 +104,7 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
         if replaced := explain.replaced(run):
             say(f"profile {profile} replaces what {run.setting_name} says: {'; '.join(replaced)}")
         try:
-            record = execute(run, seed, progress=lambda row: say(epoch_line(row)), announce=say)
+            record = execute(run, seed, told=told)
         except KeyboardInterrupt:
             raise Stopped(what_is_kept(run, seed)) from None
         shown = ", ".join(
@@ -129,6 +122,7 @@ acs.add_command(train)
 
 
 def say(line: str) -> None:
+    """Print a line at once; of several processes, the first one's."""
     if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
         print(line, flush=True)
 
@@ -162,7 +156,7 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
       acs list table1
       acs list fig4 --profile mini --seeds "0 1 2" --cost
     """
-    names = config.table_runs(item, profile)
+    names = items.table_runs(item, profile)
     if not cost:
         print(json.dumps(names)) if as_json else print_lines(names)
         return
@@ -172,7 +166,7 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
-    rows = [[one.run, str(one.seed), one.state, in_words(one.seconds)] for one in found]
+    rows = [[one.run, str(one.seed), one.state, duration(one.seconds)] for one in found]
     print_table(["run", "seed", "state", "time"], rows)
     print(costs.summary(found))
 
@@ -194,7 +188,7 @@ def runs_command(profile: str | None, as_json: bool) -> None:
     from acslib.paper import inventory
 
     if profile is not None:
-        config.profile(profile)
+        paramfiles.profile(profile)
     found = inventory.found(profile)
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
@@ -209,7 +203,7 @@ def runs_command(profile: str | None, as_json: bool) -> None:
             str(one.seed),
             one.state,
             f"{one.epochs}/{one.of or '?'}",
-            in_words(one.seconds),
+            duration(one.seconds),
         ]
         for one in found
     ]
@@ -227,12 +221,12 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*config.tables(), *params.BY_THEMSELVES]
+    known = [*paramfiles.tables(), *params.BY_THEMSELVES]
     if item not in known:
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
-    config.profile(profile)
+    paramfiles.profile(profile)
     picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
     if item.startswith("fig") or item in (*params.BY_THEMSELVES, "life"):
         if not picture.exists():
@@ -243,7 +237,7 @@ def show_command(item: str, profile: str) -> None:
         from acslib.paper import study, tables
 
         is_study = item == study.ITEM
-        print(f"{study.text(profile) if is_study else tables.text(item, profile)}\n")
+        print(f"{study.verdicts_text(profile) if is_study else tables.table_text(item, profile)}\n")
         notebook = Path("build", profile, f"{item}.ipynb")
         print(
             f"{files.results_as_named()}/{profile}/{item}.csv{'' if is_study else ' (and .tex)'}"
@@ -276,10 +270,12 @@ def compare_command(first: str, second: str, profile: str, seed: int, as_json: b
     if as_json:
         print(json.dumps({"parameters": differing, "results": results}))
         return
-    print_table(["parameter", "A", "B"], [[name, *map(value, two)] for name, two in differing])
+    print_table(
+        ["parameter", "A", "B"], [[name, *map(printed_value, two)] for name, two in differing]
+    )
     print()
     rows = [
-        [name, *map(value, two), f"{two[1] - two[0]:+.4g}" if None not in two else ""]
+        [name, *map(printed_value, two), f"{two[1] - two[0]:+.4g}" if None not in two else ""]
         for name, two in results
     ]
     print_table(["result", "A", "B", "B - A"], rows)
@@ -304,8 +300,8 @@ def explain_command(parameter: str | None, as_json: bool) -> None:
         meanings = explain.meanings()
         print(json.dumps(meanings)) if as_json else print_table([], map(list, meanings.items()))
         return
-    found = explain.parameter(parameter)
-    print(json.dumps(found)) if as_json else print_lines(explain.text(found))
+    found = explain.facts(parameter)
+    print(json.dumps(found)) if as_json else print_lines(explain.in_lines(found))
 
 
 # ---- for Make, the page, other programs
@@ -329,7 +325,7 @@ def rules_command(profile: str, seeds: list[int], output: Path | None) -> None:
     from acslib.paper import rules
 
     if output:
-        rules.write(output, profile, seeds)
+        rules.write_rules(output, profile, seeds)
     else:
         print(rules.rules(profile, seeds), end="")
 
@@ -380,49 +376,15 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
     records.weights_file(run, seed)  # before torch is loaded
     from acslib.paper import export
 
-    print_lines(map(str, export.write(run, seed, folder or Path("exported", run.name))))
+    print_lines(map(str, export.write_network(run, seed, folder or Path("exported", run.name))))
 
 
-# ---- what is printed
-
-
-def print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        print(line)
-
-
-def print_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Words in columns."""
-    lines = [list(titles), *map(list, rows)] if titles else [list(row) for row in rows]
-    if not lines:
-        return
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
-def value(found: Any) -> str:
-    if found is None:
-        return "-"
-    return f"{found:.6g}" if isinstance(found, float) else str(found)
-
-
-def in_words(seconds: float | None) -> str:
-    """A time to people's precision."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
-
-
-# ---- how it ends
+# ---- the process
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; gives its exit code."""
-    return told(lambda: invoke(sys.argv[1:] if argv is None else list(argv)))
+    return exit_code(lambda: invoke(sys.argv[1:] if argv is None else list(argv)))
 
 
 def invoke(arguments: list[str]) -> int:
@@ -438,34 +400,3 @@ def invoke(arguments: list[str]) -> int:
         path = where.command_path if where else "acs"
         message = " ".join(error.format_message().split()).rstrip(".")
         return refuse(f"{message}; {path} --help says more", 2)
-
-
-def told(command: Callable[[], int]) -> int:
-    """A command's exit code, what went wrong having been said in a line."""
-    try:
-        code = command()
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever read what was printed has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except KeyboardInterrupt as stopped:
-        return refuse(f"stopped: {stopped if stopped.args else 'nothing is lost'}", INTERRUPTED)
-    except PROBLEMS as error:
-        return refuse(sentence(error), 2)
-    except RuntimeError as error:
-        if "memory" not in str(error).lower():
-            raise
-        return refuse(sentence(error), 2)
-
-
-def refuse(what: str, code: int) -> int:
-    print(f"acs: {' '.join(what.split())}", file=sys.stderr)
-    return code
-
-
-def sentence(error: Exception) -> str:
-    if isinstance(error, MemoryError | RuntimeError):
-        return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
-    where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return where + reason(error)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from acslib.paper import printed
+from acslib.paper import printed, threats
 
 MODELS = {
     "resnet18": "ResNet-18",
@@ -43,6 +43,7 @@ Cell = Callable[[pd.Series, pd.Series], str]  # of a row and the row of its full
 
 
 def with_difference(value, difference, std=None, mark: str = "", digits: int = 2) -> str:
+    """In a cell: the value, its standard deviation, its difference to full training."""
     if value is None or pd.isna(value):
         return "-"
     text = f"{value:.{digits}f}{mark}" + (
@@ -59,6 +60,7 @@ def fixed(value, digits: int = 2, unit: str = "") -> str:
 
 
 def plain(column: str, digits: int | None = None) -> Cell:
+    """A column's value as it is, or as a number to so many digits."""
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
 
 
@@ -230,7 +232,7 @@ def columns_of_own(table: pd.DataFrame, varied: Iterable[str]) -> pd.DataFrame:
 def every_attack(table: pd.DataFrame) -> Iterable[dict]:
     """Table D4: a row of ours and, where there is one, the paper's below it."""
     columns = {"acc_pct": "Clean"}
-    for kind, attacks in (("unseen", printed.UNSEEN), ("seen", printed.SEEN)):
+    for kind, attacks in (("unseen", threats.UNSEEN), ("seen", threats.SEEN)):
         columns |= {f"racc_{name}_pct": ATTACKS[name] for name in attacks}
         columns[f"racc_{kind}_mean_pct"] = MEANS[kind]
     for _, row in table.iterrows():
@@ -272,6 +274,7 @@ def both_modes(table: pd.DataFrame) -> Iterable[dict]:
 
 
 def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
+    """Of one mode of Table 5, ours or (with a prefix) the paper's."""
     if measure != "time":
         return with_difference(
             row.get(prefix + measure), None, None if prefix else row[measure.replace("_", "_std_")]
@@ -281,6 +284,6 @@ def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
 
 def single_attacks(table: pd.DataFrame) -> dict[str, str]:
     """Table D4's columns of single attacks and of clean images, with their titles."""
-    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in printed.UNSEEN + printed.SEEN}
+    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in threats.UNSEEN + threats.SEEN}
     titles = {"acc_pct": "clean"} | attacks
     return {name: title for name, title in titles.items() if name in table}

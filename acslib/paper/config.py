@@ -1,4 +1,4 @@
-"""From `params/` to runs: settings with a profile's numbers over them, tables, names of runs.
+"""From names to runs: settings with a profile's numbers over them, resolved and checked.
 
 A run is `<setting>.<method>` and, where a table varies something, `+<parameter>@<value>` for each
 change: `resnet18-trades-cifar10.gradmatch+coreset_fraction@0.3`. The name says everything that,
@@ -6,31 +6,19 @@ with the profile and the seed, determines the run, so that tables which need the
 """
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from acslib import schedule
-from acslib.paper import params, plugins, strict
+from acslib.paper import paramfiles, params, strict
 from acslib.paper.methods import METHODS
-from acslib.paper.params import (
-    ItemLimits,
-    ParamsError,
-    Profile,
-    checked,
-    nearest,
-    refuse_unknown,
-    short,
-    shown,
-)
-from acslib.paper.settings import Setting, given, number, owner
+from acslib.paper.params import ParamsError, checked, nearest, refuse_unknown, short, shown
+from acslib.paper.settings import Layer, Setting, given, owner
+from acslib.paper.values import number
 
-FOLDER = Path(__file__).parents[2] / "params"  # the paper's; those of ACS_PARAMS come after it
 LAST_SEED = 2**32 - 1  # numpy's limit
 LONGEST_NAME = 200  # bytes of a folder's name: file systems have 255
 
@@ -51,155 +39,6 @@ class Run(BaseModel):
         return self.setting.plan(self.method)
 
 
-# ---- files
-
-
-def folders() -> list[Path]:
-    """The folders that YAML files are read from; of two files of one name, the later one counts.
-
-    Raises ParamsError for a folder of ACS_PARAMS that is not there.
-    """
-    own = []
-    for word in filter(None, os.environ.get("ACS_PARAMS", "").split(":")):
-        path = Path(word).expanduser().absolute()
-        if not path.is_dir():
-            raise ParamsError(f"ACS_PARAMS names {word}, and there is no folder {path}: correct it")
-        own.append(path)
-    return [FOLDER, *(path for path in dict.fromkeys(own) if path != FOLDER)]
-
-
-def files_of(name: str) -> list[Path]:
-    """The files that are read for a name such as `table1` or `profiles/demo`.
-
-    It is the last folder's that has one. Settings are read from all folders, so that one's own file
-    needs only one's own.
-    """
-    there = [path for folder in folders() if (path := folder / f"{name}.yaml").is_file()]
-    return there if name == "settings" else there[-1:]
-
-
-def read_yaml(name: str) -> dict:
-    """A YAML file by its name without the ending, as it stands now; of several, the last one."""
-    if not FOLDER.is_dir():  # an installed wheel has the method alone
-        raise ParamsError(
-            "the experiments need a checkout of the project, with its params/ and notebooks/:"
-            " clone it and run them there"
-        )
-    there = files_of(name)
-    if not there:
-        path = FOLDER / f"{name}.yaml"
-        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise ParamsError(
-            f"there is no {path}: {path.parent.name} holds"
-            f" {', '.join(known) or 'no YAML files'}, and ACS_PARAMS says which folders are read"
-            " beside it"
-        )
-    return _read(there[-1], _stamp(there[-1]))
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """What changes with a file: one that is edited while a kernel runs is read again."""
-    about = path.stat()
-    return about.st_mtime_ns, about.st_size
-
-
-@cache
-def _read(path: Path, stamp: tuple[int, int]) -> dict:
-    try:
-        content = strict.load(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ParamsError(f"{path} is not YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise ParamsError(f"{path} holds a {type(content).__name__}, names with values are needed")
-    return content
-
-
-def _state() -> tuple:
-    """What a checked file's meaning depends on: all files with their states, what is registered."""
-    files = tuple(
-        (path, *_stamp(path))
-        for folder in folders()
-        for path in (folder, *sorted([*folder.glob("*.yaml"), *folder.glob("profiles/*.yaml")]))
-        if path.exists()
-    )
-    return files, plugins.state()
-
-
-def checked_settings() -> params.Settings:
-    """The settings of all folders; of one name, the last folder's."""
-    return _settings_of(_state())
-
-
-@cache
-def _settings_of(state: tuple) -> params.Settings:
-    read_yaml("settings")
-    defaults: dict[str, Any] = {}
-    settings: dict[str, params.SettingLayer] = {}
-    for path in files_of("settings"):
-        one = checked(shown_path(path), params.Settings, _read(path, _stamp(path)))
-        defaults |= given(one.defaults)
-        settings |= one.settings
-    return params.Settings(defaults=params.Layer(**defaults), settings=settings)
-
-
-def shown_path(path: Path) -> str:
-    """A file of parameters as sentences name it."""
-    return f"params/{path.relative_to(FOLDER)}" if path.is_relative_to(FOLDER) else str(path)
-
-
-def _named(kind: str) -> list[str]:
-    """The names of the files of all folders, by a pattern."""
-    return sorted({file.stem for folder in folders() for file in folder.glob(kind)})
-
-
-def profiles() -> list[str]:
-    """The names of all profiles."""
-    return _named("profiles/*.yaml")
-
-
-def profile(name: str) -> Profile:
-    """A profile as its file has it, every section checked whether it is used or not.
-
-    `items` are those of the profile that it extends, too, unless it has its own.
-    """
-    return _lineage(name, _state())[-1]
-
-
-@cache
-def _lineage(name: str, state: tuple) -> tuple[Profile, ...]:
-    """A profile after all that it extends, the first of them first."""
-    found: list[Profile] = []
-    names: list[str] = []
-    following: str | None = name
-    while following is not None:
-        if following in names:
-            raise ParamsError(
-                f"profile {following} extends itself: name another one, or leave extends out"
-            )
-        names.append(following)
-        found.insert(0, own_profile(following))
-        following = found[0].extends
-    items: dict[str, ItemLimits] = {}
-    for position, one in enumerate(found):
-        items = items | one.items
-        found[position] = one.model_copy(update={"items": items})
-    return tuple(found)
-
-
-def own_profile(name: str) -> Profile:
-    """A profile as its file has it, without those that it extends."""
-    if name not in profiles():
-        raise ParamsError(f"there is no profile {shown(name)}{nearest(name, profiles())}")
-    where = f"profile {name}"
-    content = checked(where, Profile, read_yaml(f"profiles/{name}"))
-    refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
-    refuse_unknown(f"{where}, items", content.items, tables())
-    for item_name, limits in content.items.items():
-        known = [name for group in item(item_name).runs for name in group.settings]
-        refuse_unknown(f"{where}, items, {item_name}: settings", limits.settings or (), known)
-    return content
-
-
 # ---- settings
 
 
@@ -208,7 +47,7 @@ def setting_layer(name: str) -> dict[str, Any]:
 
     One that extends another is none of the paper's tables, unless it says so.
     """
-    content = checked_settings()
+    content = paramfiles.checked_settings()
     layers: list[dict[str, Any]] = []
     names: list[str] = []
     following: str | None = name
@@ -232,12 +71,13 @@ def profile_layer(profile_name: str, setting_name: str) -> dict[str, Any]:
     """What a profile lays over a setting: all of the one that it extends, then its own."""
     own = setting_layer(setting_name)
     merged: dict[str, Any] = {}
-    for one in _lineage(profile_name, _state()):
+    for one in paramfiles.lineage(profile_name):
         merged |= one.layer(own, setting_name)
     return merged
 
 
 def validated(where: str, layer: Mapping[str, Any]) -> Setting:
+    """A whole setting from its parameters. Raises ParamsError, which says `where`."""
     return checked(where, Setting, layer)
 
 
@@ -254,7 +94,7 @@ def resolve(
     """
     setting_name, method, varied = parse(name)
     where = f"run {short(name)}, profile {profile_name}"
-    checked(where, params.Layer, varied)  # what is left out must be right, too
+    checked(where, Layer, varied)  # what is left out must be right, too
     varied = kept(method, varied)
     layer = setting_layer(setting_name) | profile_layer(profile_name, setting_name)
     setting = validated(where, layer | varied | dict(overrides or {}))
@@ -299,7 +139,7 @@ def parse(name: str) -> tuple[str, str, dict[str, Any]]:
         if key in varied:
             raise ParamsError(f"run {shown(name)}: {short(key)} is there twice, give it once")
         try:
-            varied[key] = strict.load(value)
+            varied[key] = strict.load_yaml(value)
         except ValueError:
             raise ParamsError(
                 f"run {shown(name)}: {shown(value)} is no value: write a number, a word or [a,list]"
@@ -345,117 +185,6 @@ def _text(value: Any) -> str:
         text = short if float(short) == value else repr(value)
         return text.replace("e+", "e")  # a plus begins the next change
     return f"[{','.join(map(_text, value))}]" if isinstance(value, list | tuple) else str(value)
-
-
-# ---- tables and figures
-
-
-def tables() -> list[str]:
-    """The tables and figures that are described in `params/`."""
-    read_yaml("settings")
-    return [name for name in _named("*.yaml") if name not in params.FILES]
-
-
-def of_all() -> list[str]:
-    """Those that `make all` makes: not what takes as long as all of them together."""
-    return [name for name in tables() if not item(name).apart]
-
-
-def item(name: str) -> params.Item:
-    """A table or figure as its file describes it."""
-    if name not in tables():
-        raise ParamsError(
-            f"there is no table or figure {shown(name)}{nearest(name, tables())}; ACS_PARAMS names"
-            " folders with items of one's own"
-        )
-    return _item_of(name, _state())
-
-
-@cache
-def _item_of(name: str, state: tuple) -> params.Item:
-    where = shown_path(files_of(name)[-1])
-    found = checked(where, params.Item, read_yaml(name))
-    for group in found.runs:
-        refuse_unknown(f"{where}: settings", group.settings, checked_settings().settings)
-    return found
-
-
-def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
-    """The groups of runs of a table or figure: `settings`, `methods`, `vary` (a list), `columns`.
-
-    A profile's `items` may leave out settings of an item and vary something in all of its runs.
-    A method of one's own that names the item is in every group that has gradmatch.
-    """
-    described = item(item_name)
-    own = registered_for(item_name)
-    limits = profile(profile_name).items.get(item_name, ItemLimits())
-    return [
-        {
-            "settings": [
-                name
-                for name in group.settings
-                if limits.settings is None or name in limits.settings
-            ],
-            "methods": list(
-                dict.fromkeys([*group.methods, *(own if "gradmatch" in group.methods else [])])
-            ),
-            "columns": dict(group.columns),
-            "vary": [given(limits.vary) | given(layer) for layer in group.vary],
-        }
-        for group in described.runs
-    ]
-
-
-def registered_for(item_name: str) -> list[str]:
-    """The methods of one's own that are to be in a table or figure, though its file names none."""
-    for method in METHODS.values():
-        refuse_unknown(f"method {method.name!r}, items", method.items, tables())
-    return [method.name for method in METHODS.values() if item_name in method.items]
-
-
-def table_runs(item_name: str, profile_name: str) -> list[str]:
-    """The names of all runs that a table or figure needs, with the full trainings, each once."""
-    names: dict[str, None] = {}
-    for group in groups(item_name, profile_name):
-        for setting_name in group["settings"]:
-            for varied in group["vary"]:
-                for method in ("full", *group["methods"]):
-                    names[run_name(setting_name, method, varied)] = None
-    return list(names)
-
-
-def table_c1(dataset: str, side: int, effort: float = 1.0) -> dict[str, dict]:
-    """Table C1 for `cifar10` or `imagenet12`: {name: {bound, iterations}}, in its order.
-
-    `side` is that of the images at hand: l2 bounds shrink with it. `effort` scales the iterations.
-    """
-    content = checked("params/attacks.yaml", params.Attacks, read_yaml("attacks"))
-    refuse_unknown("Table C1", [dataset], params.Attacks.model_fields)
-    printed: params.Suite = getattr(content, dataset)
-    suite: dict[str, dict] = {
-        name: attack.model_dump(exclude_none=True) for name, attack in printed.attacks.items()
-    }
-    for name, entry in suite.items():
-        if name.endswith("_l2"):
-            entry["bound"] *= side / printed.side
-        if "iterations" in entry:
-            entry["iterations"] = max(1, round(entry["iterations"] * effort))
-    return suite
-
-
-def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:
-    """The numbers of an item that trains no runs, as params/theorem1.yaml, for a profile, or for
-    the one that it extends.
-    """
-    where = f"params/{item_name}.yaml"
-    content: Any = checked(where, params.FILES[item_name], read_yaml(item_name))
-    profile(profile_name)
-    name: str | None = profile_name
-    while name is not None:
-        if name in content.profiles:
-            return content.common.model_dump() | content.profiles[name].model_dump()
-        name = profile(name).extends
-    raise ParamsError(f"{where} has no profile {shown(profile_name)}: add it under profiles there")
 
 
 # ---- what a notebook or a command line is given

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any, Literal, NamedTuple
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, records, threads
 
 # two runs with these in common cost the same for each image that they are trained on
 KIND = (
@@ -43,16 +43,18 @@ def finished_records(profiles: Iterable[str]) -> list[dict[str, Any]]:
             record = records.read_record(path)
         except files.RecordError:
             continue  # `acs runs` says why
-        if not found or machine(record) == machine(found[0]):
+        if not found or machine_of(record) == machine_of(found[0]):
             found.append(record)
     return found
 
 
-def machine(record: dict[str, Any]) -> tuple:
-    return record["provenance"].get("device"), records.workers_of(record)
+def machine_of(record: dict[str, Any]) -> tuple:
+    """What a record's seconds depend on beside the run: device, threads and processes."""
+    return record["provenance"].get("device"), threads.workers_of(record)
 
 
 def cost(run: config.Run, seed: int, known: Sequence[dict[str, Any]]) -> Cost:
+    """How long a run took, or is expected to take from runs of its kind on this machine."""
     try:
         done = records.finished_record(run, seed)
     except files.RecordError:

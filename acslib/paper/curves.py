@@ -9,7 +9,7 @@ import torch
 
 from acslib import evaluation, models, passes
 from acslib.attacks.pgd import PGD
-from acslib.paper import build, config, files, frames, records, rows, runs
+from acslib.paper import build, config, files, fingerprints, frames, params, records, rows, runs
 from acslib.paper.config import Run
 
 # Figure 3's attacks, in units of the training's epsilon
@@ -36,7 +36,7 @@ def relative_error(accuracy, full):
     return 100 * (full - accuracy) / (100 - full)
 
 
-def by_seed(
+def points_by_seed(
     figure: str, profile: str, seeds: Sequence[int], results: Path | None = None
 ) -> pd.DataFrame:
     """Points of Figures 4, 5: a row a run and seed, errors relative to its full training."""
@@ -97,7 +97,7 @@ def attack_curves(
 def weights_mark(run: Run, seed: int, results: Path | None = None) -> str:
     """A digest of a finished run's parameters and weights."""
     weights = (records.run_folder(run, seed, results) / "weights.safetensors").read_bytes()
-    return hashlib.sha256(records.fingerprint(run).encode() + weights).hexdigest()[:16]
+    return hashlib.sha256(fingerprints.fingerprint(run).encode() + weights).hexdigest()[:16]
 
 
 def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFrame:
@@ -111,7 +111,7 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     device = str(images.device)
     fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])
     if setting.evaluation_step is None:
-        raise config.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
+        raise params.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
     ratio = setting.evaluation_step / setting.evaluation_epsilon
     points = []
     for norm in NORMS:

@@ -7,11 +7,12 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 from pydantic.fields import FieldInfo
 
-from acslib.paper import config, params
+from acslib.paper import config, paramfiles, params
 from acslib.paper.methods import METHODS
-from acslib.paper.settings import LARGEST, MOST, REGISTRIES, Setting, choices, given, owner
+from acslib.paper.settings import REGISTRIES, Setting, choices, given, owner
+from acslib.paper.values import LARGEST, MOST
 
-SECTIONS = ("by_dataset", "by_model", "by_objective", "by_norm", "settings")
+SECTIONS = (*(f"by_{name}" for name in params.IDENTITY), "settings")
 
 
 def meanings() -> dict[str, str]:
@@ -19,16 +20,16 @@ def meanings() -> dict[str, str]:
     return {name: str(field.description) for name, field in Setting.model_fields.items()}
 
 
-def parameter(name: str) -> dict[str, Any]:
+def facts(name: str) -> dict[str, Any]:
     """All that is known of a parameter, as JSON has it. Raises ParamsError for an unknown one."""
     params.refuse_unknown("parameter", [name], Setting.model_fields)
-    settings = config.checked_settings().settings
+    settings = paramfiles.checked_settings().settings
     return {
         "parameter": name,
         "meaning": meanings()[name],
         "limits": limits(name),
         "belongs_to": owner(name),
-        "printed": name not in given(config.checked_settings().defaults),
+        "printed": name not in given(paramfiles.checked_settings().defaults),
         "settings": {setting: config.setting_layer(setting).get(name) for setting in settings},
         "changed_by": list(changes(name)),
     }
@@ -36,15 +37,15 @@ def parameter(name: str) -> dict[str, Any]:
 
 def changes(name: str) -> Iterator[dict[str, Any]]:
     """Where profiles give a parameter another value, and which items vary it."""
-    for profile in config.profiles():
-        content = config.own_profile(profile)
+    for profile in paramfiles.profiles():
+        content = paramfiles.own_profile(profile)
         for where, layer in sections(content):
             if name in given(layer):
                 yield {"by": f"profile {profile}", "where": where, "value": given(layer)[name]}
-    for item in config.tables():
+    for item in paramfiles.tables():
         values = [
             given(layer)[name]
-            for group in config.item(item).runs
+            for group in paramfiles.item(item).runs
             for layer in group.vary
             if name in given(layer)
         ]
@@ -53,6 +54,7 @@ def changes(name: str) -> Iterator[dict[str, Any]]:
 
 
 def sections(content: params.Profile) -> Iterator[tuple[str, Any]]:
+    """Where a profile changes parameters, and which."""
     yield "common", content.common
     for section in SECTIONS:
         for key, layer in getattr(content, section).items():
@@ -92,7 +94,7 @@ def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
     own, under_profile = (
         config.validated(f"run {run.name}", one).scaled() for one in (layer, profiled)
     )
-    printed = given(config.checked_settings().settings[run.setting_name])
+    printed = given(paramfiles.checked_settings().settings[run.setting_name])
 
     def value(name: str) -> Value:
         here, usual, by_profile = (
@@ -129,7 +131,7 @@ def replaced(run: config.Run) -> list[str]:
     """What a setting of one's own says and the profile replaces: "epsilon 4/255, now 0.125"."""
     if config.setting_layer(run.setting_name)["table"] is not None:
         return []
-    said = given(config.checked_settings().settings[run.setting_name])
+    said = given(paramfiles.checked_settings().settings[run.setting_name])
     profiled = config.profile_layer(run.profile, run.setting_name)
     both = [(name, said[name], profiled[name]) for name in said if name in profiled]
     return [f"{name} {as_yaml(own)}, now {as_yaml(new)}" for name, own, new in both if own != new]
@@ -139,23 +141,24 @@ def replaced(run: config.Run) -> list[str]:
 
 
 def limits(name: str) -> str:
+    """What a parameter may be, in words."""
     if name in REGISTRIES:
         return f"one of {', '.join(choices(name))}"
     field = Setting.model_fields[name]
-    return words(field.annotation, field.metadata)
+    return type_in_words(field.annotation, field.metadata)
 
 
-def words(annotation: Any, metadata: Sequence[Any]) -> str:
+def type_in_words(annotation: Any, metadata: Sequence[Any]) -> str:
     """A type and its bounds."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return words(inner[0], [*metadata, *inner[1:]])
+        return type_in_words(inner[0], [*metadata, *inner[1:]])
     if origin in (Union, UnionType):
-        return " or ".join(words(one, metadata) for one in inner)
+        return " or ".join(type_in_words(one, metadata) for one in inner)
     if origin is Literal:
         return f"one of {', '.join(map(str, inner))}"
     if origin is tuple:
-        return f"a list, each {words(inner[0], [])}"
+        return f"a list, each {type_in_words(inner[0], [])}"
     kinds = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
     bounded = bounds(metadata) if annotation in (float, int) else []
     return " ".join([kinds.get(annotation, "a word"), *bounded])
@@ -180,7 +183,8 @@ def bounds(metadata: Sequence[Any]) -> list[str]:
 # ---- for people
 
 
-def text(found: dict[str, Any]) -> Iterator[str]:
+def in_lines(found: dict[str, Any]) -> Iterator[str]:
+    """What `facts` gives, for people."""
     yield f"{found['parameter']}: {found['meaning']}"
     yield f"  {found['limits']}; belongs to {found['belongs_to']}"
     source = (

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from acslib import models
-from acslib.paper import files, records, runs
+from acslib.paper import files, fingerprints, records, runs
 from acslib.paper.config import Run
 from acslib.paper.settings import MODELS
 
 TORCHVISION = ("resnet18", "resnet34", "resnet50")
 
 
-def write(run: Run, seed: int, folder: Path) -> list[Path]:
+def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
     """Write the folder; gives its files. Raises RecordError for a run that is not trained."""
     model, dataset = runs.load_trained(run, seed, device="cpu")
     channels, *sides = dataset.train.images.shape[1:]
@@ -29,7 +29,7 @@ def write(run: Run, seed: int, folder: Path) -> list[Path]:
         "run": run.name,
         "profile": run.profile,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "dataset": run.setting.dataset,
         "data": dataset.source,
         "class_names": list(dataset.class_names),

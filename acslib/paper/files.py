@@ -90,4 +90,5 @@ def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict) -> None:
+    """All of the file or none of it, as `write_atomically`."""
     write_atomically(path, json.dumps(content, indent=1).encode())

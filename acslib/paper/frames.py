@@ -17,8 +17,14 @@ import pandas as pd
 from acslib.paper import files
 from acslib.writing import reason
 
-# columns that may be all digits by chance and are no numbers
-DIGESTS = {"commit": str, "weights": str}
+# columns of names and digests, which may look like numbers or like nothing: `2`, `1e5`, `nan`
+WORDS = dict.fromkeys(
+    (
+        *("table", "model", "objective", "dataset", "method", "method_label", "setting", "run"),
+        *("profile", "data", "network", "device", "precision", "commit", "weights", "arm"),
+    ),
+    str,
+)
 # how the names of columns with numbers end
 UNITS = ("_pct", "_min", "_s", "_x", "_255", "_epochs", "_n", "_images")
 
@@ -32,17 +38,18 @@ def write_frame(path: Path, table: pd.DataFrame) -> Path:
             # killed here, it leaves a CSV without a checksum: no whole one is ever refused
             checksum_file(path).unlink(missing_ok=True)
             files.write_atomically(path, content)
-            files.write_atomically(checksum_file(path), checksum(path, content).encode())
+            files.write_atomically(checksum_file(path), checksum_line(path, content).encode())
     except OSError as error:
         raise files.unwritten(path, error) from error
     return path
 
 
 def checksum_file(path: Path) -> Path:
+    """Where a CSV's SHA-256 stands."""
     return path.with_name(f"{path.name}.sha256")
 
 
-def checksum(path: Path, content: bytes) -> str:
+def checksum_line(path: Path, content: bytes) -> str:
     """A line as `sha256sum` writes it."""
     return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
@@ -60,7 +67,7 @@ def read_frame(path: Path, needed: Collection[str], way_out: str) -> pd.DataFram
         content = read_checked(path)
         text = content.decode()
         check_shape(text)
-        table = pd.read_csv(io.StringIO(text), dtype=DIGESTS)
+        table = pd.read_csv(io.StringIO(text), dtype=WORDS, keep_default_na=False, na_values=[""])
         check_columns(table, needed)
     except (ValueError, csv.Error, OSError) as error:
         raise files.RecordError(f"{path} is damaged ({reason(error)}): {way_out}") from None
@@ -72,7 +79,7 @@ def read_checked(path: Path) -> bytes:
     with files.locked(path.parent, fcntl.LOCK_SH):
         content, beside = path.read_bytes(), checksum_file(path)
         known = beside.read_bytes() if beside.is_file() else None
-    if known not in (None, checksum(path, content).encode()):
+    if known not in (None, checksum_line(path, content).encode()):
         raise ValueError(f"its SHA-256 is not the one in {beside.name}")
     return content
 

@@ -30,16 +30,16 @@ def figure_study(table: pd.DataFrame) -> Figure:
     )
     for row, objective in zip(axes, objectives, strict=True):
         part = table[table.objective == objective]
-        differences(row[0], part[part.measure == "racc"], "robust accuracy")
-        differences(row[1], part[part.measure == "acc"], "clean accuracy")
+        draw_differences(row[0], part[part.measure == "racc"], "robust accuracy")
+        draw_differences(row[1], part[part.measure == "acc"], "clean accuracy")
         row[1].set_yticklabels([])
-        cost(row[2], part[part.measure == "racc"])
+        draw_cost(row[2], part[part.measure == "racc"])
         row[0].set_title(TITLES.get(objective, objective), loc="left", fontweight="bold")
     seeds = " to ".join(map(str, sorted({int(table.seeds.min()), int(table.seeds.max())})))
     figure.suptitle(
-        f"Differences to {spelt(study.design().reference)} at the same size, paired by seed, with"
-        f" 95 % intervals over {seeds} seeds; {study.comparisons(table)} intervals, of which one in"
-        " twenty misses by chance",
+        f"Differences to {arm_label(study.design().reference)} at the same size, paired by seed,"
+        f" with 95 % intervals over {seeds} seeds; {study.comparisons(table)} intervals, of which"
+        " one in twenty misses by chance",
         fontsize=9,
         color=QUIET,
     )
@@ -58,7 +58,7 @@ ARMS = {
 }
 
 
-def spelt(arm: str) -> str:
+def arm_label(arm: str) -> str:
     """An arm's name for people."""
     return ARMS.get(arm) or (METHODS[arm].label if arm in METHODS else arm.replace("_", " "))
 
@@ -70,7 +70,7 @@ def legend_handles() -> list[Line2D]:
     ]
 
 
-def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
+def draw_differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
     """A line an arm; a mark a size, with its interval."""
     reference = study.design().reference
     arms = [
@@ -83,16 +83,16 @@ def differences(axis: Axes, table: pd.DataFrame, what: str) -> None:
         part = table[(table.arm == arm) & table.difference.notna()]
         for offset, (_, row) in enumerate(part.iterrows()):
             y = place + 0.17 * (offset - (len(part) - 1) / 2)
-            marker, colour = mark(row.k, marks)
+            marker, colour = size_mark(row.k, marks)
             axis.plot([row.ci_low, row.ci_high], [y, y], color=colour, linewidth=1.4)
             axis.plot(row.difference, y, marker=marker, color=colour, markersize=6)
     shade_chance(axis, table)
     axis.axvline(0, color=QUIET, linewidth=1)
     axis.set(xlabel=f"difference of {what} (points)", ylim=(len(arms) - 0.4, -0.6))
-    axis.set_yticks(range(len(arms)), [spelt(arm) for arm in arms])
+    axis.set_yticks(range(len(arms)), [arm_label(arm) for arm in arms])
 
 
-def mark(size, marks: dict) -> tuple[str, str]:
+def size_mark(size, marks: dict) -> tuple[str, str]:
     """A size's marker and colour; sizes come as text from a CSV that has `mean` among them."""
     key = size if size == study.MEAN else float(size)
     return marks.get(key, ("x", QUIET))
@@ -111,7 +111,7 @@ def shade_chance(axis: Axes, table: pd.DataFrame) -> None:
         )
 
 
-def cost(axis: Axes, table: pd.DataFrame) -> None:
+def draw_cost(axis: Axes, table: pd.DataFrame) -> None:
     """Robust accuracy against training time, as a share of full training's; a mark an arm and size.
 
     In the colours of the sizes; arms that train on all the data have their names beside them.
@@ -120,12 +120,12 @@ def cost(axis: Axes, table: pd.DataFrame) -> None:
     full = shown[shown.arm == "full"].seconds
     whole = float(full.iloc[0]) if len(full) else 1.0
     for _, row in shown.iterrows():
-        marker, colour = mark(row.k, SIZES | {1.0: ("*", "#000000")})
+        marker, colour = size_mark(row.k, SIZES | {1.0: ("*", "#000000")})
         axis.plot(row.seconds / whole, row.value, marker=marker, color=colour, markersize=6)
         if row.arm in ("full", "full_early", "nfgsm"):
             ahead = len(full) and row.seconds / whole > 0.6
             axis.annotate(
-                spelt(row.arm),
+                arm_label(row.arm),
                 (row.seconds / whole, row.value),
                 (-8 if ahead else 8, -3),
                 textcoords="offset points",

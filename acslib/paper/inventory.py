@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, items, paramfiles, records
 from acslib.paper.files import RecordError
 
 State = Literal["finished", "running", "interrupted", "outdated", "refused"]
 
 
-class Found(NamedTuple):
+class KeptRun(NamedTuple):
     """A run that has left something. seconds: of training, so far. of: epochs that it shall have,
     None where that is not known here.
     """
@@ -25,7 +25,7 @@ class Found(NamedTuple):
     reason: str = ""
 
 
-def found(profile: str | None = None) -> list[Found]:
+def found(profile: str | None = None) -> list[KeptRun]:
     """Every run that has a record, a checkpoint, or a process that trains it."""
     found = [_look_at(folder) for folder in _folders(profile)]
     return [one for one in found if one is not None]
@@ -37,7 +37,7 @@ def _folders(profile: str | None) -> Iterator[Path]:
             yield folder
 
 
-def _look_at(folder: Path) -> Found | None:
+def _look_at(folder: Path) -> KeptRun | None:
     profile, name = folder.parents[2].name, folder.parent.name
     seed = int(folder.name.removeprefix("seed"))
     run = _resolved(name, profile)
@@ -46,11 +46,11 @@ def _look_at(folder: Path) -> Found | None:
         try:
             record = records.read_record(folder / "record.json")
         except RecordError as error:
-            return Found(profile, name, seed, "refused", 0, of, None, str(error))
+            return KeptRun(profile, name, seed, "refused", 0, of, None, str(error))
         valid = run is None or records.state_of(record, run) == "valid"
         state: State = "finished" if valid else "outdated"
         epochs, seconds = len(record["history"]), record["seconds"]["total"]
-        return Found(profile, name, seed, state, epochs, epochs, seconds)
+        return KeptRun(profile, name, seed, state, epochs, epochs, seconds)
     running = records.is_training(folder)
     checkpoint = folder / records.CHECKPOINT
     if not (running or checkpoint.exists()):
@@ -59,7 +59,7 @@ def _look_at(folder: Path) -> Found | None:
     parts = ("seconds_select", "seconds_attack", "seconds_update")
     seconds = sum(row[part] for row in note.get("history", []) for part in parts)
     state = "running" if running else "interrupted"
-    return Found(profile, name, seed, state, note.get("epoch", 0), of, seconds)
+    return KeptRun(profile, name, seed, state, note.get("epoch", 0), of, seconds)
 
 
 class Progress(NamedTuple):
@@ -79,20 +79,20 @@ def progress(profile: str, seed: int = 0) -> list[Progress]:
     """What is there of every table and figure, with one seed."""
     state = {one.run: one.state for one in found(profile) if one.seed == seed}
     pictures = files.RESULTS.parent / "figures" / profile
-    items = []
-    for item in config.tables():
-        runs = config.table_runs(item, profile)
-        items.append(
+    made = []
+    for item in paramfiles.tables():
+        runs = items.table_runs(item, profile)
+        made.append(
             Progress(
                 item,
-                config.item(item).title,
+                paramfiles.item(item).title,
                 sum(state.get(run) == "finished" for run in runs),
                 len(runs),
                 (files.RESULTS / profile / f"{item}.csv").exists(),
                 (pictures / f"{item}.pdf").exists(),
             )
         )
-    return items
+    return made
 
 
 def _resolved(name: str, profile: str) -> config.Run | None:

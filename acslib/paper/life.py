@@ -2,7 +2,7 @@
 
 A coreset is chosen so that eq. (12) is small: for the last layer, on the images as they are, at the
 weights of that moment. Training then sees other crops of these images, and moves away from those
-weights. `errors` measures what is left of the choice; `choices` looks at what was chosen.
+weights. `errors` measures what is left of the choice; `selections` looks at what was chosen.
 """
 
 import copy
@@ -23,7 +23,7 @@ from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients
 from acslib.paper import build, checkpoints, config, rows
 from acslib.paper.methods import METHODS
-from acslib.paper.style import QUIET, line
+from acslib.paper.style import QUIET, line, looks
 from acslib.passes import attacker
 from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
@@ -198,8 +198,8 @@ def _batches(training: Training, *tensors: Tensor) -> Iterator[tuple[Tensor, ...
 # ---- what was chosen
 
 
-def choices(profile: str, seeds: Sequence[int], results: Path | None = None) -> pd.DataFrame:
-    """Of each finished run of the item: a row a method, with means over seeds.
+def selections(profile: str, seeds: Sequence[int], results: Path | None = None) -> pd.DataFrame:
+    """A row for each run of the item and seed. Raises RecordError for one that is not finished.
 
     overlap: the share of a coreset that the one before had, too; by chance it is k. chosen once,
     never: shares of the images over all of a run's selections. effective: Kish's share of the
@@ -212,7 +212,9 @@ def choices(profile: str, seeds: Sequence[int], results: Path | None = None) -> 
         for seed in seeds:
             sets = list(checkpoints.load_coresets(run, seed, results).values())
             n = images_of(rows.trained_record(run, seed, results))
-            found.append({"method": METHODS[run.method].printed, "seed": seed} | described(sets, n))
+            found.append(
+                {"method": METHODS[run.method].printed, "seed": seed} | set_statistics(sets, n)
+            )
     return pd.DataFrame(found)
 
 
@@ -221,8 +223,8 @@ def images_of(record: dict[str, Any]) -> int:
     return next(row["selection"]["of"] for row in record["history"] if row["selection"])
 
 
-def described(sets: Sequence[Coreset], n: int) -> dict[str, float]:
-    """A run's coresets of n images in numbers, see `choices`."""
+def set_statistics(sets: Sequence[Coreset], n: int) -> dict[str, float]:
+    """A run's coresets of n images in numbers, see `selections`."""
     times = torch.zeros(n)
     overlaps = []
     for position, coreset in enumerate(sets):
@@ -269,7 +271,8 @@ STYLES = {"chosen": "-", "crops": "--", "weights": ":"}
 
 
 def draw(axis: Axes, table: pd.DataFrame) -> None:
-    known = {method.printed: method for method in METHODS.values()}
+    """A line a method and view: the mean error over seeds, epoch by epoch."""
+    known = looks(table.method)
     for (name, which), part in table.groupby(["method", "view"], sort=False):
         points = part.groupby("epoch").error.mean()
         label = f"{known[name].label}: {VIEWS[which]}"

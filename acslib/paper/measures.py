@@ -10,7 +10,7 @@ from acslib.attacks import autoattack as auto
 from acslib.attacks import lpips, perceptual, unseen
 from acslib.attacks.pgd import PGD
 from acslib.memory import evaluation_batch
-from acslib.paper import config, printed
+from acslib.paper import config, threats
 from acslib.paper.build import precision
 from acslib.paper.config import Run
 from acslib.passes import DTYPES
@@ -21,7 +21,7 @@ Masks = dict[str, torch.Tensor]  # of each measure, which images are right, (n,)
 def table_c1_attacks(
     suite: dict[str, dict], distance, autoattack: tuple[str, ...], generator
 ) -> dict[str, Callable[..., torch.Tensor]]:
-    """The attacks of Table C1 by `config.table_c1`; LPIPS is `distance` for PPGD and LPA."""
+    """The attacks of Table C1 by `threats.table_c1`; LPIPS is `distance` for PPGD and LPA."""
     makers: dict[str, Callable[..., Callable[..., torch.Tensor]]] = {
         "autoattack_l2": lambda bound: auto.AutoAttack(
             "l2", bound, autoattack, generator=generator
@@ -45,7 +45,7 @@ def table_c1_attacks(
 def parts(run: Run) -> list[str]:
     """What a run is evaluated on, one after the other: clean images, then each attack."""
     if run.setting.norm == "lpips":
-        return ["clean", *config.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)]
+        return ["clean", *threats.table_c1(config.setting_layer(run.setting_name)["dataset"], 8)]
     return ["clean", "PGD", *["AutoAttack"] * (run.setting.autoattack_n != 0)]
 
 
@@ -127,9 +127,9 @@ def evaluate_perceptual(
 
 def perceptual_suite(run: Run, side: int) -> dict[str, dict]:
     """Table C1's attacks as the run has them at that side; `evaluation_epsilon` is for LPIPS."""
-    suite = config.table_c1(
+    suite = threats.table_c1(
         config.setting_layer(run.setting_name)["dataset"], side, run.setting.threats_effort
     )
-    for name in printed.SEEN:
+    for name in threats.SEEN:
         suite[name]["bound"] = run.setting.evaluation_epsilon
     return suite

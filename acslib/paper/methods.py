@@ -59,6 +59,7 @@ BUILT_IN = {
     )
 }
 METHODS: Registry[Method] = Registry("method", BUILT_IN)
+FULL = METHODS["full"]
 
 
 # ---- how those look that are not built in

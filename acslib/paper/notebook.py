@@ -18,7 +18,9 @@ from acslib.paper import (
     config,
     explain,
     inventory,
+    items,
     log,
+    paramfiles,
     params,
     printed,
     records,
@@ -27,12 +29,12 @@ from acslib.paper import (
     tables,
 )
 from acslib.paper.config import Run
-from acslib.paper.settings import number
+from acslib.paper.values import number
 
 HOME = Path(__file__).parents[2] / "notebooks"
 
 
-class Refused(config.ParamsError):
+class Refused(params.ParamsError):
     """A notebook's parameter is unknown, missing or wrong: shown as one sentence, no traceback."""
 
     def _render_traceback_(self) -> list[str]:
@@ -61,21 +63,21 @@ def begin(names: dict[str, Any], *known: str) -> None:
     try:
         given = assigned(names.get("In", []))
         if given:
-            config.refuse_unknown("notebook parameter", given, known)
+            params.refuse_unknown("notebook parameter", given, known)
         for name in known:
             if name not in names or (given and name not in given):
-                raise config.ParamsError(
+                raise params.ParamsError(
                     f"the cell of parameters does not set {name!r}: add it there"
                 )
             if is_number(given.get(name)):
                 names[name] = as_number(name, names[name])
         if "profile" in known:
-            config.profile(names["profile"])
+            paramfiles.profile(names["profile"])
         if "item" in known:
-            config.item(names["item"])
+            paramfiles.item(names["item"])
         if "seeds" in known:
             config.seeds(names["seeds"])
-    except config.ParamsError as error:
+    except params.ParamsError as error:
         raise Refused(str(error)) from None
     style.use()
 
@@ -120,9 +122,9 @@ def as_number(name: str, value: Any) -> Any:
     try:
         found = number(value)
     except ValueError as error:
-        raise config.ParamsError(f"{name} is {params.shown(value)}, it {error}") from None
+        raise params.ParamsError(f"{name} is {params.shown(value)}, it {error}") from None
     if not is_number(found):
-        raise config.ParamsError(f"{name} is {params.shown(value)}: give a number")
+        raise params.ParamsError(f"{name} is {params.shown(value)}: give a number")
     return int(found) if isinstance(value, str) and found == int(found) else found
 
 
@@ -162,9 +164,7 @@ def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
 
     with epochs, attacks:
         try:
-            record = runs.execute(
-                run, seed, progress=progress, announce=announce, evaluating=evaluating
-            )
+            record = runs.execute(run, seed, told=runs.Told(progress, announce, evaluating))
         except KeyboardInterrupt:
             raise Interrupted(stopped(run, seed, epochs.n)) from None
         attacks.set_description("evaluation")
@@ -199,7 +199,7 @@ def undefended(run: Run) -> Run:
 def train_missing(item: str, profile: str, seeds: list[int]) -> None:
     """Train the runs that a table or figure still needs, with bars of runs and of epochs."""
     missing = rows.missing(item, profile, seeds)
-    total = len(config.table_runs(item, profile)) * len(seeds)
+    total = len(items.table_runs(item, profile)) * len(seeds)
     print(f"{total - len(missing)} of {total} runs are trained, their records are only read")
     for run, seed in tqdm(missing, desc="runs", disable=not missing):
         train_run(run, seed, leave=False)
@@ -273,7 +273,7 @@ def show_progress(profile: str) -> Markdown:
 def changes(item: str, profile: str) -> str:
     """What a profile changes about an item's settings, a line each."""
     settings = dict.fromkeys(row.setting_name for row in rows.planned(item, profile))
-    lines = [config.profile(profile).about]
+    lines = [paramfiles.profile(profile).about]
     for name in settings:
         layer = config.profile_layer(profile, name)
         lines.append(f"{name}: " + ", ".join(f"{key}={value}" for key, value in layer.items()))
@@ -284,7 +284,7 @@ def show_table(table: pd.DataFrame) -> Styler:
     """A table for people, below its title and what to know of its printed numbers."""
     name = table.table.iloc[0]
     print(tables.title(name, table), *tables.notes(name, table), sep="\n")
-    return ruled(tables.shown(table)).hide(axis="index")
+    return ruled(tables.beside_paper(table)).hide(axis="index")
 
 
 def show_figure(figure: Figure, name: str, profile: str) -> None:

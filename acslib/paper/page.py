@@ -1,16 +1,12 @@
 """Everything of a profile on one page, ours beside the paper's, in its order: HTML and PDF.
 
-    python -m acslib.paper.page --profile demo --seeds "0 1 2"
-
-writes results/<profile>/paper.html and paper.pdf from what there is, and names what is missing.
-`make paper` makes everything first. With --publish, copies what there is to
+`acs page` writes results/<profile>/paper.html and paper.pdf from what there is, and names what is
+missing. `make paper` makes everything first. With --publish, it copies what there is to
 results/published/<profile>/, which git keeps, with a page that GitHub shows.
 """
 
-import argparse
 import base64
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +17,7 @@ import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
-from acslib.paper import columns, config, files, records, rows, style, tables
+from acslib.paper import columns, files, paramfiles, records, rows, style, tables
 
 # the paper's order
 ORDER = (
@@ -29,6 +25,7 @@ ORDER = (
     *("fig4", "table6", "fig5", "tableD4", "time"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
+BESIDE = {"time": "Time", "life": "The life of a coreset", "study": "The study"}  # not the paper's
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
 TRADEOFF = "Robust accuracy, upwards, against speed-up, to the right"
 # what the pictures show, for readers who do not see them
@@ -59,6 +56,11 @@ SEEN = {
     " the coreset alone to half coreset and half clean images.",
     "table6": "Against T, the epochs between selections: left robust accuracy, right speed-up, a"
     " line for each method, the paper's in grey.",
+    "life": "Relative gradient error against epochs since the selection, in three panels: as"
+    " trained, without augmentation, at a tenth of the rate. A colour and marker for each method;"
+    " solid for the images chosen from, dashed for other crops, dotted for all weights.",
+    "study": "Differences to adaptive random with 95 % intervals: a row for each arm and size.",
+    "time": "Speed-ups at the paper's sizes by arithmetic, beside the printed ones.",
     "tableD4": "Accuracy under each attack, from clean images to LPA: a panel for each data set, a"
     " mark for each method, the paper's in grey.",
 }
@@ -84,7 +86,7 @@ class Entry:
         for kind, word in KINDS.items():
             if self.name.startswith(kind):
                 return f"{word} {self.name.removeprefix(kind)}"
-        return self.name
+        return BESIDE.get(self.name, self.name)
 
     @property
     def seen(self) -> str:
@@ -94,7 +96,7 @@ class Entry:
 
 def item_names() -> list[str]:
     """Every table and figure: the paper's in its order, then one's own."""
-    return [*ORDER, *(name for name in config.tables() if name not in ORDER)]
+    return [*ORDER, *(name for name in paramfiles.tables() if name not in ORDER)]
 
 
 def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Entry:
@@ -105,7 +107,7 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     if not name.startswith("table"):
         return Entry(
             name,
-            short(caption(name)),
+            without_number(caption(name)),
             None,
             there,
             missing="" if there else f"not made yet: {command}",
@@ -113,13 +115,13 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
     try:
         gathered, missing = table_rows(name, profile, seeds, results)
     except files.RecordError as error:
-        return Entry(name, short(caption(name)), missing=str(error))
+        return Entry(name, without_number(caption(name)), missing=str(error))
     said = f"{missing} of its runs are not trained yet: {command}" if missing else ""
     if gathered.empty:
-        return Entry(name, short(caption(name)), missing=said)
-    shown = tables.shown(gathered)
+        return Entry(name, without_number(caption(name)), missing=said)
+    shown = tables.beside_paper(gathered)
     notes = tables.notes(name, gathered)
-    return Entry(name, short(tables.title(name, gathered)), shown, there, notes, said)
+    return Entry(name, without_number(tables.title(name, gathered)), shown, there, notes, said)
 
 
 def table_rows(
@@ -136,10 +138,10 @@ def table_rows(
 
 def caption(name: str) -> str:
     """The title that `params/` gives a table or figure."""
-    return config.read_yaml(name)["title"] if config.files_of(name) else ""
+    return paramfiles.read_yaml(name)["title"] if paramfiles.files_of(name) else ""
 
 
-def short(caption: str) -> str:
+def without_number(caption: str) -> str:
     """Without the "Table 1: " that the heading says."""
     text = caption.partition(": ")[2]
     return text[:1].upper() + text[1:]
@@ -150,12 +152,12 @@ def introduction(profile: str) -> str:
     commit = records.provenance("cpu")["commit"]
     said = [
         f"Tables and figures in the paper's order. Profile {profile}:"
-        f" {config.profile(profile).about}.",
+        f" {paramfiles.profile(profile).about}.",
         "What the paper prints, grey or named so, is for its own data, networks and hardware:"
         " compare what a coreset changes there with what it changes here, rather than one number"
         " with the other.",
         "Differences to full training stand in brackets.",
-        f"Gathered at commit {commit}." if commit else "",
+        f"Written at commit {commit}." if commit else "",
     ]
     return " ".join(filter(None, said))
 
@@ -177,7 +179,7 @@ def heads(table: pd.DataFrame) -> list[Cell]:
     return [cell(name, name, False) for name in table]
 
 
-def lines(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
+def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
     """Each row, and whether it starts another model, objective, data set or period."""
     keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
     before = None
@@ -209,7 +211,7 @@ def html_page(items: Sequence[Entry], said: str) -> str:
         introduction=said,
         items=items,
         heads=heads,
-        lines=lines,
+        lines=body,
         base64=lambda path: base64.b64encode(path.read_bytes()).decode(),
     )
 
@@ -254,7 +256,7 @@ def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
 
 def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
     """As large as the width lets it be; the first line comes again on every page."""
-    rows = [(heads(table), False), *lines(table)]
+    rows = [(heads(table), False), *body(table)]
     widths = [
         max(pdf.get_string_width(cells[i].text) for cells, _ in rows) + 2 * PADDING + 1
         for i in range(len(table.columns))
@@ -294,15 +296,14 @@ def draw_picture(pdf: FPDF, item: Entry) -> None:
 def publish(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
 ) -> Path:
-    """Copy tables and figures, with a README.md, to results/published/<profile>/; its path."""
+    """Copy tables and figures to results/published/<profile>/, and write a README.md of all that
+    is published there, now or earlier; gives its path.
+    """
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
-    items, folder = (
-        [entry(name, profile, seeds, results, pictures) for name in item_names()],
-        results / "published" / profile,
-    )
-    for made in items:
+    folder = results / "published" / profile
+    for name in item_names():
         for home, kind in ((results, "csv"), (pictures, "png")):
-            file = home / profile / f"{made.name}.{kind}"
+            file = home / profile / f"{name}.{kind}"
             if file.exists():
                 files.write_atomically(folder / file.name, file.read_bytes())
     beside = results / profile  # what belongs to an item, and is no table or picture
@@ -310,16 +311,20 @@ def publish(
         files.write_atomically(folder / file.relative_to(beside), file.read_bytes())
     made_by = (
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
-        " `make publish` this page."
+        " `make publish` this page. A table's CSV says at which commit its runs were trained."
     )
     parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
-    for made in items:
+    for name in item_names():
+        home = results
+        if any((folder / f"{name}.{kind}").exists() for kind in ("csv", "png")):
+            home = folder.parent
+        made = entry(name, profile, seeds, home, home if home != results else pictures)
         parts += [f"## {markdown_text(made.heading)}", markdown_text(made.caption)]
         parts += [markdown_table(made.table)] if made.table is not None else []
         parts += map(markdown_text, made.notes)
         parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
         parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
-    files.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
+    files.write_atomically(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
     return folder
 
 
@@ -337,7 +342,7 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 def write_page(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
-):
+) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
@@ -346,27 +351,3 @@ def write_page(
     for kind, content in made.items():
         files.write_atomically(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="acslib.paper.page", description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--seeds", default="0", help='like "0 1 2"')
-    parser.add_argument("--publish", action="store_true", help="copy to results/published instead")
-    arguments = parser.parse_args(argv)
-    try:
-        seeds = config.seeds(arguments.seeds)
-        made = (
-            (publish(arguments.profile, seeds),)
-            if arguments.publish
-            else write_page(arguments.profile, seeds)
-        )
-        print("\n".join(map(str, made)))
-    except (config.ParamsError, files.RecordError) as error:
-        print(f"acs: {error}", file=sys.stderr)
-        return 2
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,18 +9,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from acslib.paper import plugins
 from acslib.paper.methods import METHODS
-from acslib.paper.settings import (
-    Count,
-    Flag,
-    Layer,
-    Name,
-    Names,
-    Part,
-    Positive,
-    Setting,
-    choices,
-    given,
-)
+from acslib.paper.settings import Layer, Setting, choices, given
+from acslib.paper.values import Count, Flag, Name, Names, Part, Positive
 
 IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and has its name from
 SHOWN = 200  # characters of a value in a sentence
@@ -39,7 +29,9 @@ def _nothing_is_empty(value: Any) -> Any:
     return {} if value is None else value
 
 
-class Model(BaseModel):
+class Section(BaseModel):
+    """What a YAML file or a part of it holds; what it has no name for is refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -55,7 +47,7 @@ class SettingLayer(Layer):
 Column = Annotated[SettingLayer, BeforeValidator(_nothing_is_empty)]
 
 
-class Settings(Model):
+class Settings(Section):
     """params/settings.yaml: Tables C2 and C3."""
 
     defaults: Values = Field(
@@ -66,7 +58,7 @@ class Settings(Model):
     )
 
 
-class ItemLimits(Model):
+class ItemLimits(Section):
     """What a profile runs of a table or figure."""
 
     settings: Names | None = Field(default=None, description="Only these settings; by default all.")
@@ -78,7 +70,7 @@ class ItemLimits(Model):
         return _listed(content, "settings")
 
 
-class Profile(Model):
+class Profile(Section):
     """params/profiles/<name>.yaml: numbers laid over the paper's.
 
     Later sections win: `common`, then by data set, model, objective and norm as the paper has
@@ -134,7 +126,7 @@ class Profile(Model):
         return merged | given(self.settings.get(setting_name))
 
 
-class Group(Model):
+class Group(Section):
     """Runs of a table or figure: all of its settings by all of its methods by all that varies."""
 
     settings: Names = Field(min_length=1, description="The settings' names.")
@@ -164,7 +156,7 @@ class Group(Model):
         return self
 
 
-class Design(Model):
+class Design(Section):
     """What is fixed before a study is run. An arm is the value of `columns: {arm: ...}`."""
 
     reference: Name = Field(description="The arm that the others are compared with.")
@@ -176,7 +168,7 @@ class Design(Model):
     )
 
 
-class Item(Model):
+class Item(Section):
     """params/<table or figure>.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
@@ -193,7 +185,7 @@ class Item(Model):
         return self
 
 
-class Attack(Model):
+class AttackNumbers(Section):
     """One attack of Table C1."""
 
     bound: Positive = Field(description="Its epsilon, in the units that the paper prints.")
@@ -202,17 +194,17 @@ class Attack(Model):
     )
 
 
-class Suite(Model):
+class Suite(Section):
     """The attacks of Table C1 for one data set."""
 
     side: Count = Field(description="Side in pixels of the images that l2 bounds are for.")
     attacks: dict[
         Literal["autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor", "ppgd", "lpa"],
-        Attack,
+        AttackNumbers,
     ] = Field(description="In the paper's order.")
 
 
-class Attacks(Model):
+class Attacks(Section):
     """params/attacks.yaml: Table C1."""
 
     cifar10: Suite = Field(description="For CIFAR-10.")
@@ -224,7 +216,7 @@ SUITES = tuple(Attacks.model_fields)
 Balls = dict[Literal["linf", "l2"], Positive]
 
 
-class Theorem1Common(Model):
+class Theorem1Common(Section):
     """What params/theorem1.yaml has for every profile."""
 
     epsilon: Balls = Field(description="The attack's bound; images have norms of at most 1.")
@@ -234,14 +226,14 @@ class Theorem1Common(Model):
     fraction: Part = Field(description="Size of the coresets where iterations vary.")
 
 
-class Theorem1Profile(Model):
+class Theorem1Profile(Section):
     """What it has for one."""
 
     fractions: tuple[Part, ...] = Field(min_length=1, description="Sizes of coresets.")
     iterations: tuple[Count, ...] = Field(min_length=1, description="Numbers of steps.")
 
 
-class Theorem1(Model):
+class Theorem1(Section):
     """params/theorem1.yaml."""
 
     title: Name = Field(description="As the paper has it, shortened.")
@@ -249,7 +241,7 @@ class Theorem1(Model):
     profiles: dict[Name, Theorem1Profile] = Field(description="By profile.")
 
 
-class TimeCommon(Model):
+class TimeCommon(Section):
     """What params/time.yaml has for every profile."""
 
     selection_steps: tuple[Count, ...] = Field(
@@ -257,14 +249,14 @@ class TimeCommon(Model):
     )
 
 
-class TimeProfile(Model):
+class TimeProfile(Section):
     """What it has for one."""
 
     images: Annotated[Count, Field(ge=2)] = Field(description="A batch, which is all there is.")
     rounds: Count = Field(description="How many times each part is timed; the median counts.")
 
 
-class Time(Model):
+class Time(Section):
     """params/time.yaml."""
 
     title: Name = Field(description="What it shows, in a line.")
@@ -272,7 +264,7 @@ class Time(Model):
     profiles: dict[Name, TimeProfile] = Field(description="By profile.")
 
 
-FILES: dict[str, type[Model]] = {
+FILES: dict[str, type[Section]] = {
     "settings": Settings,
     "attacks": Attacks,
     "theorem1": Theorem1,
@@ -295,15 +287,15 @@ Kind = TypeVar("Kind", bound=BaseModel)
 
 def checked(where: str, model: type[Kind], content: Any) -> Kind:
     """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
-    plugins.load()  # what is wrong with them is not wrong with this
+    plugins.load_files()  # what is wrong with them is not wrong with this
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        said = dict.fromkeys(explain(where, model, mistake) for mistake in error.errors())
+        said = dict.fromkeys(in_a_sentence(where, model, mistake) for mistake in error.errors())
         raise ParamsError("; ".join(said)) from None
 
 
-def explain(where: str, model: type[BaseModel], mistake: Any) -> str:
+def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
     """One pydantic error as a sentence with the place, the value, the limit and the way out."""
     kind, path, value = mistake["type"], mistake["loc"], shown(mistake["input"])
     missing = kind in ("extra_forbidden", "missing") or path[-1:] == ("[key]",)
@@ -354,6 +346,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def shown(value: Any) -> str:
+    """A value as sentences quote it."""
     return short(repr(value))
 
 
@@ -371,6 +364,7 @@ def nearest(name: object, known: Collection[str]) -> str:
 
 
 def refuse_unknown(where: str, given: Iterable[object], known: Collection[str]) -> None:
+    """Raise ParamsError for the first name that is not known, with the nearest that is."""
     for name in given:
         if name not in known:
             raise ParamsError(f"{where}: {shown(name)} is not known{nearest(name, known)}")

@@ -216,7 +216,7 @@ class Attacked(NamedTuple):
         )
 
 
-def attacked(model, attack, images: Tensor, labels: Tensor) -> Attacked:
+def under_attack(model, attack, images: Tensor, labels: Tensor) -> Attacked:
     """What `attack` makes of images (n, C, H, W) against `model`."""
     adversarial = attack(model, images, labels)
     with torch.no_grad():
@@ -233,7 +233,7 @@ def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure
     column each; an empty figure, with a sentence, where no image of the first 200 is fooled.
     """
     images, labels = data.test.float_images(slice(0, 200)), data.test.labels[:200]
-    found = attacked(model, attack, images, labels)
+    found = under_attack(model, attack, images, labels)
     chosen = found.fooled.nonzero().squeeze(1)[:count]
     if len(chosen) == 0:
         return only_words(
@@ -249,7 +249,7 @@ def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure
     ]
     said = [found.in_words("the network")]
     if undefended is not None:
-        beside = attacked(undefended, attack, images, labels)
+        beside = under_attack(undefended, attack, images, labels)
         rows.append(beside.images[chosen])
         titles += [f"undefended: {data.class_names[int(i)]}" for i in beside.says[chosen]]
         said.append(beside.in_words("an undefended one"))

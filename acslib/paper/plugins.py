@@ -30,7 +30,7 @@ class PluginError(ValueError):
 
 
 @dataclass(frozen=True)
-class Source:
+class Registrant:
     """What registered a name. `content` is a digest of the whole file or notebook cell."""
 
     place: str
@@ -46,7 +46,7 @@ class Source:
         """For records, which travel: without the folders."""
         return Path(self.place).name if self.is_file else "a notebook cell"
 
-    def is_again(self, other: "Source") -> bool:
+    def is_again(self, other: "Registrant") -> bool:
         """Whether this is the same line run again, or a cell that was edited and run again."""
         if (self.is_file, other.is_file) == (False, False) and self.place != other.place:
             return True
@@ -65,24 +65,24 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         self.what = what
         self.built_in = dict(built_in)
         self.own: dict[str, Kind] = {}
-        self.sources: dict[str, Source] = {}
+        self.sources: dict[str, Registrant] = {}
         Registry.everyone.append(self)
 
     def __getitem__(self, name: str) -> Kind:
         if name in self.built_in:
             return self.built_in[name]
-        load()
+        load_files()
         return self.own[name]
 
     def __iter__(self) -> Iterator[str]:
-        load()
+        load_files()
         return iter([*self.built_in, *self.own])
 
     def __len__(self) -> int:
-        load()
+        load_files()
         return len(self.built_in) + len(self.own)
 
-    def add(self, name: str, value: Kind, source: Source) -> None:
+    def add(self, name: str, value: Kind, source: Registrant) -> None:
         """Raises PluginError for a name that is taken."""
         if name in self.built_in:
             raise PluginError(
@@ -117,7 +117,7 @@ _run: dict[str, bytes] = {}  # each file's content, as it was run
 _loaded = False
 
 
-def load() -> None:
+def load_files() -> None:
     """Run the files of ACS_PLUGINS, unless that was done. All of them register, or none.
 
     The variable is made absolute: notebooks and programs started from here run in other folders.
@@ -184,7 +184,7 @@ def files() -> list[Path]:
     """The files that the registered names depend on, for Make: those of ACS_PLUGINS, and others
     that they import and that register something.
     """
-    load()
+    load_files()
     registered = [
         Path(source.place)
         for one in Registry.everyone
@@ -196,7 +196,7 @@ def files() -> list[Path]:
 
 def state() -> tuple:
     """All that is registered: what a checked YAML file's meaning depends on."""
-    load()
+    load_files()
     return tuple(
         (one.what, name, source)
         for one in Registry.everyone
@@ -207,7 +207,7 @@ def state() -> tuple:
 # ---- who registers
 
 
-def source_of(frame: types.FrameType) -> Source:
+def source_of(frame: types.FrameType) -> Registrant:
     """The file or notebook cell whose code runs in a frame. Raises PluginError if it has no text:
     a record could not say what it was made with.
     """
@@ -220,7 +220,7 @@ def source_of(frame: types.FrameType) -> Source:
             " what a record was made with: write it to one"
         )
     place = str(Path(place).absolute()) if is_file else place
-    return Source(place, frame.f_lineno, file_digest(content), is_file)
+    return Registrant(place, frame.f_lineno, file_digest(content), is_file)
 
 
 def _text_of(place: str, is_file: bool) -> bytes:

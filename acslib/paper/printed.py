@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from acslib.paper import files, frames
+from acslib.paper import files, frames, threats
 
 FOLDER = Path(__file__).parents[2] / "results" / "paper"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 KEY = ["model", "objective", "dataset", "method"]
 VARIED = ("mode", "selection_freq_epochs")  # what Tables 5 and 6 vary
-SEEN, UNSEEN = ("ppgd", "lpa"), ("autoattack_l2", "autoattack_linf", "jpeg", "stadv", "recolor")
 OBJECTIVES = {
     "linf_pgd": "linf-PGD",
     "l2_pgd": "l2-PGD",
@@ -63,7 +62,7 @@ def paper_table(item: str) -> pd.DataFrame:
     printed = frames.read_frame(path, {*KEY, "method_label"}, "take it from the repository again")
     if "acc_clean_pct" in printed:
         printed["acc_pct"] = printed.acc_clean_pct
-        for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
+        for kind, attacks in (("seen", threats.SEEN), ("unseen", threats.UNSEEN)):
             printed[f"racc_{kind}_mean_pct"] = printed[
                 [f"racc_{name}_pct" for name in attacks]
             ].mean(axis=1)

@@ -8,26 +8,25 @@ trains, what it selected in each epoch that did so, `weights.safetensors` when i
 import contextlib
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import platform
-import re
 import subprocess
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from acslib.paper import files, plugins
+from acslib.paper import files, fingerprints, plugins, threads
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError, write_json
 from acslib.paper.methods import METHODS
-from acslib.paper.params import ParamsError, shown
+from acslib.paper.params import shown
 from acslib.paper.record_fields import Record
 from acslib.paper.settings import REGISTRIES, is_neutral, owner, unused
+from acslib.paper.threads import Workers
 from acslib.writing import reason
 
 FORMAT = 1
@@ -35,6 +34,7 @@ CHECKPOINT = "checkpoint.safetensors"
 
 
 def run_folder(run: Run, seed: int, results: Path | None = None) -> Path:
+    """Where a run keeps its files."""
     return (results or files.RESULTS) / run.profile / "runs" / run.name / f"seed{seed}"
 
 
@@ -48,7 +48,7 @@ def weights_file(run: Run, seed: int, results: Path | None = None) -> Path:
     return path
 
 
-def clear_leftovers(run: Run, results: Path | None = None) -> None:
+def clear_killed_runs(run: Run, results: Path | None = None) -> None:
     """Remove what a profile's killed runs left: temporary files, checkpoints beside records."""
     profile = run_folder(run, 0, results).parents[2]
     for folder in (*profile.glob("runs/*/seed*"), *profile.glob("warm/*/seed*")):
@@ -57,133 +57,17 @@ def clear_leftovers(run: Run, results: Path | None = None) -> None:
             (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-# ---- what determines a record
-
-
-class Workers(NamedTuple):
-    """On how many threads and processes a run computes: its numbers depend on both."""
-
-    threads: int = 1
-    processes: int = 1
-
-
-def asked() -> Workers:
-    """As many threads as ACS_THREADS or else OMP_NUM_THREADS says, as many processes as torchrun
-    has started or else ACS_PROCESSES says; one where nobody says anything.
-    """
-    return Workers(
-        _number("ACS_THREADS") or _number("OMP_NUM_THREADS") or 1,
-        _number("WORLD_SIZE") or _number("ACS_PROCESSES") or 1,
-    )
-
-
-def _number(variable: str) -> int | None:
-    text = os.environ.get(variable, "").strip()
-    if not text:
-        return None
-    first = text.split(",")[0].strip()  # OpenMP allows one number for each level of nesting
-    if not re.fullmatch("[1-9][0-9]{0,4}", first, re.ASCII):
-        raise ParamsError(f"{variable} is {shown(text)}: give a whole number from 1 to 99999")
-    return int(first)
-
-
-def workers_of(record: dict[str, Any]) -> Workers:
-    """A record's; version 0.1.0 has the threads under `provenance`, and never several processes."""
-    before = record["provenance"].get("threads", 1)
-    return Workers(record.get("threads", before), record.get("processes", 1))
-
-
-def fingerprint(run: Run, workers: Workers | None = None) -> str:
-    """A short digest of all that determines the record: every parameter, but not the run's name or
-    profile; threads and processes where there are several (those that are asked for by default).
-    """
-    return _fingerprint(run, identity(run), asked() if workers is None else workers)
-
-
-def fingerprint_before(run: Run, workers: Workers) -> str:
-    """What version 0.1.0 called by this name: a parameter that the objective does not look at
-    counts with its own value.
-    """
-    return _fingerprint(run, run.setting.model_dump(mode="json"), workers)
-
-
-def _fingerprint(run: Run, values: dict[str, Any], workers: Workers) -> str:
-    several = [] if workers == Workers() else [list(workers)]
-    return digest([run.method, _counted(values, lambda key: True), *several]) + made_with(run)
-
-
-def training_fingerprint(run: Run) -> str:
-    """The same of what training looks at: a mistake in the evaluation costs no training."""
-    counted = parameters(run, lambda key: owner(key) != "evaluation")
-    return digest([run.method, counted]) + made_with(run)
-
-
-def parameters(run: Run, counts: Callable[[str], bool]) -> dict[str, Any]:
-    """Those that count, unless their value is what it was before there was the parameter."""
-    return _counted(identity(run), counts)
-
-
-def identity(run: Run) -> dict[str, Any]:
-    """All parameters, those that the run's objective does not look at with one value for all."""
-    return run.setting.model_dump(mode="json") | unused(run.setting)
-
-
-def _counted(values: dict[str, Any], counts: Callable[[str], bool]) -> dict[str, Any]:
-    return {
-        key: value for key, value in values.items() if counts(key) and not is_neutral(key, value)
-    }
-
-
-def digest(content: Any) -> str:
-    return sha256(json.dumps(content, sort_keys=True))[:16]
-
-
-def sha256(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-# ---- parts of one's own, and processes at work
-
-
-def own_parts(run: Run) -> dict[str, plugins.Source]:
-    """What registered the method, model, data set and objective of a run that are not built in."""
-    setting = run.setting
-    names = {"method": run.method} | {part: getattr(setting, part) for part in REGISTRIES}
-    known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
-    return {
-        part: known[part].sources[name]
-        for part, name in names.items()
-        if name in known[part].sources
-    }
-
-
-def provenance_of_own(run: Run) -> dict[str, Any]:
-    """For a record: the files that registered parts of the run, with digests of their contents."""
-    found = {source.name: source.content for source in own_parts(run).values()}
-    return {"plugins": found} if found else {}
-
-
-def made_with(run: Run, parts: Collection[str] = ("method", *REGISTRIES)) -> str:
-    """The end of a fingerprint: empty without parts of one's own, else a digest of their files."""
-    own = own_parts(run)
-    contents = tuple(own[part].content for part in parts if part in own)
-    return f"-{plugins.combined(contents)}" if contents else ""
-
-
-def is_outdated(found: str, now: str) -> bool:
-    """Whether a fingerprint differs from that of now in the contents of plugin files alone."""
-    return found != now and "-" in found and found.split("-")[0] == now.split("-")[0]
-
-
 def clear_outdated(run: Run, seed: int, results: Path | None = None) -> None:
     """Remove what a run keeps from an earlier content of a plugin's file: it is trained anew."""
     folder = run_folder(run, seed, results)
     path = folder / "record.json"
     if path.exists():
-        old = is_outdated(read_record(path)["fingerprint"], fingerprint(run))
+        old = fingerprints.is_outdated(
+            read_record(path)["fingerprint"], fingerprints.fingerprint(run)
+        )
     else:
         found = checkpoint_note(folder / CHECKPOINT).get("of", {}).get("fingerprint", "")
-        old = is_outdated(found, training_fingerprint(run))
+        old = fingerprints.is_outdated(found, fingerprints.training_fingerprint(run))
     if old:
         for file in (path, *folder.glob("*.safetensors")):
             file.unlink(missing_ok=True)
@@ -239,7 +123,7 @@ def write_record(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 def checksum(record: dict[str, Any]) -> str:
     """SHA-256 of all of a record but the checksum itself."""
     rest = {key: value for key, value in record.items() if key != "sha256"}
-    return sha256(json.dumps(rest, sort_keys=True))
+    return fingerprints.sha256(json.dumps(rest, sort_keys=True))
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -297,7 +181,7 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     part of it has changed since, or if it was evaluated with other parameters. Raises RecordError
     if it is damaged, of another run, or trained with other parameters.
     """
-    record = read_own(run, seed, results)
+    record = own_record(run, seed, results)
     if record is None:
         return None
     path = run_folder(run, seed, results) / "record.json"
@@ -306,13 +190,15 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     if state in ("outdated", "evaluated"):
         return None
     if state == "other":
-        changed = differences(record["params"] | unused(run.setting), identity(run))
+        changed = changes_in_words(
+            record["params"] | unused(run.setting), fingerprints.identity(run)
+        )
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
-    check_workers(path, workers_of(record), way_out)
+    threads.check_workers(path, threads.workers_of(record), way_out)
     return record
 
 
-def read_own(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
+def own_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
     """The record in a run's folder, None without one. Raises RecordError if it is damaged or of
     another run.
     """
@@ -332,11 +218,11 @@ def evaluated_otherwise(run: Run, seed: int, results: Path | None = None) -> dic
     """The record of a run that was trained as it is asked for, evaluated with other parameters, and
     still has its weights; else None. It needs an evaluation, and no training.
     """
-    record = read_own(run, seed, results)
+    record = own_record(run, seed, results)
     if record is None or state_of(record, run) != "evaluated":
         return None
     weights = run_folder(run, seed, results) / "weights.safetensors"
-    return record if workers_of(record) == asked() and weights.exists() else None
+    return record if threads.workers_of(record) == threads.asked() and weights.exists() else None
 
 
 def state_of(
@@ -345,18 +231,18 @@ def state_of(
     """Whether a record is of a run as it is now; outdated where a plugin's file has changed since,
     evaluated where parameters of the evaluation alone have, other where any has.
     """
-    workers = workers_of(record) if "threads" in record else Workers()
-    now = fingerprint(run, workers)
-    if record["fingerprint"] in (now, fingerprint_before(run, workers)):
+    workers = threads.workers_of(record) if "threads" in record else Workers()
+    now = fingerprints.fingerprint(run, workers)
+    if record["fingerprint"] in (now, fingerprints.fingerprint_before(run, workers)):
         return "valid"
-    if is_outdated(record["fingerprint"], now):
+    if fingerprints.is_outdated(record["fingerprint"], now):
         return "outdated"
-    changed = changed_parameters(record["params"] | unused(run.setting), identity(run))
+    changed = changed_parameters(record["params"] | unused(run.setting), fingerprints.identity(run))
     of_evaluation = changed and all(owner(key) == "evaluation" for key in changed)
     return "evaluated" if of_evaluation and record.get("method") == run.method else "other"
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> str:
+def changes_in_words(old: dict[str, Any], new: dict[str, Any]) -> str:
     """In words, what a record's parameters were and are now; at most five of them."""
     changed = [
         f"{key} {shown(old.get(key))}, now {shown(new[key])}"
@@ -372,21 +258,6 @@ def changed_parameters(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
         for key in new
         if old.get(key) != new[key] and not (key not in old and is_neutral(key, new[key]))
     ]
-
-
-def check_workers(path: Path, made: Workers, way_out: str) -> None:
-    """RecordError if a file was made on other threads or processes than are asked for."""
-    if made != asked():
-        raise RecordError(
-            f"{path} was made on {_in_words(made)}, but {_in_words(asked())} are asked for, and"
-            f" numbers depend on it: set ACS_THREADS to {made.threads} and ACS_PROCESSES to"
-            f" {made.processes}, or {way_out}"
-        )
-
-
-def _in_words(workers: Workers) -> str:
-    threads = f"{workers.threads} thread{'s' * (workers.threads > 1)}"
-    return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
 
 
 @functools.cache

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from acslib.paper import config, files, printed, records
+from acslib.paper import config, files, items, printed, records, threats
 from acslib.paper.columns import DATASETS, MODELS, paper_objective
 from acslib.paper.methods import METHODS
-from acslib.paper.printed import KEY, SEEN, UNSEEN, VARIED
+from acslib.paper.printed import KEY, VARIED
 from acslib.paper.settings import owner
 
 
@@ -27,7 +27,7 @@ def planned(item: str, profile: str) -> list[Planned]:
     """The rows of a table or figure, in its order."""
     return [
         Planned(setting_name, method, varied, group["columns"])
-        for group in config.groups(item, profile)
+        for group in items.groups(item, profile)
         for setting_name in group["settings"]
         for varied in group["vary"]
         for method in group["methods"]
@@ -113,8 +113,8 @@ def row_of(
         "data": ours[0]["data"],
         "network": network(run.setting),
         "seeds": len(seeds),
-        **compared("acc", made["acc"], full["acc"], run.method),
-        **cost(run, made, full),
+        **percents("acc", made["acc"], full["acc"], run.method),
+        **cost_columns(run, made, full),
         "test_images": ours[0]["metrics"]["n"],
         **{name: together(ours, name) for name in ("device", "precision", "commit")},
         **robustness(run, made, full, ours[0]["metrics"]),
@@ -137,7 +137,7 @@ def names_of(run: config.Run, columns: dict) -> dict:
     }
 
 
-def cost(run: config.Run, made: pd.DataFrame, full: pd.DataFrame) -> dict:
+def cost_columns(run: config.Run, made: pd.DataFrame, full: pd.DataFrame) -> dict:
     """What training took, and how well its coresets stood for all of the data."""
     mean, minutes = made.mean(), made["total"] / 60
     return {
@@ -166,16 +166,16 @@ def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics:
     mean = made.mean()
     row: dict = {}
     if "racc" in made:
-        row |= compared("racc", made["racc"], full["racc"], run.method)
+        row |= percents("racc", made["racc"], full["racc"], run.method)
         row |= {
             "train_robust_pct": 100 * mean["train_robust"],
             "overfitted_seeds": int(overfitted(made).sum()),
         }
     row |= {f"{name}_pct": 100 * mean[name] for name in made if name.startswith("racc_")}
-    for kind, attacks in (("seen", SEEN), ("unseen", UNSEEN)):
+    for kind, attacks in (("seen", threats.SEEN), ("unseen", threats.UNSEEN)):
         there = [f"racc_{name}" for name in attacks if f"racc_{name}" in made]
         if there:
-            row |= compared(
+            row |= percents(
                 f"racc_{kind}",
                 made[there].mean(axis=1),
                 full[there].mean(axis=1),
@@ -185,7 +185,7 @@ def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics:
     counts = {name: metrics[name] for name in ("autoattack_n", "threats_n") if name in metrics}
     row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
     if "autoattack" in made:
-        row |= compared("autoattack", made["autoattack"], full["autoattack"], run.method)
+        row |= percents("autoattack", made["autoattack"], full["autoattack"], run.method)
     return row
 
 
@@ -207,7 +207,7 @@ def together(several: list[dict], name: str) -> str:
     )
 
 
-def compared(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
+def percents(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:
     """Percent: the mean over seeds, its standard deviation, the difference to full training."""
     return {
         f"{name}{mean}_pct": 100 * made.mean(),

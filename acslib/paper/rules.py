@@ -17,7 +17,17 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from acslib.paper import config, files, params, plugins, records, warm
+from acslib.paper import (
+    config,
+    files,
+    fingerprints,
+    items,
+    paramfiles,
+    params,
+    plugins,
+    records,
+    warm,
+)
 
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
@@ -26,24 +36,26 @@ UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would rea
 
 def rules(profile: str, seeds: Sequence[int]) -> str:
     """Everything that Make has to know of a profile. Raises ParamsError."""
-    needed = {item: runs(item, profile) for item in config.tables()}
+    needed = {item: runs(item, profile) for item in paramfiles.tables()}
     every = {run.name: run for of_item in needed.values() for run in of_item}
-    together = config.of_all()
+    together = paramfiles.of_all()
     recorded = {run.name: run for item in together for run in needed[item]}
+    of_all = [record_path(run, seed) for run in recorded.values() for seed in seeds]
     networks = {lpips_network(run): None for run in every.values() if run.setting.norm == "lpips"}
     parts = [
-        f"all: {fit(map(Path, [*together, 'theorem1']))}",
-        f"records: {fit(record(run, seed) for run in recorded.values() for seed in seeds)}",
+        f"all: {in_make(map(Path, [*together, 'theorem1']))}",
+        f"records: {in_make(of_all)}",
         *map(lpips_rule, networks),
         *(run_rules(list(every.values()), seed) for seed in seeds),
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
         *(item_rules(item, profile, seeds, []) for item in params.BY_THEMSELVES),
-        f"{fit(sources())}:",  # a source that has gone is no error: what was made with it is old
+        # a source that has gone is no error: what was made with it is old
+        f"{in_make(sources())}:",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def write(path: Path, profile: str, seeds: Sequence[int]) -> None:
+def write_rules(path: Path, profile: str, seeds: Sequence[int]) -> None:
     """All of the rules or none: two makes in one folder may write them at the same time."""
     files.write_atomically(path, rules(profile, seeds).encode())
 
@@ -53,28 +65,37 @@ def write(path: Path, profile: str, seeds: Sequence[int]) -> None:
 
 def runs(item: str, profile: str) -> list[config.Run]:
     """The runs that a table or figure is gathered from."""
-    return [config.resolve(name, profile) for name in config.table_runs(item, profile)]
+    return [config.resolve(name, profile) for name in items.table_runs(item, profile)]
 
 
-def record(run: config.Run, seed: int) -> Path:
+def record_path(run: config.Run, seed: int) -> Path:
+    """Where a run's record is, as Make names it."""
     return records.run_folder(run, seed, files.results_as_named()) / "record.json"
 
 
 def run_rules(several: Sequence[config.Run], seed: int) -> str:
     """How runs are trained, and before that, once, the first epochs that they have in common: so
     that no run waits for another one while there is work.
+
+    Who trains the most of them keeps the fewer on its way. All are needed wherever one is, as full
+    training begins with them and every table has it.
     """
-    starts = {run.name: warm_starts(run, several, seed) for run in several}
-    makers = {starts[run.name][-1]: run for run in reversed(several) if starts[run.name]}
-    shared = []
-    for path, run in makers.items():
-        shorter = [start for start in starts[run.name][:-1] if start in makers]
-        shared.append(warm_rule(path, run, seed, shorter[-1:]))
+    starts = {run.name: first_epochs(run, several, seed) for run in several}
+    furthest = {found[-1]: run for run in reversed(several) if (found := starts[run.name])}
+    on_the_way = {
+        shorter: found[-1]
+        for found in sorted(starts.values(), key=len)  # so that the last word is the longest's
+        for shorter in found[:-1]
+    }
+    shared = [
+        passed_rule(path, on_the_way[path]) if path in on_the_way else warm_rule(path, run, seed)
+        for path, run in furthest.items()
+    ]
     trained = [record_rule(run, seed, starts[run.name][-1:]) for run in several]
     return "\n\n".join([*shared, *trained])
 
 
-def warm_starts(run: config.Run, several: Sequence[config.Run], seed: int) -> list[Path]:
+def first_epochs(run: config.Run, several: Sequence[config.Run], seed: int) -> list[Path]:
     """What stands for the first epochs that a run has in common with others, shortest first."""
     others = [other for other in several if other.setting_name == run.setting_name]
     return [
@@ -83,15 +104,20 @@ def warm_starts(run: config.Run, several: Sequence[config.Run], seed: int) -> li
     ]
 
 
-def warm_rule(path: Path, run: config.Run, seed: int, shorter: Sequence[Path]) -> str:
+def warm_rule(path: Path, run: config.Run, seed: int) -> str:
     """How the first epochs are trained by one of the runs that begin with them."""
     return rule(
         path,
         [],
         f"{training_command(run, seed)} --warm-only",
         "@mkdir -p $(@D) && touch $@",
-        order_only=[*shorter, *networks_of(run), STAMP],
+        order_only=[*networks_of(run), STAMP],
     )
+
+
+def passed_rule(path: Path, longer: Path) -> str:
+    """First epochs that are kept by who trains more of them."""
+    return rule(path, [], "@mkdir -p $(@D) && touch $@", order_only=[longer])
 
 
 def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
@@ -99,12 +125,12 @@ def record_rule(run: config.Run, seed: int, start: Sequence[Path]) -> str:
     other parameters made is asked for again, each time, so that the user is told, until the right
     one is there.
     """
-    path = record(run, seed)
+    path = record_path(run, seed)
     needed = [*start, *networks_of(run)]
-    before = [f"$(if $(wildcard {fit([path])}),,{fit([first])})" for first in needed]
+    before = [f"$(if $(wildcard {in_make([path])}),,{in_make([first])})" for first in needed]
     stale: list[str] = []
     if path.exists() and not is_fresh(run, seed):
-        stale = [unless(f"$(shell grep -s {records.fingerprint(run)} {quoted(str(path))})")]
+        stale = [unless(f"$(shell grep -s {fingerprints.fingerprint(run)} {quoted(str(path))})")]
     return rule(path, stale, training_command(run, seed), order_only=[*before, STAMP])
 
 
@@ -169,11 +195,11 @@ def table_rule(
     """
     marks = files.results_as_named() / ".make" / f"{profile}-{csv.stem}.seeds-"
     mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
-    trained = [record(run, seed) for run in needed for seed in seeds]
+    trained = [record_path(run, seed) for run in needed for seed in seeds]
     with_what: list[Path | str] = [*parameter_files(csv.stem, profile), *trained]
     with_what.append(unless(f"$(wildcard {mark})"))
     made = notebook_rule(csv, notebook, with_what, profile, seeds)
-    return made + f"\n\t@rm -f {fit([marks])}*; touch {fit([mark])}"
+    return made + f"\n\t@rm -f {in_make([marks])}*; touch {in_make([mark])}"
 
 
 def notebook_rule(
@@ -197,6 +223,7 @@ def notebook_rule(
 
 
 def first_file(*paths: str) -> Path | None:
+    """The first of these files of the checkout that is there."""
     return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
 
 
@@ -206,13 +233,13 @@ def first_file(*paths: str) -> Path | None:
 def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
-    found = [path for name in names for path in config.files_of(name)]
+    found = [path for name in names for path in paramfiles.files_of(name)]
     return [in_checkout(path) for path in [*found, *plugins.files()]]
 
 
 def layers(profile: str) -> list[str]:
     """A profile and those that it extends."""
-    base = config.read_yaml(f"profiles/{profile}").get("extends")
+    base = paramfiles.read_yaml(f"profiles/{profile}").get("extends")
     return [profile, *(layers(base) if base else [])]
 
 
@@ -272,8 +299,8 @@ def rule(
     order_only: Iterable[Path | str] = (STAMP,),
 ) -> str:
     """A rule; of what stands in `order_only` only the existence matters, not the age."""
-    first = f"{fit([target])}: {fit(prerequisites)}".rstrip()
-    behind = fit(order_only)
+    first = f"{in_make([target])}: {in_make(prerequisites)}".rstrip()
+    behind = in_make(order_only)
     return "\n\t".join([f"{first} | {behind}" if behind else first, *recipe])
 
 
@@ -282,14 +309,14 @@ def unless(condition: str) -> str:
     return f"$(if {condition},,always)"
 
 
-def fit(names: Iterable[Path | str]) -> str:
+def in_make(names: Iterable[Path | str]) -> str:
     """Names side by side; what is no Path is Make's own language. Raises ParamsError for a file
     that Make or the shell would misread.
     """
     names = list(names)
     for name in names:
         if isinstance(name, Path) and (unfit := UNFIT.intersection(str(name))):
-            raise config.ParamsError(
+            raise params.ParamsError(
                 f"Make cannot name {str(name)!r}: take a folder or value without"
                 f" {' '.join(sorted(unfit))!r}"
             )

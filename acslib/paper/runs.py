@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,32 @@ import torch
 from torch import nn
 
 from acslib import data, devices, parallel, schedule
-from acslib.paper import build, checkpoints, config, files, records, warm
+from acslib.paper import build, checkpoints, files, fingerprints, params, records, threads, warm
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
 from acslib.training import Diverged, State, fit
 
-Told = Callable[[Any], object]
-
 
 def nobody(news: Any) -> None:
     """Hears and does nothing."""
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is told of a run as it goes on; of several processes, the first one tells.
+
+    progress: every epoch's row. announce: in a line, which images these are, and what has to be
+    made first, before anything is trained. evaluating: each part of the evaluation as it begins,
+    see `measures.parts`.
+    """
+
+    progress: Callable[[dict[str, Any]], object] = nobody
+    announce: Callable[[str], object] = nobody
+    evaluating: Callable[[str], object] = nobody
+
+
+SILENT = Told()
 
 
 def execute(
@@ -30,24 +46,22 @@ def execute(
     seed: int = 0,
     device: str | None = None,
     results: Path | None = None,
-    progress: Told = nobody,
-    announce: Told = nobody,
-    evaluating: Told = nobody,
+    told: Told = SILENT,
 ) -> dict[str, Any]:
     """The record of a run: read if it is finished, made otherwise (going on from its last epoch).
     A run that only its evaluation's parameters have changed of is evaluated again from its weights.
 
-    `announce` is told in a line which images these are, and what has to be made first, before
-    anything is trained; `progress` every epoch's row; `evaluating` each part of the evaluation as
-    it begins, see `measures.parts`. It computes on as many threads and processes as `records.asked`
-    says. Of several processes the first one evaluates, writes and tells.
+    It computes on as many threads and processes as `threads.asked` says. Of several processes the
+    first one evaluates, writes and tells. Raises ParamsError for a device or a number of processes
+    that is not there, RecordError for a record made with other parameters, DataError for data that
+    is not there, Diverged.
     """
     folder = records.run_folder(run, seed, results)
-    with computing(device) as own:
+    with as_asked(device) as own:
         if parallel.rank():
-            progress = announce = nobody
+            told = SILENT
         else:
-            records.clear_leftovers(run, results)
+            records.clear_killed_runs(run, results)
             records.clear_outdated(run, seed, results)
         done = records.finished_record(run, seed, results)
         if done is not None:
@@ -55,14 +69,14 @@ def execute(
         trained = records.evaluated_otherwise(run, seed, results)
         if trained is not None:
             if parallel.rank() == 0:
-                trained = evaluate_again(run, trained, own, results, announce, evaluating)
+                trained = evaluate_again(run, trained, own, results, told)
             return parallel.from_first(trained)
-        experiment, sharing = begin(run, seed, own, results, announce)
-        warm_start = train(run, experiment, sharing, progress, announce)
-        calibration = calibrate(experiment, announce)
+        experiment, sharing = at_start(run, seed, own, results, told)
+        warm_start = train(run, experiment, sharing, told)
+        calibration = calibrate(experiment, told)
         record = None
         if parallel.rank() == 0:
-            record = finish(sharing, experiment, own, evaluating)
+            record = conclude(sharing, experiment, own, told)
             record |= {"warm_start": warm_start, "calibration": calibration}
             record = records.write_record(folder / "record.json", record)
             (folder / records.CHECKPOINT).unlink(missing_ok=True)
@@ -77,29 +91,28 @@ def warm_up(
     seed: int = 0,
     device: str | None = None,
     results: Path | None = None,
-    progress: Told = nobody,
-    announce: Told = nobody,
+    told: Told = SILENT,
 ) -> None:
     """Train only what unfinished runs have in common with this one, so that they find it there."""
-    with computing(device) as own:
+    with as_asked(device) as own:
         if parallel.rank():
-            progress = announce = nobody
+            told = SILENT
         if records.finished_record(run, seed, results) is not None:
             return
-        experiment, sharing = begin(run, seed, own, results, announce)
+        experiment, sharing = at_start(run, seed, own, results, told)
         first = schedule.Plan(run.plan.epochs[: max(sharing.epochs, default=0)], 1.0)
         training = dataclasses.replace(experiment.training, plan=first)
         experiment = dataclasses.replace(experiment, training=training)
-        train(run, experiment, sharing, progress, announce)
+        train(run, experiment, sharing, told)
 
 
 @contextlib.contextmanager
-def computing(device: str | None) -> Iterator[str]:
+def as_asked(device: str | None) -> Iterator[str]:
     """The threads and processes that are asked for, and the device of this one by name."""
-    workers, before = records.asked(), torch.get_num_threads()
+    workers, before = threads.asked(), torch.get_num_threads()
     own = parallel.join(build.checked_device(device))
     if parallel.processes() != workers.processes:
-        raise config.ParamsError(
+        raise params.ParamsError(
             f"{workers.processes} processes are asked for and there is {parallel.processes()}:"
             f" start them with torchrun, as make NPROC={workers.processes} does, or set"
             " ACS_PROCESSES to 1"
@@ -112,28 +125,24 @@ def computing(device: str | None) -> Iterator[str]:
         torch.set_num_threads(before)
 
 
-def begin(
-    run: Run, seed: int, device: str, results: Path | None, announce: Told
+def at_start(
+    run: Run, seed: int, device: str, results: Path | None, told: Told
 ) -> tuple[build.Experiment, warm.Sharing]:
     """What is trained, from its first epoch, and what of it others train, too."""
-    build.prepare(run, device, announce)
+    build.prepare(run, device, told.announce)
     experiment = build.experiment(run, seed, device)
     files.check_writable(records.run_folder(run, seed, results))
-    announce(f"data: {experiment.data.source}")
+    told.announce(f"data: {experiment.data.source}")
     made = records.provenance(device)
     computed = (
         *(experiment.data.source, experiment.training.precision, made["device"]),
-        *(made["versions"]["torch"], *records.asked()),
+        *(made["versions"]["torch"], *threads.asked()),
     )
     return experiment, warm.sharing(run, seed, computed, results)
 
 
 def train(
-    run: Run,
-    experiment: build.Experiment,
-    sharing: warm.Sharing,
-    progress: Told = nobody,
-    announce: Told = nobody,
+    run: Run, experiment: build.Experiment, sharing: warm.Sharing, told: Told = SILENT
 ) -> dict[str, Any] | None:
     """Train, or go on training, by the plan of `experiment`; gives what the record says of a warm
     start that another run has trained.
@@ -153,7 +162,7 @@ def train(
         if parallel.rank():
             return
         row = state.history[-1]
-        progress(row)
+        told.progress(row)
         if row["selection"] and state.coreset is not None:
             checkpoints.save_coreset(folder, state.coreset, of, row["epoch"])
         if row["phase"] != "skip" or state.epoch == len(run.plan):
@@ -165,8 +174,8 @@ def train(
 
     with records.training(folder), contextlib.ExitStack() as alone:
         if state.epoch < last:
-            alone.enter_context(sharing.alone(announce))
-        taken = take_over(sharing, state, images.source, progress, announce)
+            alone.enter_context(sharing.alone(told.announce))
+        taken = take_over(sharing, state, images.source, told)
         warm_start = taken or warm_start
         if state.epoch >= last:
             alone.close()
@@ -182,7 +191,7 @@ def train(
 
 
 def take_over(
-    sharing: warm.Sharing, state: State, source: str, progress: Told, announce: Told
+    sharing: warm.Sharing, state: State, source: str, told: Told
 ) -> dict[str, Any] | None:
     """Go on after the first epochs that another run has kept, if they are more than there are."""
     before = state.epoch
@@ -194,9 +203,9 @@ def take_over(
     note = checkpoints.load_checkpoint(sharing.path(epochs), state, of, source)
     if note is None:  # removed meanwhile, as nobody was thought to need it
         return None
-    announce(f"warm start: {epochs} epoch{'s' * (epochs > 1)} from {note['of']['run']}")
+    told.announce(f"warm start: {epochs} epoch{'s' * (epochs > 1)} from {note['of']['run']}")
     for row in state.history[before:]:
-        progress(row)
+        told.progress(row)
     return {"shared": True, "epochs": epochs, "from": note["of"]["run"]}
 
 
@@ -208,7 +217,7 @@ def keep_for_others(sharing: warm.Sharing, state: State, source: str) -> None:
         checkpoints.save_checkpoint(path, state, of, source)
 
 
-def calibrate(experiment: build.Experiment, announce: Told = nobody) -> dict[str, float] | None:
+def calibrate(experiment: build.Experiment, told: Told = SILENT) -> dict[str, float] | None:
     """What a full epoch takes, for a run that has had none, so that its speed-up compares seconds
     of one process, not of two at different hours.
 
@@ -223,41 +232,36 @@ def calibrate(experiment: build.Experiment, announce: Told = nobody) -> dict[str
     try:
         row = fit(State(model, optimiser), experiment.data, once).history[0]
     except Diverged as error:
-        announce(f"no full epoch could be timed: {error}")
+        told.announce(f"no full epoch could be timed: {error}")
         return None
     return {"full_epoch": row["seconds_attack"] + row["seconds_update"]}
 
 
-def finish(
-    sharing: warm.Sharing, experiment: build.Experiment, device: str, evaluating: Told
+def conclude(
+    sharing: warm.Sharing, experiment: build.Experiment, device: str, told: Told
 ) -> dict[str, Any]:
     """Write the weights of what is trained, evaluate it, and give its record."""
     run, seed, model = sharing.run, sharing.seed, experiment.state.model
     weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
     checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
-    metrics, masks, seconds = evaluated(run, model, experiment.data, seed, device, evaluating)
+    metrics, masks, seconds = evaluated(run, model, experiment.data, seed, device, told)
     record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
     return record | {"masks": masks}
 
 
 def evaluate_again(
-    run: Run,
-    trained: dict[str, Any],
-    device: str,
-    results: Path | None,
-    announce: Told,
-    evaluating: Told,
+    run: Run, trained: dict[str, Any], device: str, results: Path | None, told: Told
 ) -> dict[str, Any]:
     """Evaluate a run's weights by the parameters of now, and write its record anew.
 
     trained: the record that it has. Where and when training was done stays in it.
     """
     seed = trained["seed"]
-    announce("the evaluation's parameters have changed: evaluated again, not trained")
+    told.announce("the evaluation's parameters have changed: evaluated again, not trained")
     model, images = load_trained(run, seed, device, results)
-    metrics, masks, seconds = evaluated(run, model, images, seed, device, evaluating)
+    metrics, masks, seconds = evaluated(run, model, images, seed, device, told)
     record = trained | {
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "metrics": metrics,
         "masks": masks,
@@ -269,11 +273,11 @@ def evaluate_again(
 
 
 def evaluated(
-    run: Run, model: nn.Module, images: data.Dataset, seed: int, device: str, evaluating: Told
+    run: Run, model: nn.Module, images: data.Dataset, seed: int, device: str, told: Told
 ) -> tuple[dict[str, Any], dict[str, str], float]:
     """Accuracies, the masks that they are of, and the seconds that it took."""
     started = time.perf_counter()
-    metrics, masks = evaluate(run, model, images, seed, device, evaluating)
+    metrics, masks = evaluate(run, model, images, seed, device, told.evaluating)
     kept = {name: packed(mask.cpu().numpy()) for name, mask in masks.items()}
     return metrics, kept, time.perf_counter() - started
 
@@ -297,12 +301,12 @@ def record_of(
         "run": run.name,
         "profile": run.profile,
         "seed": seed,
-        "fingerprint": records.fingerprint(run),
+        "fingerprint": fingerprints.fingerprint(run),
         "params": run.setting.model_dump(mode="json"),
         "method": run.method,
         "setting": run.setting_name,
         "data": experiment.data.source,
-        **records.asked()._asdict(),
+        **threads.asked()._asdict(),
         "plan": {"cost": plan.cost, "ceiling": plan.ceiling, "selections": plan.selections},
         "metrics": metrics,
         "seconds": seconds
@@ -315,7 +319,7 @@ def record_of(
             experiment.training.precision,
             experiment.training.deterministic,
         )
-        | records.provenance_of_own(run),
+        | fingerprints.provenance_of_own(run),
     }
 
 

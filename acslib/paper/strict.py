@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import yaml
 
-from acslib.paper.settings import DECIMAL, number
+from acslib.paper.values import DECIMAL, number
 
 TAG = "tag:yaml.org,2002:"
 VALUES_AT_MOST = 100_000
@@ -93,7 +93,7 @@ def size(content: Any, known: dict[int, int]) -> int:
     return known[id(content)]
 
 
-def load(text: str) -> Any:
+def load_yaml(text: str) -> Any:
     """A YAML document. Raises ValueError, which says what is wrong and where, on one line."""
     try:
         content = yaml.load(text, Loader)

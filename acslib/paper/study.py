@@ -27,7 +27,7 @@ from typing import Any
 
 import pandas as pd
 
-from acslib.paper import config, files, frames, records, rows, tables
+from acslib.paper import config, files, frames, items, paramfiles, records, rows, tables
 
 ITEM = "study"
 MEASURES = ("acc", "racc")
@@ -40,7 +40,7 @@ CONFIDENCE = 0.95
 
 def design() -> Any:
     """What was fixed before the study was run, see `params.Design`."""
-    found = config.item(ITEM).design
+    found = paramfiles.item(ITEM).design
     assert found is not None, "params/study.yaml has one"
     return found
 
@@ -70,15 +70,16 @@ def by_seed(
                     "arm": row.columns["arm"],
                     "seed": seed,
                 }
-                found += [about | of_measure for of_measure in measured(record)]
+                found += [about | of_measure for of_measure in measured_rows(record)]
     return pd.DataFrame(found)
 
 
 def objective_of(run: config.Run) -> str:
+    """What the study calls a run's objective: trades, or the norm of its attack."""
     return "trades" if run.setting.objective == "trades" else run.setting.norm
 
 
-def measured(record: dict[str, Any]) -> list[dict[str, Any]]:
+def measured_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     """What one run gives: a row for each measure."""
     cost = {
         "seconds": record["seconds"]["total"],
@@ -112,7 +113,7 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     joined = whole.merge(reference[[*on, "value"]], "left", on=on, suffixes=("", "_reference"))
     joined["difference"] = joined.value - joined.value_reference
     found = [
-        dict(zip(KEY, key, strict=True)) | summary(part)
+        dict(zip(KEY, key, strict=True)) | summary_row(part)
         for key, part in joined.groupby(KEY, sort=False)
     ]
     return pd.DataFrame(found)[COLUMNS]
@@ -132,7 +133,7 @@ def over_sizes(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def summary(part: pd.DataFrame) -> dict[str, Any]:
+def summary_row(part: pd.DataFrame) -> dict[str, Any]:
     """Of one row of the table: its seeds are the rows of `part`."""
     differences = part.difference.dropna()
     is_reference = part.arm.iloc[0] == design().reference
@@ -167,7 +168,7 @@ def comparisons(table: pd.DataFrame) -> int:
 # ---- the verdict
 
 
-def asked(table: pd.DataFrame) -> pd.DataFrame:
+def deciding(table: pd.DataFrame) -> pd.DataFrame:
     """The rows that decide, one an objective."""
     wanted = (table.arm == design().verdict) & (table.measure == "racc") & (table.k == MEAN)
     return table[wanted].set_index("objective")
@@ -181,17 +182,17 @@ def is_enough(table: pd.DataFrame) -> dict[str, bool]:
             row.seeds >= plan.at_least
             and (row.ci_high - row.ci_low) / 2 <= plan.half_width[objective]
         )
-        for objective, row in asked(table).iterrows()
+        for objective, row in deciding(table).iterrows()
     }
 
 
-def verdict(table: pd.DataFrame) -> list[str]:
+def verdicts(table: pd.DataFrame) -> list[str]:
     """A sentence for each objective, by the rule of params/study.yaml."""
     enough = is_enough(table)
     return [
         f"{objective}: {judged(row.ci_low, row.ci_high)} ({row.difference:+.2f} points, {sure(row)}"
         + (")." if enough[objective] else "; the stopping rule asks for more seeds).")
-        for objective, row in asked(table).iterrows()
+        for objective, row in deciding(table).iterrows()
     ]
 
 
@@ -220,27 +221,28 @@ def judged(low: float, high: float) -> str:
     return f"whether {asked_for} beats {reference} cannot be told"
 
 
-def text(profile: str, results: Path | None = None) -> str:
+def verdicts_text(profile: str, results: Path | None = None) -> str:
     """The verdict for a terminal. Raises RecordError if there is no table."""
     table = tables.read_table(ITEM, profile, results)
-    return "\n".join([f"{config.item(ITEM).title} Profile {profile}.", *verdict(table)])
+    return "\n".join([f"{paramfiles.item(ITEM).title} Profile {profile}.", *verdicts(table)])
 
 
 # ---- files
 
 
-def write(table: pd.DataFrame, profile: str, results: Path | None = None) -> Path:
+def write_csv(table: pd.DataFrame, profile: str, results: Path | None = None) -> Path:
     """Write results/<profile>/study.csv, atomically; gives its path."""
     return frames.write_frame((results or files.RESULTS) / profile / f"{ITEM}.csv", table)
 
 
 def shard(profile: str, seed: int, results: Path | None = None) -> Path:
+    """Where the published records of a seed are."""
     return (results or files.RESULTS) / profile / ITEM / f"seed{seed}.jsonl.xz"
 
 
 def keep(profile: str, seeds: Sequence[int], results: Path | None = None) -> list[Path]:
     """Write each seed's records as one compressed file, a record a line; gives their paths."""
-    runs = [config.resolve(name, profile) for name in config.table_runs(ITEM, profile)]
+    runs = [config.resolve(name, profile) for name in items.table_runs(ITEM, profile)]
     written = []
     for seed in seeds:
         found = [records.finished_record(run, seed, results) for run in runs]
@@ -281,14 +283,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{restore(given.profile, kept)} records of {kept} restored")
         return 0
     table = compared(by_seed(given.profile, seeds_of(given.profile), partial=True))
-    print(write(table, given.profile), *verdict(table), sep="\n")
+    print(write_csv(table, given.profile), *verdicts(table), sep="\n")
     return 0
 
 
 def seeds_of(profile: str, results: Path | None = None) -> list[int]:
     """The seeds of which there is a record of any of the study's runs."""
     folders = (results or files.RESULTS) / profile / "runs"
-    names = {run.split(".")[0] for run in config.table_runs(ITEM, profile)}
+    names = {run.split(".")[0] for run in items.table_runs(ITEM, profile)}
     found = {
         int(path.parent.name.removeprefix("seed"))
         for name in names

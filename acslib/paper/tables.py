@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 from pandas.io.formats.style import Styler
 
-from acslib.paper import ceilings, config, files, frames, printed, rows
+from acslib.paper import ceilings, files, frames, paramfiles, printed, rows
 from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, columns_of_own, every_attack
 
 # the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
@@ -49,7 +49,7 @@ NEEDED = {
 # ---- from rows to what people read
 
 
-def shown(table: pd.DataFrame) -> pd.DataFrame:
+def beside_paper(table: pd.DataFrame) -> pd.DataFrame:
     """The table for people: the paper's columns, ours beside (Tables D4, 5: above) the paper's.
 
     In brackets: differences to full training; with several seeds ± is their standard deviation.
@@ -95,7 +95,7 @@ def title(item: str, gathered: pd.DataFrame) -> str:
         if name in gathered
     )
     return (
-        f"{config.read_yaml(item)['title']}. Profile {first.profile}, {number}. {sources}."
+        f"{paramfiles.read_yaml(item)['title']}. Profile {first.profile}, {number}. {sources}."
         + (f" Networks: {networks}." if networks else "")
         + attacked
         + made_on
@@ -133,7 +133,7 @@ def needed_columns(item: str, profile: str) -> set[str]:
 def latex(item: str, gathered: pd.DataFrame) -> str:
     """A booktabs table; needs \\usepackage{booktabs}."""
     caption = " ".join([title(item, gathered), *notes(item, gathered)])
-    body = escaped(shown(gathered)).hide(axis="index")
+    body = escaped(beside_paper(gathered)).hide(axis="index")
     return body.to_latex(hrules=True, caption=latex_text(caption), label=item)
 
 
@@ -156,10 +156,12 @@ def as_mathematics(text: str) -> str:
     return text
 
 
-def text(item: str, profile: str, results: Path | None = None) -> str:
+def table_text(item: str, profile: str, results: Path | None = None) -> str:
     """The table for a terminal."""
     gathered = read_table(item, profile, results)
-    return "\n".join([title(item, gathered), "", *lines(shown(gathered)), *notes(item, gathered)])
+    return "\n".join(
+        [title(item, gathered), "", *lines(beside_paper(gathered)), *notes(item, gathered)]
+    )
 
 
 def lines(frame: pd.DataFrame) -> list[str]:

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from acslib import selectors
-from acslib.paper import config
-from acslib.paper.settings import Count, Part, Positive
+from acslib.paper import items
+from acslib.paper.values import Count, Part, Positive
 from acslib.selectors.coreset import Coreset
 
 Select = Callable[[Tensor], Coreset]
@@ -392,4 +392,4 @@ class Numbers(BaseModel):
 
 def numbers(profile: str) -> Numbers:
     """`params/theorem1.yaml` for a profile, or for the one that it extends. Raises ParamsError."""
-    return Numbers(**config.by_itself("theorem1", profile))
+    return Numbers(**items.by_itself("theorem1", profile))

@@ -24,7 +24,7 @@ from acslib.paper.methods import METHODS
 from acslib.paper.style import PAPER, QUIET
 from acslib.schedule import Epoch, Plan
 from acslib.selectors import gradmatch
-from acslib.training import adversarial_gradients, fit
+from acslib.training import State, adversarial_gradients, fit
 
 ITEM = "time"
 TABLES = ("table1", "table4", "table6")  # whose printed times are compared
@@ -63,7 +63,7 @@ def seconds_an_image(
     run = config.resolve(f"{setting}.full", ceilings.PAPERS, changes)
     dataset = noise(images, device)
     model = build.build_model(run.setting, dataset, 0, device)
-    state = build.State(model, build.build_optimiser(run.setting, model))
+    state = State(model, build.build_optimiser(run.setting, model))
     training = build.training_of(run, dataset.train.labels, 0, device)
     found: dict[Any, list[float]] = {name: [] for name in (*PARTS, *selection_steps)}
     for done in range(rounds):
@@ -123,6 +123,7 @@ def table(
 
 
 def threads(device: str) -> int:
+    """The threads that are timed on; 0 on a GPU."""
     return torch.get_num_threads() if torch.device(device).type == "cpu" else 0
 
 
@@ -130,17 +131,21 @@ def schedules() -> list[dict[str, Any]]:
     """The printed schedules on images of 32 pixels: what they are called, ceiling, speed-ups."""
     found: dict[tuple, dict[str, Any]] = {}
     for item in TABLES:
-        for _, row in ceilings.as_printed(item).iterrows():
+        for _, row in ceilings.printed_speedups(item).iterrows():
             if row.setting.replace(WIDER, MEASURED).startswith(MEASURED):
                 period = row.get("selection_freq_epochs")
-                about = {"table": item, "schedule": words(row, period), "setting": row.setting}
+                about = {
+                    "table": item,
+                    "schedule": schedule_in_words(row, period),
+                    "setting": row.setting,
+                }
                 line = found.setdefault((item, row.setting, period), about | {"run": row.run})
                 line["ceiling_x"] = row.ceiling_x
                 line[f"{row.method.removeprefix('adv_')}_x"] = row.speedup_x
     return list(found.values())
 
 
-def words(row: pd.Series, period: float | None) -> str:
+def schedule_in_words(row: pd.Series, period: float | None) -> str:
     """A printed row without its method."""
     every = "" if period is None else f", T = {period:g}"
     return f"{row.model}, {printed.OBJECTIVES[row.objective]}, {row.dataset}{every}"

@@ -8,7 +8,7 @@ from acslib.paper import config, records, rows
 from acslib.paper.methods import METHODS
 
 
-def verdict(run: config.Run, seed: int, results: Path | None = None) -> str:
+def of_run(run: config.Run, seed: int, results: Path | None = None) -> str:
     """What the network is worth, and what the coreset has cost and saved.
 
     It is compared with the full training of the same seed and parameters, where that is trained.

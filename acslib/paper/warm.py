@@ -20,7 +20,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from acslib.paper import config, files, records
+from acslib.paper import config, files, fingerprints, items, paramfiles, records
 from acslib.paper.config import Run
 from acslib.paper.settings import REGISTRIES, owner
 
@@ -37,13 +37,15 @@ def length(run: Run) -> int:
 
 def family(run: Run) -> str:
     """A name for all runs that begin in the same way, whatever they do later."""
-    return _family(run) + records.made_with(run, REGISTRIES)
+    return _family(run) + fingerprints.made_with(run, REGISTRIES)
 
 
 @functools.cache
 def _family(run: Run) -> str:
-    same = records.parameters(run, lambda key: owner(key) == "training" and key not in SCHEDULED)
-    return f"{run.setting_name}+{records.digest(same)}"
+    same = fingerprints.parameters(
+        run, lambda key: owner(key) == "training" and key not in SCHEDULED
+    )
+    return f"{run.setting_name}+{fingerprints.short_sha256(same)}"
 
 
 def name(run: Run, epochs: int) -> str:
@@ -69,7 +71,9 @@ def shared(run: Run, others: Collection[Run]) -> list[int]:
 def peers(run: Run) -> list[Run]:
     """The runs of a setting that the tables and figures of a profile need."""
     names = {
-        wanted: None for item in config.tables() for wanted in config.table_runs(item, run.profile)
+        wanted: None
+        for item in paramfiles.tables()
+        for wanted in items.table_runs(item, run.profile)
     }
     return [
         config.resolve(wanted, run.profile)
@@ -82,6 +86,7 @@ def peers(run: Run) -> list[Run]:
 
 
 def root(profile: str, results: Path | None = None) -> Path:
+    """Where first epochs that runs have in common are kept."""
     return (results or files.RESULTS) / profile / "warm"
 
 
@@ -170,4 +175,4 @@ def sharing(
 
     computed: what changes bits beside the parameters, in words and numbers.
     """
-    return Sharing(run, seed, tuple(peers(run)), records.digest(list(computed)), results)
+    return Sharing(run, seed, tuple(peers(run)), fingerprints.short_sha256(list(computed)), results)

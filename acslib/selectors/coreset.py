@@ -28,6 +28,9 @@ Indices = NDArray[np.int64]
 
 # candidates closer than this, relative to the largest first score, tie: the lower index wins
 TIE = 1e-12
+# facility location keeps L(S) and its gains by differences until L(S) is below this share of what
+# it began with
+FAR = 1e-8
 # the solvers take fourth powers of a gradient's size, which double precision holds in this range
 SMALLEST, LARGEST = 1e-50, 1e50
 

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from acslib.gradients import BLOCK_ELEMENTS, LastLayerGradients, as_gradients
+from acslib.gradients import BLOCK_ELEMENTS, GRAM_ELEMENTS, LastLayerGradients, as_gradients
 from acslib.selectors.coreset import (
+    FAR,
     TIE,
     Coreset,
     Gradients,
@@ -27,6 +28,8 @@ from acslib.selectors.coreset import (
     to_numpy,
     well_scaled,
 )
+from acslib.selectors.sampling import Sampling
+from acslib.selectors.streamed_locations import DrawnLocations, LazyLocations
 
 # --- Algorithm 2 as it is printed
 
@@ -80,12 +83,15 @@ NEAR = 1e-8
 # Samples count as duplicates when their squared distance is below this share: for float64 less,
 # since there the share is that of its own rounding.
 DUPLICATE = 1e-13
-# L(S) and the gains are kept by differences until L(S) is below this share of what it began with.
-FAR = 1e-8
 
 
 def craig(
-    gradients: Gradients, budget: int | None = None, *, tolerance: float | None = None
+    gradients: Gradients,
+    budget: int | None = None,
+    *,
+    tolerance: float | None = None,
+    epsilon: float = 0.0,
+    seed: int = 0,
 ) -> Coreset:
     """Medoids of the gradients, weighted by the size of their clusters (Algorithm 2).
 
@@ -96,20 +102,37 @@ def craig(
     0. A sample as near to two medoids counts for the one of lower index.
 
     gradients: n of them. Distances are right to rounding also where all gradients are nearly equal
-    and far from zero; that takes longer, since such distances are computed one by one.
+    and far from zero; that takes longer, since such distances are computed one by one. Where all
+    distances would take more than 4 GB they are computed from the factors as they are needed, each
+    some five times: the same picks.
+    epsilon: 0 looks at all samples at each step. Between 0 and 1, a step looks at a random
+    n / budget * log(1 / epsilon) of them and takes the best. What L(S) falls by is then in
+    expectation at least 1 - 1/e - epsilon of the most that it can fall by with the budget, where
+    the exact greedy has 1 - 1/e: Mirzasoleiman et al., "Lazier Than Lazy Greedy" (AAAI 2015),
+    theorem 1. All steps together compute n^2 log(1 / epsilon) distances, and keep none.
+    seed: of those draws, together with the epoch of the gradients.
 
-    Raises ValueError where neither budget nor tolerance is given, for a budget outside 0..n, and
-    for non-finite gradients.
+    Raises ValueError where neither budget nor tolerance is given, for an epsilon without a budget,
+    for a budget outside 0..n, and for non-finite gradients.
     """
     gradients = as_gradients(gradients)
     if budget is None and tolerance is None:
         raise ValueError("craig has no stopping rule: give a budget, a tolerance or both")
-    budget = len(gradients) if budget is None else check_budget(budget, len(gradients))
+    if budget is None and epsilon:
+        raise ValueError(f"epsilon is {epsilon} without a budget, which says how many to draw")
+    n = len(gradients)
+    budget = n if budget is None else check_budget(budget, n)
     tolerance = -1.0 if tolerance is None else check_not_negative("tolerance", tolerance)
+    sampling = Sampling.checked(epsilon, seed, gradients, budget)
     with one_thread():
         scaled, norms2, scale = well_scaled(gradients)
-        distances = distances_between(scaled, norms2)
-        picks, weights, costs = facility_location(distances, budget, tolerance / scale)
+        if n * n <= GRAM_ELEMENTS and sampling is None:
+            distances = distances_between(scaled, norms2)
+            picks, weights, costs = facility_location(distances, budget, tolerance / scale)
+        else:
+            search = LazyLocations if sampling is None else DrawnLocations
+            found = search(lambda rows: distance_rows(scaled, norms2, rows), n, sampling)
+            picks, weights, costs = found.run(budget, tolerance / scale)
     costs *= scale
     reason = _reason(len(picks), budget, costs, tolerance)
     return coreset_of(picks, weights, reason, costs)
@@ -122,18 +145,37 @@ def distances_between(gradients: LastLayerGradients, norms2: Vector) -> Matrix:
     """
     distances: Matrix = to_numpy(gradients.gram(dtype=torch.float64))
     near = to_distances(distances, norms2)
-    duplicate = min(DUPLICATE, (2.5 * torch.finfo(gradients.dtype).eps) ** 2)
     for i in np.flatnonzero(near):
-        scales = norms2[i] + norms2
-        others = np.flatnonzero((distances[i] ** 2 <= NEAR * scales) & (scales > 0))
+        others = _near_ones(distances[i], norms2, int(i))
         others = others[others > i]
-        found = _distances_from(gradients, int(i), others)
-        found[found**2 <= duplicate * scales[others]] = 0.0
+        found = _distances_from(gradients, norms2, int(i), others)
         distances[i, others] = distances[others, i] = found
     return distances
 
 
-def _distances_from(gradients: LastLayerGradients, i: int, others: Indices) -> Vector:
+def distance_rows(gradients: LastLayerGradients, norms2: Vector, rows: Indices) -> Matrix:
+    """Rows of that matrix: (len(rows), n)."""
+    chosen = torch.from_numpy(rows).to(gradients.device)
+    distances: Matrix = to_numpy(gradients.gram_rows(chosen, dtype=torch.float64))
+    near = rows_to_distances(distances, norms2, rows)
+    for place in np.flatnonzero(near):
+        i = int(rows[place])
+        others = _near_ones(distances[place], norms2, i)
+        distances[place, others] = _distances_from(gradients, norms2, i, others)
+    return distances
+
+
+def _near_ones(distances: Vector, norms2: Vector, i: int) -> Indices:
+    """The samples so near to sample i that too few digits of the distance are left."""
+    scales = norms2[i] + norms2
+    near = (distances**2 <= NEAR * scales) & (scales > 0)
+    near[i] = False
+    return np.flatnonzero(near)
+
+
+def _distances_from(
+    gradients: LastLayerGradients, norms2: Vector, i: int, others: Indices
+) -> Vector:
     """|g_i - g_j| for each j of `others`, from the differences themselves, a block at a time."""
     block = max(1, BLOCK_ELEMENTS // gradients.shape[1])
     rows = torch.from_numpy(others).to(gradients.device)
@@ -144,26 +186,36 @@ def _distances_from(gradients: LastLayerGradients, i: int, others: Indices) -> V
         found[part] = to_numpy(
             (gradients[rows[part]].dense(dtype=torch.float64) - this).norm(dim=1)
         )
+    duplicate = min(DUPLICATE, (2.5 * torch.finfo(gradients.dtype).eps) ** 2)
+    found[found**2 <= duplicate * (norms2[i] + norms2[others])] = 0.0
     return found
 
 
 @compiled
-def to_distances(gram: Matrix, norms2: Vector) -> NDArray[np.bool_]:
-    """Turn a Gram matrix into Euclidean distances, in place; what is within rounding of zero is 0.
+def rows_to_distances(gram: Matrix, norms2: Vector, rows: Indices) -> NDArray[np.bool_]:
+    """Turn rows of a Gram matrix into Euclidean distances, in place; what is within rounding of
+    zero is 0.
 
-    Returns which samples have others so near that too few digits of the distance are left: (n,).
+    rows: (b,) which of the n they are. Returns which of them have others so near that too few
+    digits of the distance are left: (b,).
     """
-    n = len(gram)
-    near = np.zeros(n, np.bool_)
-    for i in range(n):
-        for j in range(n):
+    near = np.zeros(len(rows), np.bool_)
+    for place in range(len(rows)):
+        i = rows[place]
+        for j in range(len(norms2)):
             scale = norms2[i] + norms2[j]
-            squared = scale - 2 * gram[i, j]
-            gram[i, j] = np.sqrt(squared) if squared > DUPLICATE * scale else 0.0
+            squared = scale - 2 * gram[place, j]
+            gram[place, j] = np.sqrt(squared) if squared > DUPLICATE * scale else 0.0
             if squared <= NEAR * scale and i != j and scale > 0:
-                near[i] = True
-        gram[i, i] = 0.0
+                near[place] = True
+        gram[place, i] = 0.0
     return near
+
+
+def to_distances(gram: Matrix, norms2: Vector) -> NDArray[np.bool_]:
+    """The same for the whole matrix: (n,)."""
+    found: NDArray[np.bool_] = rows_to_distances(gram, norms2, np.arange(len(gram)))
+    return found
 
 
 @compiled

@@ -7,30 +7,36 @@ from typing import Any
 
 import numpy as np
 
-from acslib.gradients import Samples, check_gram
-from acslib.selectors.craig import craig
-from acslib.selectors.gradmatch import gradmatch, gram_rows_held
+from acslib.gradients import LastLayerGradients, Samples
+from acslib.selectors.gradmatch import check_pursuit, gradmatch
 from acslib.selectors.grouped import BatchWise, BiasOnly, PerClass, Unweighted
 
 
-def check_memory(selector: Any, samples: Samples, budget: int) -> None:
+def check_memory(
+    selector: Any, samples: Samples, budget: int, gradients: LastLayerGradients, **options: Any
+) -> None:
     """Raise ValueError where a selection of `budget` of the samples cannot fit in memory.
 
-    It knows this library's selectors and what wraps them; one's own is not asked.
+    gradients: those of a few, which tell how long they are. options: what the selector will be
+    called with besides. It knows this library's selectors and what wraps them; one's own is not
+    asked, and CRAIG fits at any size.
     """
+    n = len(samples)
     if isinstance(selector, functools.partial):
-        check_memory(selector.func, samples, budget)
-    elif isinstance(selector, Unweighted | BiasOnly):
-        check_memory(selector.selector, samples, budget)
+        given = {**selector.keywords, **options}
+        check_memory(selector.func, samples, budget, gradients, **given)
+    elif isinstance(selector, Unweighted):
+        check_memory(selector.selector, samples, budget, gradients)
+    elif isinstance(selector, BiasOnly):
+        check_memory(selector.selector, samples, budget, gradients.bias_only())
     elif isinstance(selector, BatchWise):
         groups = len(np.unique(selector.assignment(samples).numpy()))
-        share = -(-budget * groups // max(len(samples), 1))
-        check_memory(selector.selector, Samples(groups), share)
+        share = -(-budget * groups // max(n, 1))
+        check_memory(selector.selector, Samples(groups), share, gradients)
     elif isinstance(selector, PerClass) and samples.labels is not None:
-        largest = int(samples.labels.bincount().max()) if len(samples) else 0
-        share = -(-budget * largest // max(len(samples), 1))
-        check_memory(selector.selector, Samples(largest), share)
-    elif selector is craig:
-        check_gram(len(samples), len(samples))
+        largest = int(samples.labels.bincount().max()) if n else 0
+        share = -(-budget * largest // max(n, 1))
+        check_memory(selector.selector, Samples(largest), share, gradients)
     elif selector is gradmatch:
-        check_gram(gram_rows_held(len(samples), budget), len(samples))
+        ridge, sampled = options.get("ridge", 0.0), bool(options.get("epsilon", 0.0))
+        check_pursuit((n, gradients.shape[1]), budget, ridge, sampled)

@@ -22,19 +22,21 @@ from acslib import selectors
 # %% [markdown]
 # ## The idea
 #
-# We look for a few samples, the coreset $S$, and weights $\gamma$, so that the weighted gradients
-# add up to everyone's (eq. 12; appendix A calls it A1). CRAIG lets **each sample be served by the
-# nearest chosen one**. If the two gradients are close, little is lost. What is lost altogether is
-# at most
+# $V$ is the set of all training samples, and sample $i$ has the gradient $g_i$. We look for a few
+# samples, the coreset $S$, and a weight $\gamma_j$ for each, so that the weighted gradients add up
+# to the sum of all (eq. 12; appendix A calls it A1). CRAIG lets **each sample be served by the
+# nearest chosen one**, whose gradient stands for its own. If the two are close, little is lost.
+# What is lost altogether is at most
 #
 # $$L(S)=\sum_{i\in V}\min_{j\in S} d_{ij},\qquad d_{ij}=\|g_i-g_j\|\qquad\text{(eqs. A2, A3)}$$
 #
-# It is the triangle inequality: replace each $g_i$ by the $g_j$ that serves it, and pay at most
-# the distance. The paper says:
+# Why at most? Putting $g_j$ in the place of $g_i$ changes the sum by $g_i-g_j$, whose length is
+# $d_{ij}$. By the triangle inequality all these changes together are no longer than their lengths
+# added up. The paper says:
 #
 # > "find an upper-bound on the estimation error of Eq. (A1)" (appendix A.1)
 #
-# (A3 has a maximum over all weights of the network, which nobody can compute. In practice, as
+# (A3 has a maximum over all parameters of the network, which nobody can compute. In practice, as
 # here, the distance is that of the gradients now.)
 #
 # ## Fourteen gradients that one can draw
@@ -42,8 +44,10 @@ from acslib import selectors
 # Real gradients have thousands of entries. These have two: three clouds, and one sample far away
 # from all.
 #
-# **Prediction.** Which sample does CRAIG pick first? Run the cell, look, put a number into its
-# last line, and run it once more.
+# CRAIG picks samples one after the other. The first one serves everyone, until there is a second.
+#
+# **Prediction.** Which sample does CRAIG pick first, so that $L$ is smallest? Run the cell, look,
+# put a number into its last line, and run it once more.
 
 # %%
 gradients = checks.points()
@@ -52,7 +56,7 @@ axis = plt.subplots(figsize=(4.5, 3.2))[1]
 axis.plot(*gradients.T, "o", color=course.GREY)
 for i, point in enumerate(gradients):
     axis.annotate(str(i), point, xytext=(4, 3), textcoords="offset points", fontsize=8)
-axis.set(title="Each point is the gradient of one sample", aspect="equal")
+axis.set(title="14 gradients: three clouds, one far away", aspect="equal")
 plt.show()
 prediction = None  # the number of the sample that CRAIG picks first
 
@@ -91,7 +95,9 @@ cost = my_cost if checks.check_4_1(my_cost) else checks.cost
 #
 # > "$j \in \arg\max_{e \in V\setminus S} F(S \cup \{e\}) - F(S)$" (Algorithm 2, line 4)
 #
-# $F$ is what $L$ has fallen by so far.
+# $F(S)$ is by how much $L$ has fallen since nothing was chosen. Then nobody was served, and $L$
+# stands for one large number. That number is the same for every candidate $e$, so the largest
+# gain of $F$ is the smallest $L(S\cup\{e\})$, at the first step, too.
 #
 # ### Exercise 4.2
 #
@@ -133,6 +139,8 @@ course.predicted(prediction, int(next_pick(distances, [])), "CRAIG begins with s
 # > "$\gamma_j = \sum_{i \in V} \mathbb{I}[j = \arg\min_{s \in S} \dots]$" (Algorithm 2, line 8,
 # > shortened)
 #
+# $\mathbb{I}[\dots]$ is 1 where it is true, else 0.
+#
 # ### Exercise 4.3
 #
 # Count whom each chosen sample serves.
@@ -147,7 +155,7 @@ course.predicted(prediction, int(next_pick(distances, [])), "CRAIG begins with s
 
 # %% tags=["exercise"]
 def my_weights(distances, chosen):
-    """How many samples each chosen one serves: (k,), in the order of `chosen`."""
+    """How many samples each chosen one serves: a tensor (k,), in the order of `chosen`."""
     # >>> answer
     return torch.bincount(distances[:, chosen].argmin(1), minlength=len(chosen))
     # >>> stub
@@ -161,8 +169,8 @@ weights = my_weights if checks.check_4_3(my_weights) else checks.cluster_sizes
 # %% [markdown]
 # ### Exercise 4.4
 #
-# Now the whole of Algorithm 2 with a budget: begin with nothing, and take one greedy step after
-# the other.
+# Now the whole of Algorithm 2. Begin with nothing, and take one greedy step after the other until
+# `budget` samples are chosen.
 #
 # <details><summary>Hint</summary>
 #
@@ -189,16 +197,18 @@ craig = my_craig if checks.check_4_4(my_craig) else checks.greedy
 course.show(selectors.plain_craig)
 
 # %% [markdown]
-# That is the library's `plain_craig`, with the paper's symbols. It also stops at a tolerance, and
-# it begins with a *phantom*, a sample as far from everyone as any two are apart. The library's
-# `craig` makes the same picks, much faster: it keeps the gains of all samples and corrects only
-# those that a pick has changed.
+# That is the library's `plain_craig`, with the paper's symbols. The loop and the `gamma` below it
+# are what you wrote. The large number of above is there as well: at first a *phantom*, a sample
+# that does not exist, serves everyone, from as far as any two samples are apart. There is more
+# for real data: it can also stop once `L` is small (`epsilon`), and gains that differ by rounding
+# alone count as equal (`slack`). The library's `craig` makes the same picks, much faster: it keeps
+# the gains of all samples and corrects only those that a pick has changed.
 #
 # ## Watch it
 #
 # The slider walks through the picks. A star is the newest one, the number beside each chosen
-# sample is its weight, lines join samples to who serves them. **Before you move it:** at which
-# pick will the far sample get a place of its own?
+# sample is its weight, lines join samples to who serves them. **Before you run the cell,** write
+# down: at which pick will the far sample be chosen itself?
 
 # %%
 picks = craig(distances, 6)
@@ -240,16 +250,17 @@ course.slider(draw, "picks", range(1, 7), [1, 2, 3, 4], width=2.8)
 # >>> answer
 my_choice = "a"
 # >>> stub
-# my_choice = None
+# my_choice = None  # "a", "b" or "c"
 # <<<
 
 # %%
 right = checks.check_4_5(my_choice)
 
 # %% [markdown]
-# This property, *submodularity*, is what makes greedy good: $F$ of the greedy set is at least
-# $1-1/e$, 63 %, of the best that any set of that size reaches. On fourteen points we can try all
-# subsets and look.
+# This property of $F$, *submodularity*, is what makes greedy good: $F$ of the greedy set is at
+# least $1-1/e$, 63 %, of the best $F$ that any set of that size reaches. On fourteen points we
+# can try all subsets and compare their $L$. Beside it we draw what the bound is for, the true
+# error $\|\sum_{i\in V} g_i-\sum_{j\in S}\gamma_j g_j\|$.
 
 # %%
 best = [min(cost(distances, list(s)) for s in combinations(range(14), k)) for k in range(1, 6)]
@@ -258,7 +269,7 @@ counts = [weights(distances, picks[:k]).double() for k in range(1, 6)]
 sums = [w @ gradients[picks[:k]] for k, w in enumerate(counts, 1)]
 error = [float((gradients.sum(0) - s).norm()) for s in sums]
 lines = {"L of the greedy set, a bound": ours, "L of the best set": best, "true error": error}
-course.curves(range(1, 6), lines, "samples chosen", "in units of a gradient")
+course.curves(range(1, 6), lines, "samples chosen", "L and error")
 
 # %% [markdown]
 # Three things to see. Greedy is nearly as good as the best subset. The bound is loose: the true
@@ -269,7 +280,8 @@ course.curves(range(1, 6), lines, "samples chosen", "in units of a gradient")
 # ## Real gradients
 #
 # Now 1,437 digits and a network that has been trained for a while against attacks. Its gradients
-# are those of eq. (18).
+# are those of eq. (18). Training it and selecting takes a few seconds. Random subsets stand
+# beside CRAIG's; each of their $k$ samples has the weight $n/k$.
 #
 # **Prediction.** With 10 % of the images, what is CRAIG's gradient error in percent of the full
 # gradient? (100 % is what an empty coreset has.)
@@ -290,26 +302,31 @@ errors = {
 percent = {name: [100 * value for value in values] for name, values in errors.items()}
 course.curves([100 * s for s in shares], percent, "coreset, %", "gradient error, %", log=True)
 course.predicted(prediction, percent["craig"][2], "CRAIG's error with 10 %", " %")
+lengths = real.squared_norms().sqrt()
+print(f"the gradients' lengths added up: {lengths.sum():.0f}; the length of their sum:", end=" ")
+print(f"{real.total().norm():.0f}")
 
 # %% [markdown]
-# A random tenth of the images is no better than an empty coreset: its error is above 100 %.
-# CRAIG's is several times smaller at every size. Which images are they? Here are those with the
-# largest weights.
+# A random tenth of the images is no better than an empty coreset: its error is above 100 %. The
+# two numbers say why. In the full sum the gradients cancel almost entirely, and in a random tenth
+# they cancel less well. CRAIG's error is several times smaller at every size. Which images are
+# they? Here are those with the largest weights, and how long their gradients are.
 
 # %%
 coreset = selectors.craig(real, sizes[2])
 heaviest = coreset.weights.argsort(descending=True)[:7]
 rows = coreset.indices[heaviest]
 titles = [
-    f"a {train.labels[i]}, γ = {int(w)}"
+    f"a {train.labels[i]}, γ = {int(w)},\nlength {lengths[i]:.1f}"
     for i, w in zip(rows, coreset.weights[heaviest], strict=True)
 ]
 course.pictures(train.float_images(rows), titles)
+print(f"The median length of all gradients is {lengths.median():.1f}.")
 
 # %% [markdown]
-# They are easy images: the network knows them, their gradients are small and all alike, and one
-# can stand for dozens. The difficult images have large gradients, each in its own direction.
-# CRAIG keeps many of those, each with a small weight.
+# They are easy images: the network knows them. Their gradients are short, so they lie close
+# together, and one can stand for dozens. The difficult images have long gradients, each in its
+# own direction. CRAIG keeps many of those, each with a small weight.
 #
 # ## Quiz
 #

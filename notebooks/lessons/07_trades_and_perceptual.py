@@ -308,7 +308,7 @@ course.curves(bounds, lines, "bound of Fast-LPA on LPIPS", "right, %")
 # >>> answer
 my_choice = "b"
 # >>> stub
-# my_choice = None
+# my_choice = None  # "a", "b" or "c"
 # <<<
 
 # %%

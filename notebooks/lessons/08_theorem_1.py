@@ -294,7 +294,7 @@ pd.DataFrame(rows).round(4)
 # >>> answer
 my_choice = "b"
 # >>> stub
-# my_choice = None
+# my_choice = None  # "a", "b" or "c"
 # <<<
 
 # %%

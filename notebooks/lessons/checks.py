@@ -7,6 +7,7 @@ on with where yours is not there yet.
 
 import functools
 import math
+import traceback
 
 import numpy as np
 import pandas as pd
@@ -43,7 +44,7 @@ def exercise(number: str, todo: str, right: str):
             except Wrong as found:
                 wrong = str(found)
             except Exception as error:  # the student's code may stop in any way
-                wrong = f"your code stopped with {type(error).__name__}: {error}"
+                wrong = stopped(answer, error)
             if empty:
                 print(f"Exercise {number} is empty: {todo}.")
             else:
@@ -56,6 +57,17 @@ def exercise(number: str, todo: str, right: str):
         return check
 
     return wrap
+
+
+def stopped(answer, error: Exception) -> str:
+    """With what the student's code stopped, and in which of its lines."""
+    said = " ".join(str(error).split()).rstrip(".")
+    sentence = f"your code stopped with {type(error).__name__}: {said}".rstrip(": ")
+    file = getattr(getattr(answer, "__code__", None), "co_filename", None)
+    places = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == file]
+    if not places:
+        return sentence
+    return f"{sentence}, in its line {places[-1].lineno} ({places[-1].line})".removesuffix(" ()")
 
 
 def filled(value):
@@ -74,12 +86,45 @@ def call(function, *arguments):
 def tensor(value, shape) -> Tensor:
     """The value as float64, if it is a tensor of this shape and without a graph behind it."""
     if not isinstance(value, Tensor):
-        raise Wrong(f"it gives a {type(value).__name__}: return a tensor")
+        raise Wrong(f"it gives {kind(value)}: return a tensor")
     if value.shape != shape:
         raise Wrong(f"the answer has shape {tuple(value.shape)}, expected {tuple(shape)}")
     if value.requires_grad:
         raise Wrong("the answer carries autograd's graph: use torch.no_grad() or detach()")
     return value.double()
+
+
+def kind(value) -> str:
+    """A value's type with its article; a tensor's shape, too."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def scalar(value) -> float:
+    """The value as a number, if it is one or holds one."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"one number is expected, not {kind(value)}") from None
+
+
+def index(value) -> int:
+    """The value as the index of a sample."""
+    found = scalar(value)
+    if not found.is_integer():
+        raise Wrong(f"it gives {found:g}: return the index of a sample, a whole number")
+    return int(found)
+
+
+def indices(value) -> list[int]:
+    """The values as the indices of samples."""
+    try:
+        found = list(value)
+    except TypeError:
+        raise Wrong(f"it gives {kind(value)}: return a list of indices") from None
+    return [index(each) for each in found]
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
@@ -88,12 +133,12 @@ def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
 
 def number(value, expected: float, tolerance: float = 0.01) -> bool:
     """Whether a number is right to a share `tolerance`."""
-    return abs(float(value) - expected) <= tolerance * max(abs(expected), 1e-9)
+    return abs(scalar(value) - expected) <= tolerance * max(abs(expected), 1e-9)
 
 
 def choice(answer, options: str) -> str:
     """One of the letters; anything else is wrong."""
-    letter = str(answer).strip().lower()
+    letter = str(answer).strip("() ").lower()
     if letter not in tuple(options):
         raise Wrong(f"{answer!r} is not one of {', '.join(options)}")
     return letter
@@ -198,7 +243,7 @@ def robust_share(right: Tensor) -> float:
 )
 def check_1_4(share):
     right = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1]]).bool()
-    got = float(call(share, right))
+    got = scalar(call(share, right))
     if number(got, float(right.float().mean())):
         return "that is the mean over restarts: an attacker keeps the best of them, for each sample"
     if number(got, float(right.float().mean(1).min())):
@@ -330,7 +375,7 @@ def check_2_4(step):
         if stale:
             model[1].weight.grad = torch.ones_like(model[1].weight)
         loss = filled(function(model, optimiser, attack, images.clone(), labels.clone()))
-        return model[1].weight.detach().double(), float(loss)
+        return model[1].weight.detach().double(), scalar(loss)
 
     (got, loss), (expected, expected_loss) = after(step), after(adversarial_step)
     if close(got, toy()[1].weight.detach().double()):
@@ -472,7 +517,7 @@ def check_3_5(answer):
     labels, attack = torch.arange(6) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
     got = call(answer, model, images, labels, attack)
     if not isinstance(got, LastLayerGradients):
-        return f"it gives a {type(got).__name__}: return LastLayerGradients(errors, features)"
+        return f"it gives {kind(got)}: return LastLayerGradients(errors, features)"
     if got.features is None:
         return "the features are missing: LastLayerGradients(errors, features)"
     if got.errors.requires_grad or got.features.requires_grad:
@@ -541,7 +586,7 @@ def apart() -> Tensor:
 )
 def check_4_1(answer):
     distances = apart()
-    got, expected = float(call(answer, distances, [0, 7])), cost(distances, [0, 7])
+    got, expected = scalar(call(answer, distances, [0, 7])), cost(distances, [0, 7])
     if number(got, float(distances[:, [0, 7]].sum()), 1e-6):
         return "it sums the distances to all chosen samples: only the nearest one serves"
     if number(got, float(distances[:, [0, 7]].amax(1).sum()), 1e-6):
@@ -565,7 +610,7 @@ def check_4_1(answer):
 def check_4_2(answer):
     distances = apart()
     for chosen in ([], [2], [2, 7]):
-        got, expected = int(call(answer, distances, list(chosen))), next_pick(distances, chosen)
+        got, expected = index(call(answer, distances, list(chosen))), next_pick(distances, chosen)
         farthest = int(distances[:, chosen].amin(1).argmax()) if chosen else -1
         if got == farthest != expected:
             return (
@@ -574,7 +619,7 @@ def check_4_2(answer):
         if got != expected:
             return f"after {chosen} sample {expected} lowers L most, and it gives {got}"
     twins = torch.zeros(3, 3, dtype=torch.float64)
-    if int(call(answer, twins, [])) != 0:
+    if index(call(answer, twins, [])) != 0:
         return "where several are as good, the first one wins"
     return None
 
@@ -586,10 +631,13 @@ def check_4_2(answer):
 )
 def check_4_3(answer):
     distances, chosen = apart(), [9, 1, 11]
-    got, expected = (
-        tensor(call(answer, distances, chosen), (3,)),
-        cluster_sizes(apart(), [9, 1, 11]),
-    )
+    got, expected = call(answer, distances, chosen), cluster_sizes(distances, chosen)
+    served_by = distances[:, chosen].argmin(1)
+    if isinstance(got, Tensor) and torch.equal(got, served_by):
+        return "that says who serves each sample: count how many each of the chosen ones serves"
+    if isinstance(got, Tensor) and torch.equal(got, distances[:, chosen].argmin(0).bincount()):
+        return "the minimum runs over the samples: for each sample, take it over the chosen ones"
+    got = tensor(got, (3,))
     if close(got, expected / len(distances)):
         return "those are shares: the weights of eq. (12) count samples"
     if close(got.sort().values, expected.sort().values.double()) and not close(got, expected):
@@ -608,7 +656,7 @@ def check_4_3(answer):
 )
 def check_4_4(answer):
     distances = apart()
-    picks = [int(pick) for pick in call(answer, distances, 5)]
+    picks = indices(call(answer, distances, 5))
     if len(picks) != 5:
         return f"the budget is 5, and it picks {len(picks)}"
     if len(set(picks)) < 5:
@@ -622,7 +670,7 @@ def check_4_4(answer):
 @exercise(
     "4.5",
     'set "a", "b" or "c"',
-    "the more are chosen, the less a further one can help: L is submodular",
+    "the more are chosen, the less a further one can help: F is submodular",
 )
 def check_4_5(answer):
     letter = choice(answer, "abc")
@@ -735,7 +783,7 @@ def check_5_4(answer):
     result = call(answer, gradients, 3)
     if not isinstance(result, tuple) or len(result) != 2:
         return "return two things: the picks and their weights"
-    picks, weights = [int(pick) for pick in result[0]], torch.as_tensor(result[1]).double()
+    picks, weights = indices(result[0]), torch.as_tensor(result[1]).double()
     expected, fitted = pursuit(gradients, 3)
     if picks[:1] != expected[:1]:
         return (
@@ -769,7 +817,7 @@ def effective_share(weights: Tensor) -> float:
 )
 def check_5_5(answer):
     weights = torch.tensor([4.0, 1, 1, 0, 2], dtype=torch.float64)
-    got, expected = float(call(answer, weights)), effective_share(weights)
+    got, expected = scalar(call(answer, weights)), effective_share(weights)
     if number(got, expected * 5):
         return "that is the effective number: divide by how many weights there are"
     if number(got, 1 / expected):
@@ -830,7 +878,7 @@ def check_6_1(answer):
 )
 def check_6_2(answer):
     for epochs, kappa, k in ((100, 0.6, 0.5), (100, 0.3, 0.5), (60, 0.75, 0.2)):
-        got, expected = float(call(answer, epochs, kappa, k)), plan_cost(epochs, kappa, k)
+        got, expected = scalar(call(answer, epochs, kappa, k)), plan_cost(epochs, kappa, k)
         if number(got, expected * epochs):
             return "that counts epochs: divide by E"
         if not number(got, expected, 1e-3):
@@ -859,7 +907,7 @@ def check_6_3(answer):
 def check_6_4(answer):
     losses = torch.tensor([1.0, 2, 4, 0.5], dtype=torch.float64)
     weights = torch.tensor([2.0, 0.5, 1.0, 0.1], dtype=torch.float64)
-    got, expected = float(call(answer, losses, weights)), float(weighted_loss(losses, weights))
+    got, expected = scalar(call(answer, losses, weights)), float(weighted_loss(losses, weights))
     if number(got, float((weights * losses).sum() / weights.sum())):
         return (
             "it divides by this batch's weights: then equal weights in a batch cancel, large or "
@@ -969,7 +1017,7 @@ def check_6_5(answer):
 )
 def check_6_6(answer):
     plan = schedule.plan(100, 0.5, 0.6, 20)
-    got, expected = float(call(answer, plan, 10.0, 8.0)), speed_up(plan, 10.0, 8.0)
+    got, expected = scalar(call(answer, plan, 10.0, 8.0)), speed_up(plan, 10.0, 8.0)
     if number(got, plan.ceiling, 1e-4):
         return "that is the ceiling: add the seconds of the selections"
     if number(got, 1 / expected):
@@ -1151,7 +1199,7 @@ def slack(gap: float, gradient: Tensor, theta: Tensor, optimum: Tensor) -> float
 def check_8_1(answer):
     gradients = arrows()
     coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 3.0]).double())
-    got, expected = float(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
+    got, expected = scalar(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
     if number(got, expected * len(gradients), 1e-4):
         return "that is for L the sum of the losses: divide by n for the mean"
     if number(got, (expected * len(gradients)) ** 2, 1e-4):
@@ -1172,7 +1220,7 @@ def check_8_2(answer):
     generator = torch.Generator().manual_seed(1)
     gradient, theta, optimum = torch.randn(3, 4, generator=generator).double()
     got, expected = (
-        float(call(answer, 0.7, gradient, theta, optimum)),
+        scalar(call(answer, 0.7, gradient, theta, optimum)),
         slack(0.7, gradient, theta, optimum),
     )
     if number(got, -expected):
@@ -1193,7 +1241,7 @@ def check_8_2(answer):
 )
 def check_8_3(answer):
     gammas = torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch.float64)
-    got, expected = float(call(answer, 3.0, 2.0, gammas)), right_side(3.0, 2.0, gammas)
+    got, expected = scalar(call(answer, 3.0, 2.0, gammas)), right_side(3.0, 2.0, gammas)
     if number(got, 3 + 3 * float(gammas.sum())):
         return "take the mean of the gammas: the sum in (1) is divided by T"
     if number(got, 3 * 2 / 4 + 3 * 0.25):
@@ -1214,7 +1262,7 @@ def check_8_3(answer):
 )
 def check_8_4(answer):
     for delta, sigma, wanted in ((20.0, 1.0, 0.5), (22.0, 1.2, 0.1)):
-        got, expected = float(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
+        got, expected = scalar(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
         if number(got, expected**0.5):
             return "square it: the noise falls with the root of T"
         if not expected * 0.999 <= got <= expected + 1.001:
@@ -1258,7 +1306,7 @@ def wrong_rows(table: pd.DataFrame, full: pd.DataFrame) -> list:
 
 
 def dominates(first, second) -> bool:
-    """Whether the first is at least as good in all of ACC, RACC and T, and better in one."""
+    """Whether the first is at least as good in ACC, RACC and minutes, and better in one."""
     least = (
         first.acc_pct >= second.acc_pct,
         first.racc_pct >= second.racc_pct,
@@ -1292,7 +1340,7 @@ def seeds_needed(deviation: float, half_width: float) -> int:
 def check_9_1(answer):
     table = printed_table()
     full = table.iloc[[2, 2, 2]].set_index(table.index)
-    got = [int(row) for row in call(answer, table.copy(), full.copy())]
+    got = indices(call(answer, table.copy(), full.copy()))
     if 2 in got:
         return "full training has no printed difference: a missing value is not an error"
     if got == [0, 1]:
@@ -1322,10 +1370,10 @@ def check_9_3(answer):
 
     same, better, slower = row(80, 40, 100), row(81, 40, 100), row(81, 41, 120)
     if call(answer, better, row(80, 40, 100)) != True:  # noqa: E712, numpy's True counts
-        return "more ACC at the same RACC and T: the first dominates"
+        return "more ACC at the same RACC and minutes: the first dominates"
     if call(answer, slower, row(80, 40, 100)) != False:  # noqa: E712
         return (
-            "a row that takes longer does not dominate, however accurate it is: T counts downwards"
+            "a row that takes longer does not dominate, however accurate: fewer minutes are better"
         )
     if call(answer, same, same) != False:  # noqa: E712
         return "a row does not dominate its equal: at least one must be better"
@@ -1341,7 +1389,10 @@ def check_9_3(answer):
 )
 def check_9_5(answer):
     values = [1.0, -0.5, 2.0, 0.3, 1.4]
-    low, high = (float(end) for end in call(answer, values))
+    ends = call(answer, values)
+    if not isinstance(ends, tuple | list | np.ndarray) or len(ends) != 2:
+        return "return two numbers: the lower and the upper end"
+    low, high = map(scalar, ends)
     expected = interval(values)
     half, middle = (high - low) / 2, (high + low) / 2
     if abs(middle - float(np.mean(values))) > 1e-6:
@@ -1369,7 +1420,7 @@ def check_9_5(answer):
 )
 def check_9_6(answer):
     for deviation, half in ((2.0, 1.0), (3.5, 0.5)):
-        got, expected = float(call(answer, deviation, half)), seeds_needed(deviation, half)
+        got, expected = scalar(call(answer, deviation, half)), seeds_needed(deviation, half)
         if number(got, 1.96 * deviation / half):
             return "square it: the width falls with the root of the number"
         if got != expected and abs(got - expected) < 1:

@@ -12,7 +12,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-from acslib.paper import checkpoints, cli, config, files, records, runs, style
+from acslib.paper import (
+    checkpoints,
+    cli,
+    config,
+    endings,
+    files,
+    fingerprints,
+    records,
+    runs,
+    style,
+)
 from tools.torture.children import Child, Ended, broken
 from tools.torture.outcomes import Ending
 
@@ -164,7 +174,7 @@ def told(call: Callable[[], Any]) -> Work:
         print(call())
         return 0
 
-    return lambda: cli.told(work)
+    return lambda: endings.exit_code(work)
 
 
 # ---- what a run leaves
@@ -192,11 +202,11 @@ def digest(path: Path) -> str:
     """Of all that is in a file; in a record, but for times, and who trained or evaluated again."""
     if path.suffix == ".safetensors":  # whose header has no fixed order
         tensors, note = checkpoints.read_tensors(path)
-        return checkpoints.digest(tensors, json.dumps(note, sort_keys=True))
+        return checkpoints.tensors_sha256(tensors, json.dumps(note, sort_keys=True))
     record = records.read_record(path)
     kept = {key: value for key, value in record.items() if key not in ("sha256", "warm_start")}
     kept["provenance"].pop("evaluation", None)  # where it was evaluated anew
-    return records.sha256(json.dumps(timeless(kept), sort_keys=True))
+    return fingerprints.sha256(json.dumps(timeless(kept), sort_keys=True))
 
 
 def timeless(content: Any) -> Any:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from acslib import data
-from acslib.attacks import alexnet
+from acslib.attacks import alexnet, alexnet_trained
 from acslib.paper import checkpoints, config, records, rows, runs, tables
 from tools.torture.bench import ITEM, PROFILE, RUNS, Bench, Work, acs, run_folder, told, train
 from tools.torture.children import broken, refused
@@ -204,10 +204,10 @@ def of_lpips(bench: Bench) -> Subject:
 
     def save(file: Path, seed: int) -> None:
         torch.manual_seed(seed)
-        alexnet.save_alexnet(alexnet.AlexNet("digits", classes=10), file)
+        alexnet_trained.save_alexnet(alexnet.AlexNet("digits", classes=10), file)
 
     def read(home: Path) -> Work:
-        return told(lambda: state_digest(alexnet.load_alexnet(home / path)))
+        return told(lambda: state_digest(alexnet_trained.load_alexnet(home / path)))
 
     other = bench.scratch / "alexnet-cifar10.safetensors"
     save(home / path, 0)

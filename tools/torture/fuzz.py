@@ -16,7 +16,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from acslib.paper import cli, config, methods, runs
+from acslib.paper import cli, config, methods, paramfiles, params, runs
 from acslib.paper.settings import Setting
 from tools.torture.bench import ITEM, PROFILE, SETTING, Bench
 from tools.torture.children import BROKEN, Ended, refused, too_large, within_memory
@@ -175,7 +175,7 @@ class Malformed:
 
     @property
     def setting_names(self) -> list[str]:
-        return list(config.checked_settings().settings)
+        return list(paramfiles.checked_settings().settings)
 
     @property
     def methods(self) -> list[str]:
@@ -246,8 +246,8 @@ class Malformed:
     def command(self) -> list[str]:
         """A command that cannot be."""
         run, item = self.chance.choice(self.known), "table1"
-        profile = self.edited(PROFILE, config.profiles())
-        wrong_item = self.edited(item, [*config.tables(), "theorem1"])
+        profile = self.edited(PROFILE, paramfiles.profiles())
+        wrong_item = self.edited(item, [*paramfiles.tables(), "theorem1"])
         one = self.chance.choice(
             [
                 ["run", run, f"--seeds={self.chance.choice(NO_SEEDS)}"],
@@ -290,7 +290,7 @@ class Malformed:
             f"extends: {self.chance.choice(('nobody', 'mine', '[demo]', '3', '{a: b}', 'Smoke'))}",
             "common: {model: resnet34}",
             f"items: {{table1: {{settings: [{self.edited(SETTING, self.setting_names)!r}]}}}}",
-            f"items: {{{self.edited('table1', config.tables())!r}: {{vary: {{steps: 1}}}}}}",
+            f"items: {{{self.edited('table1', paramfiles.tables())!r}: {{vary: {{steps: 1}}}}}}",
             "common: {steps: 1}\ncommon: {steps: 2}",
         ]
         return "profiles/mine.yaml", words, self.file("about: mine", "extends: smoke", lines)
@@ -379,7 +379,7 @@ class Malformed:
                 ("settings", "settings.yaml", ["list", ITEM]),
             ]
         )
-        content = bytearray((config.FOLDER / f"{source}.yaml").read_bytes())
+        content = bytearray((paramfiles.FOLDER / f"{source}.yaml").read_bytes())
         for _ in range(self.chance.randint(1, 4)):
             place = self.chance.randrange(len(content))
             content[place : place + self.chance.choice((0, 1, 1, 9))] = self.chance.choice(
@@ -388,7 +388,7 @@ class Malformed:
         return name, words, bytes(content)
 
 
-PROFILE_SECTIONS = [*config.Profile.model_fields]
+PROFILE_SECTIONS = [*params.Profile.model_fields]
 GROUP = ("settings", "methods", "vary", "columns")
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from acslib.paper import cli
+from acslib.paper import cli, endings
 from tools.torture.bench import PROFILE, RUNS, Bench, Work
 from tools.torture.children import Ended, broken
 from tools.torture.kills import before_evaluation, half_way
@@ -51,7 +51,7 @@ def listening(*words: str) -> Work:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         return cli.invoke(list(words))
 
-    return lambda: cli.told(begin)
+    return lambda: endings.exit_code(begin)
 
 
 def judged(bench: Bench, ended: Ended, results: Path) -> tuple[Ending, str]:
@@ -61,7 +61,7 @@ def judged(bench: Bench, ended: Ended, results: Path) -> tuple[Ending, str]:
         return bench.as_undisturbed(results, [NAME])
     lines = ended.err.splitlines()
     if (
-        ended.code != cli.INTERRUPTED
+        ended.code != endings.INTERRUPTED
         or len(lines) != 1
         or not lines[0].startswith("acs: stopped: ")
     ):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from acslib import data
-from acslib.attacks import alexnet
+from acslib.attacks import lpips
 from acslib.data import loading
 from tools.torture.bench import ITEM, PROFILE, RUNS, Bench, Work, acs, told, train
 from tools.torture.children import broken, refused
@@ -33,7 +33,7 @@ def offline(bench: Bench) -> Iterator[Outcome]:
                 "data sets", f"{name}, sample {sample}", *quiet(bench, work, bench.folder())
             )
     for name in ("imagenet12", "imagenet100"):
-        work = told(lambda name=name: alexnet.alexnet_for(name, train=True).stem)
+        work = told(lambda name=name: lpips.alexnet_for(name, train=True).stem)
         yield Outcome("LPIPS' networks", name, *quiet(bench, work, bench.folder()))
 
 

@@ -1,0 +1,67 @@
+"""Tables and figures: the runs that each of them needs."""
+
+from typing import Any
+
+from acslib.paper import config, paramfiles, params
+from acslib.paper.methods import METHODS
+from acslib.paper.params import ItemLimits, ParamsError, checked, refuse_unknown, shown
+from acslib.paper.settings import given
+
+
+def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
+    """The groups of runs of a table or figure: `settings`, `methods`, `vary` (a list), `columns`.
+
+    A profile's `items` may leave out settings of an item and vary something in all of its runs.
+    A method of one's own that names the item is in every group that has gradmatch.
+    """
+    described = paramfiles.item(item_name)
+    own = registered_for(item_name)
+    limits = paramfiles.profile(profile_name).items.get(item_name, ItemLimits())
+    return [
+        {
+            "settings": [
+                name
+                for name in group.settings
+                if limits.settings is None or name in limits.settings
+            ],
+            "methods": list(
+                dict.fromkeys([*group.methods, *(own if "gradmatch" in group.methods else [])])
+            ),
+            "columns": dict(group.columns),
+            "vary": [given(limits.vary) | given(layer) for layer in group.vary],
+        }
+        for group in described.runs
+    ]
+
+
+def registered_for(item_name: str) -> list[str]:
+    """The methods of one's own that are to be in a table or figure, though its file names none."""
+    for method in METHODS.values():
+        refuse_unknown(f"method {method.name!r}, items", method.items, paramfiles.tables())
+    return [method.name for method in METHODS.values() if item_name in method.items]
+
+
+def table_runs(item_name: str, profile_name: str) -> list[str]:
+    """The names of all runs that a table or figure needs, with the full trainings, each once."""
+    names: dict[str, None] = {}
+    for group in groups(item_name, profile_name):
+        for setting_name in group["settings"]:
+            for varied in group["vary"]:
+                for method in ("full", *group["methods"]):
+                    names[config.run_name(setting_name, method, varied)] = None
+    return list(names)
+
+
+def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:
+    """The numbers of an item that trains no runs, as params/theorem1.yaml, for a profile, or for
+    the one that it extends.
+    """
+    where = f"params/{item_name}.yaml"
+    content: Any = checked(where, params.FILES[item_name], paramfiles.read_yaml(item_name))
+    paramfiles.profile(profile_name)
+    name: str | None = profile_name
+    while name is not None:
+        if name in content.profiles:
+            return content.common.model_dump() | content.profiles[name].model_dump()
+        name = paramfiles.profile(name).extends
+    raise ParamsError(f"{where} has no profile {shown(profile_name)}: add it under profiles there")
