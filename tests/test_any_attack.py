@@ -14,7 +14,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from acslib.attacks import FGSM, NFGSM, PGD, call
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.autoattack import AutoAttack
-from acslib.attacks.common import right, usable
+from acslib.attacks.common import clipped, right, usable
 from acslib.attacks.lpips import LPIPS
 from acslib.attacks.perceptual import LPA, PPGD, FastLPA
 from acslib.attacks.unseen import JPEG, ReColor, StAdv
@@ -217,6 +217,35 @@ def test_a_usable_gradient_is_finite_and_points_the_same_way(seed, nan, inf):
             assert torch.equal(one, was.sign().where(was.isinf(), torch.zeros(())))
         else:
             assert torch.equal(one, was.nan_to_num(0))
+
+
+@given(
+    values=st.lists(st.sampled_from([-2.0, -1, 0, 0.5, 1, 2]) | st.floats(-3, 3), min_size=1),
+    low=st.sampled_from([-torch.inf, -1, 0]),
+    high=st.sampled_from([0.5, 1, torch.inf]),
+)
+@settings(deadline=None)
+def test_clipped_is_clamp_and_hears_what_lies_on_its_bounds(values, low, high):
+    x = torch.tensor(values, dtype=torch.float32, requires_grad=True)
+    found = clipped(x, low, high)
+    assert torch.equal(found, x.clamp(low, high))
+    (gradient,) = torch.autograd.grad(found.sum(), x)
+    assert gradient.tolist() == [float(low <= value <= high) for value in x.tolist()]
+
+
+@pytest.mark.parametrize("attack", [StAdv(0.2), ReColor(), JPEG()], ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_black_and_white_pixels_are_attacked(attack, channels):
+    """Images of nothing else move, too."""
+    black_and_white = (torch.rand(2, channels, 16, 16, generator=seeded()) > 0.5).float()
+    weight = torch.randn(channels, 16, 16, generator=seeded())
+
+    def heard(images):
+        start = torch.zeros_like(attack.start(images)).requires_grad_()
+        (attack.render(images, start) * weight).sum().backward()
+        return (start.grad != 0).float().mean()
+
+    assert heard(black_and_white) > 0
 
 
 def test_logits_that_are_no_numbers_are_never_right():

@@ -153,7 +153,7 @@ def test_gradients_of_a_live_graph_are_detached():
 
 
 # forward-mode derivatives are scripted inside torch, which warns of itself
-@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_weights_and_vectors_may_be_differentiated():
     gradients = make(n=12, terms=2)
     weights = torch.rand(12, dtype=torch.float64, requires_grad=True)

@@ -39,6 +39,7 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
 from acslib.selectors.memory import check_memory
+from acslib.training import State
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
@@ -318,15 +319,15 @@ def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
 
 
 def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
-    def fingerprints(objective):
+    def found(objective):
         name = f"resnet18-linf-cifar10.full+objective@{objective}"
         forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
         return {fingerprints.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
 
-    assert len(fingerprints("adversarial")) == 1
-    assert len(fingerprints("trades")) == 4
+    assert len(found("adversarial")) == 1
+    assert len(found("trades")) == 4
     monkeypatch.setitem(OBJECTIVES.own, "mine", lambda setting, attack: None)
-    assert len(fingerprints("mine")) == 4, "one's own may look at all parameters"
+    assert len(found("mine")) == 4, "one's own may look at all parameters"
 
 
 def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():
@@ -604,6 +605,43 @@ def test_tied_weights_are_kept(tmp_path):
     torch.nn.init.zeros_(layer.weight)
     checkpoints.load_weights(tmp_path / "weights", tied, of)
     assert same(before, tied.state_dict())
+
+
+class TiedWeights(torch.nn.Module):
+    """One layer under two names, and one weight in two layers."""
+
+    def __init__(self, seed):
+        super().__init__()
+        torch.manual_seed(seed)
+        self.first = torch.nn.Linear(3, 3)
+        self.again, self.other = self.first, torch.nn.Linear(3, 3)
+        self.other.weight = self.first.weight
+
+    def forward(self, x):
+        return self.other(self.again(self.first(x)))
+
+
+def test_a_checkpoint_of_tied_weights_is_gone_on_with(tmp_path):
+    """Two steps are a step, a checkpoint and a step, with the optimiser's memory."""
+    of = checkpoints.Origin("a", 0, "b")
+
+    def state(seed):
+        model = TiedWeights(seed)
+        return State(model, torch.optim.SGD(model.parameters(), 0.1, momentum=0.9))
+
+    def step(state):
+        state.optimiser.zero_grad()
+        state.model(torch.eye(3)).square().sum().backward()
+        state.optimiser.step()
+
+    whole, resumed = state(0), state(1)
+    step(whole)
+    checkpoints.save_checkpoint(tmp_path / "checkpoint", whole, of, "data")
+    checkpoints.load_checkpoint(tmp_path / "checkpoint", resumed, of, "data")
+    for each in (whole, resumed):
+        step(each)
+    assert same(whole.model.state_dict(), resumed.model.state_dict())
+    assert resumed.model.other.weight is resumed.model.first.weight
 
 
 def test_another_seeds_or_runs_files_are_refused(finished, tmp_path, run):

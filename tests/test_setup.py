@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,6 +78,25 @@ def test_lock_holds_every_direct_dependency():
     for requirement in direct:
         pinned = str(locked[canonicalize_name(requirement.name)].specifier).removeprefix("==")
         assert requirement.specifier.contains(pinned), requirement
+
+
+def test_the_package_takes_its_users_versions():
+    """Ranges, not one version: installed beside a newer torch, it leaves that torch there. Both
+    ends of torch's range were tried, and the documents say when.
+    """
+    asked = {each.name: each.specifier for each in map(Requirement, PROJECT["dependencies"])}
+    for name, versions in asked.items():
+        assert {part.operator for part in versions} <= {">=", "<"}, name
+    oldest = re.search(r"^TORCH \?= (.*)", VARIABLES, re.M)[1]
+    assert asked["torch"].contains(oldest)
+    assert not asked["torch"].contains("2.5.1")
+    assert all(asked["torch"].contains(later) for later in ("2.13.0", "2.14.1", "2.99"))
+    documented = (ROOT / "docs" / "reference.md").read_text()
+    row = re.search(r"^\| the library beside another torch .*", documented, re.M)[0]
+    newest = max(map(Version, re.findall(r"\b\d+\.\d+\.\d+(?= with)", row)))
+    assert newest > Version(version("torch"))
+    for end in (oldest, newest):
+        assert re.search(rf"{re.escape(str(end))} with version \S+ on \d+ \w+ 20\d\d", row)
 
 
 def test_the_method_asks_for_no_more_than_it_imports():

@@ -72,6 +72,16 @@ def norms(x: Tensor) -> Tensor:
     return per_sample(x.flatten(1).norm(dim=1), x)
 
 
+def clipped(x: Tensor, low: float, high: float) -> Tensor:
+    """`x.clamp(low, high)`, with gradient 1 also where x is exactly `low` or `high`.
+
+    clamp's own gradient is 1 there up to torch 2.13 and 0 from 2.14 on, by which black and white
+    pixels would stand still under an attack.
+    """
+    inside = (x >= low) & (x <= high)
+    return x.where(inside, x.detach().clamp(low, high))
+
+
 def right(logits: Tensor, labels: Tensor) -> Tensor:
     """Which samples are labelled rightly, (n,): no sample is whose logits are not all finite."""
     return (logits.argmax(1) == labels) & logits.isfinite().all(1)

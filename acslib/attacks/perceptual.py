@@ -11,7 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.common import Base, ascent, margin, norms, per_sample, right, usable
+from acslib.attacks.common import Base, ascent, clipped, margin, norms, per_sample, right, usable
 from acslib.attacks.lpips import LPIPS
 from acslib.passes import frozen
 
@@ -300,7 +300,7 @@ def _lagrangian_step(
         seen["margin"] = margins = margin(model(x), labels)
         seen["d"] = d = torch.linalg.vector_norm(embedding - reference, dim=1)
         penalty: Tensor = weight * (d - bound).relu()
-        return margins.clamp_max(kappa) - penalty
+        return clipped(margins, -torch.inf, kappa) - penalty
 
     gradient = usable(ascent(lagrangian, x)[1], generator)
     direction = gradient / norms(gradient).clamp_min(1e-12)

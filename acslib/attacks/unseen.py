@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from acslib.attacks.common import Base, ascent, margin, usable
+from acslib.attacks.common import Base, ascent, clipped, margin, usable
 from acslib.passes import frozen
 
 
@@ -153,7 +153,8 @@ class StAdv(_Threat):
         )
         grid = affine_grid(identity, list(images.shape), align_corners=False)
         grid = grid + flow.permute(0, 2, 3, 1) * (2 if self.unit == "side" else 1)
-        return grid_sample(images, grid, padding_mode="border", align_corners=False).clamp(0, 1)
+        moved = grid_sample(images, grid, padding_mode="border", align_corners=False)
+        return clipped(moved, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ class ReColor(_Threat):
         # the difference of two conversions, so that no change of colour is exactly no change of the
         # image
         difference = luv_to_rgb(luv + moved) - luv_to_rgb(luv)
-        return (images + difference[:, : images.shape[1]]).clamp(0, 1)
+        return clipped(images + difference[:, : images.shape[1]], 0, 1)
 
 
 # linear sRGB to CIE XYZ (IEC 61966-2-1), the (u', v') of its white, D65, and the least and largest
@@ -221,11 +222,11 @@ def luv_to_rgb(luv: Tensor) -> Tensor:
     lightness, u, v = luv[:, 0] * 100, luv[:, 1] * 200 - 100, luv[:, 2] * 200 - 100
     scale = 13 * lightness.clamp_min(1e-2)  # black has no hue: keep the quotient finite
     # without these limits a move in u or v makes a bright blue of what is almost black
-    u, v = (u / scale + WHITE[0]).clamp(*U_RANGE), (v / scale + WHITE[1]).clamp(*V_RANGE)
+    u, v = clipped(u / scale + WHITE[0], *U_RANGE), clipped(v / scale + WHITE[1], *V_RANGE)
     y = torch.where(lightness > 8, ((lightness + 16) / 116) ** 3, lightness * (3 / 29) ** 3)
     xyz = torch.stack([y * 9 * u / (4 * v), y, y * (12 - 3 * u - 20 * v) / (4 * v)], dim=1)
     inverse = torch.linalg.inv(luv.new_tensor(XYZ))
-    linear = torch.einsum("ij,njhw->nihw", inverse, xyz).clamp(0, 1)
+    linear = clipped(torch.einsum("ij,njhw->nihw", inverse, xyz), 0, 1)
     return torch.where(
         linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-4) ** (1 / 2.4) - 0.055
     )
@@ -272,7 +273,7 @@ class JPEG(_Threat):
             colour = interpolate(blocks_to_pixels(colour, CHROMINANCE), scale_factor=2)
             ycc = torch.cat([luminance, colour], dim=1)
             difference = torch.einsum("ij,njhw->nihw", ycc.new_tensor(YCC_TO_RGB), ycc)
-        return (images + difference[:, :, : size[0], : size[1]] / 255).clamp(0, 1)
+        return clipped(images + difference[:, :, : size[0], : size[1]] / 255, 0, 1)
 
     @staticmethod
     def _padded(images: Tensor) -> tuple[int, int]:
