@@ -582,7 +582,7 @@ def test_the_last_lesson_says_what_the_study_found():
     """In the words of docs/study.md, of the published table; its numbers are read by a cell."""
     found = tables.read_table("study", "mini", ROOT / "results" / "published")
     text = " ".join(text_of(SOURCES[-1]).split())
-    for asked in study.asked(found).itertuples():
+    for asked in study.deciding(found).itertuples():
         said = study.judged(asked.ci_low, asked.ci_high)
         for arm, name in (("gradmatch", "GradMatch"), ("adaptive_random", "adaptive random")):
             said = said.replace(arm, name)
@@ -592,7 +592,7 @@ def test_the_last_lesson_says_what_the_study_found():
     assert rows.loc[("linf", "craig", "racc"), "ci_high"] < 0
     null = rows.loc[("linf", "adaptive_random_null", "racc")]
     assert null.ci_low < 0 < null.ci_high
-    assert ("TRADES is still to be run" in text) == ("trades" not in study.asked(found).index)
+    assert ("TRADES is still to be run" in text) == ("trades" not in study.deciding(found).index)
 
 
 def test_what_is_made_is_the_same_every_time(tmp_path):
