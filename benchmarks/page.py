@@ -51,7 +51,11 @@ def in_words(rates: Mapping[str, Sequence[float]]) -> dict[str, str]:
     """The ceilings as lines of the page."""
     lines = {}
     for name, found in rates.items():
-        what = "a copy, read and written" if name == "copy" else f"matrix product, {name}"
+        what = (
+            "a copy, read and written"
+            if name == "copy"
+            else f"matrix product or 3x3 convolution, {name}"
+        )
         unit = "GB/s" if name == "copy" else "GFLOP/s"
         lines[what] = f"{spread([rate / 1e9 for rate in found], '.0f')} {unit} on one core"
     return lines
