@@ -27,6 +27,7 @@ from acslib.paper import (
     printed,
     records,
     rows,
+    table_pictures,
     tables,
     threats,
 )
@@ -295,33 +296,33 @@ def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine", "a-b", "2", "one-two-three-four"])
-@pytest.mark.parametrize("item", ["own", "table1", "table2", "fig4"])
+@pytest.mark.parametrize("item", ["question", "table1", "table2", "fig4"])
 def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_path, monkeypatch):
     """The name says nothing: network, objective and data are told by the setting itself."""
     base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
     (tmp_path / "settings.yaml").write_text(f"settings: {{'{name}': {{extends: {base}}}}}")
-    columns = ", columns: {series: size}" if item == "fig4" else ""
+    more = ", columns: {series: size}" if item == "fig4" else ""
     (tmp_path / f"{item}.yaml").write_text(
-        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{columns}}}]"
+        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{more}}}]"
     )
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
     for run, seed in rows.missing(item, "full", [0, 1], tmp_path):
         files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", record(run, seed))
     table = rows.gather(item, "full", [0, 1], tmp_path)
     like = config.setting_layer(base)
-    assert (table.model == rows.MODELS[like["model"]]).all()
-    assert (table.dataset == rows.DATASETS[like["dataset"]]).all()
+    assert (table.model == columns.MODELS[like["model"]]).all()
+    assert (table.dataset == columns.DATASETS[like["dataset"]]).all()
     assert (table.setting == name).all()
     assert table.run.tolist() == [f"{name}.full", f"{name}.craig"]
     if item == "fig4":
-        curves.write_points(item, curves.by_seed(item, "full", [0, 1], tmp_path), tmp_path)
+        curves.write_points(item, curves.points_by_seed(item, "full", [0, 1], tmp_path), tmp_path)
         drawn = figures.figure4(tables.read_table(item, "full", tmp_path)).axes[0]
         assert "Adv. CRAIG" in drawn.get_legend_handles_labels()[1]
     else:
         tables.write_table(item, table, tmp_path)
-        assert "Adv. CRAIG" in tables.text(item, "full", tmp_path)
+        assert "Adv. CRAIG" in tables.table_text(item, "full", tmp_path)
         measured = ("racc_unseen", "_mean") if item == "table2" else ()
-        assert len(figures.tradeoff(table, *measured).axes) == 1
+        assert len(table_pictures.tradeoff(table, *measured).axes) == 1
     plt.close("all")
 
 
