@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from acslib import parallel, protocols
+from acslib import memory, protocols
 from acslib.attacks.calling import bound_to
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
@@ -56,13 +56,23 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
     with seeded(0, images.device), frozen(model, "eval"):
         check_head(model, images)
         check_objective(training.objective, model, images, labels)
-        if images.device.type == "cuda" and len(images) > 1:
-            each = bytes_an_image(training.objective, model, images, labels)
-            check_fits(each, training, images.device)
         if training.selection_objective is not None:
             check_is("selection_objective", training.selection_objective)
         if any(epoch.select for epoch in training.plan):
             check_selection(training, model, data, images, labels)
+
+
+def must_recompute(model: nn.Module, data: Dataset, training: Training) -> bool:
+    """Whether blocks are computed anew in the backward pass: as `training` says, else where a GPU's
+    memory wants it. Raises ValueError where a batch cannot fit even then.
+    """
+    device = data.train.device
+    if training.recompute is not None or device.type != "cuda" or len(data.train) < 2:
+        return bool(training.recompute)
+    index = torch.arange(min(TRIED, len(data.train)), device=device)
+    images, labels = data.train.float_images(index), data.train.labels[index]
+    with seeded(0, device), frozen(model, "eval"), trainable(model):
+        return memory.must_recompute(training, model, images, labels)
 
 
 def check_model(model: nn.Module) -> None:
@@ -145,58 +155,6 @@ def check_head(model: nn.Module, images: Tensor) -> None:
         raise ValueError(
             "the model's output is not head(features(images)): gradients of the last layer would be"
             " those of another network; acslib.models.adapt(net) makes a model that fits"
-        )
-
-
-@contextmanager
-def saved_bytes(model: nn.Module) -> Iterator[list[int]]:
-    """Collect the bytes that autograd keeps for a backward pass, the model's own tensors apart.
-
-    Memory that several operations keep counts once.
-    """
-    own = {tensor.untyped_storage().data_ptr() for tensor in model.state_dict().values()}
-    kept: dict[int, Tensor] = {}  # held, so that no address is used twice
-    found: list[int] = []
-
-    def keep(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in own and storage.data_ptr() not in kept:
-            kept[storage.data_ptr()] = tensor.detach()
-            found.append(storage.nbytes())
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        yield found
-
-
-def bytes_an_image(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
-) -> float:
-    """What autograd keeps for each image more until the backward pass, in float32."""
-    found = []
-    for n in (len(images), len(images) // 2):
-        with trainable(model), saved_bytes(model) as saved:
-            objective.loss(model, images[:n], labels[:n], images[:n])
-        found.append(sum(saved))
-    return (found[0] - found[1]) / (len(images) - len(images) // 2)
-
-
-def check_fits(each: float, training: Training, device: torch.device) -> None:
-    """Raise ValueError where a device cannot hold what a batch's backward pass needs.
-
-    `each` is `bytes_an_image`, half of which is enough in bfloat16 at best. Weights, data and work
-    space come on top: what passes may still not fit, what is refused cannot.
-    """
-    there = torch.cuda.get_device_properties(device).total_memory
-    each *= 0.5 if training.precision == "bfloat16" else 1
-    at_once = min(training.batch_size, training.micro_batch or training.batch_size)
-    at_once = math.ceil(at_once / parallel.processes())
-    if at_once * each > there:
-        gib = 1 << 30
-        raise ValueError(
-            f"{at_once} images at once keep {at_once * each / gib:.1f} GiB for their backward pass"
-            f" and {device} has {there / gib:.1f}: set micro_batch to {int(there / each / 2)} or"
-            " less"
         )
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "DTYPES",
     "attacker",
     "autocast",
+    "buffers_put_back",
     "check_initialised",
     "fastest_precision",
     "frozen",
@@ -41,7 +42,7 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
     # BatchNorm can be told to stand still, all others are put back
     tracking: list[Any] = [m for m in modules if _is_batch_norm(m) and m.track_running_stats]
     others = [module for module in modules if not _is_batch_norm(module)]
-    with _buffers_put_back(others):
+    with buffers_put_back(others):
         try:
             for parameter in trainable:
                 parameter.requires_grad_(False)
@@ -75,7 +76,8 @@ def _is_batch_norm(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def _buffers_put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
+def buffers_put_back(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Afterwards each module's own buffers are those of before, and have their values again."""
     before = []
     for module in modules:
         buffers: dict[str, Any] = dict(module._buffers)

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
-from acslib import devices, measuring, parallel, protocols
-from acslib.checks import check_optimiser, check_training
+from acslib import devices, measuring, memory, parallel, protocols
+from acslib.checks import check_optimiser, check_training, must_recompute
 from acslib.data.sets import Dataset
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
@@ -81,6 +81,10 @@ class Training:
     but for two things: an attack draws its starts part by part, and BatchNorm in training mode sees
     the statistics of each part, not of the batch. None takes batches whole.
 
+    recompute: for the backward pass, keep the inputs of the network's blocks alone, and make the
+    rest anew (see `acslib.memory.recomputed`). The numbers are the same; an update takes about a
+    third longer. None does so on a GPU where a batch does not fit otherwise.
+
     precision: float32, bfloat16, or tf32, which on GPUs rounds what convolutions and matrix
     products multiply. deterministic: on GPUs, the same bits twice, more slowly. See
     `acslib.devices`.
@@ -109,6 +113,7 @@ class Training:
     before_step: Callable[[nn.Module, Callable[[], Tensor]], None] | None = None
     deterministic: bool = False
     micro_batch: int | None = None
+    recompute: bool | None = None
 
     def __post_init__(self) -> None:
         known = {"attack_mode": ("train", "eval"), "precision": tuple(DTYPES)}
@@ -160,11 +165,14 @@ def fit(
     """
     check_training(state.model, data, training)
     check_optimiser(state.model, state.optimiser)
-    model, n, device = state.model, len(data.train), data.train.images.device
+    model, n, device = state.model, len(data.train), data.train.device
+    training = replace(training, recompute=must_recompute(model, data, training))
     budget = coreset_size(training.plan.coreset_fraction, n)
     for epoch in training.plan.epochs[state.epoch :]:  # line 4
         rate = set_learning_rate(state.optimiser, epoch.index, training)
         log, losses = measuring.EpochLog(epoch, rate, device), []
+        if training.recompute:
+            log.about["recomputed"] = True
         with drawing(training, epoch.index), telling(device, training):
             if epoch.phase == "full":  # line 5
                 state.coreset = everything(n)  # line 6
@@ -256,7 +264,7 @@ def adversarial_gradients(
     pieces = []
     mine = parallel.share(torch.arange(len(labels), device=labels.device))
     with attacker(model, "eval", training.precision) as attacked:
-        for batch in torch.split(mine, training.batch_size):
+        for batch in data.train.ahead(torch.split(mine, training.batch_size)):
             images = data.train.float_images(batch)
             piece = gradients_of(objective, attacked, images, labels[batch])
             if wanted:
@@ -315,14 +323,15 @@ def batches(state: State, data: Dataset, training: Training, phase: Phase) -> It
     """Line 15: augmented batches of the coreset."""
     if state.coreset is None:
         raise ValueError(f"epoch {state.epoch} trains on a coreset, and the state has none")
-    device, n = data.train.images.device, len(data.train)
-    drawn = shuffled_batches(state.coreset, n, training, phase, device)
+    n = len(data.train)
+    drawn = shuffled_batches(state.coreset, n, training, phase, data.train.device)
     if parallel.rank():  # the order is everyone's, starts and augmentations are each process's own
         training.generator.manual_seed(
             training.generator.initial_seed() + parallel.rank() * PROCESSES_APART
         )
-    for batch in drawn:
-        indices, weights, outside = map(parallel.share, batch)
+    mine = [parallel.share(batch[0]) for batch in drawn]
+    for batch, indices in zip(drawn, data.train.ahead(mine), strict=True):
+        weights, outside = map(parallel.share, batch[1:])
         if not len(indices):
             raise ValueError(
                 f"a batch of {len(batch[0])} cannot be shared by {parallel.processes()} processes:"
@@ -413,7 +422,8 @@ def sgd_step(
     pieces = list(zip(parts, moved, apart, strict=True))
 
     def loss_of(part: Batch, moved: Tensor, clean: Tensor, clean_images: Tensor) -> Tensor:
-        with autocast(part.images, training.precision):
+        keeping = memory.recomputed(model) if training.recompute else contextlib.nullcontext()
+        with keeping, autocast(part.images, training.precision):
             losses = training.objective.loss(model, part.images, part.labels, moved)
             protocols.check_loss(losses, len(part.labels))
             losses = losses.to(torch.promote_types(losses.dtype, torch.float32))

@@ -1,7 +1,6 @@
-"""PGD-10 on real images: ours against torchattacks and a plain loop with `loss.backward()`, at
-equal strength.
+"""PGD-10 on real images: ours beside torchattacks and a plain loop with `loss.backward()`, at equal
+strength.
 
-Ratios of one run, medians of several pairs, on one core, as each of Make's runs has it, and on all.
 The images are CIFAR-10's if at hand, else digits made larger. They and the weights are in
 channels-last layout, for torchattacks too, and for it also in the contiguous layout in which it is
 mostly called. Strength is the accuracy left on the same images: a faster attack that is weaker is
@@ -11,117 +10,108 @@ where the processor multiplies that in hardware, else in float32.
 """
 
 import copy
-import statistics
-import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from acslib import data, models, passes, schedule
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
+from acslib.paper.operations import Count
 from acslib.passes import DTYPES
 from acslib.training import State, Training, fit
+from benchmarks.measured import Row, Work, in_turn
 
-EPSILON, STEP, STEPS, ROUNDS, N = 8 / 255, 2 / 255, 10, 10, 1000
-PRECISION = passes.fastest_precision("cpu")
-FASTEST, USUAL = f"ours, folded, {PRECISION}", "torchattacks, contiguous"
+EPSILON, STEP, STEPS, ROUNDS, N, BATCH = 8 / 255, 2 / 255, 10, 5, 512, 128
+
+Attack = Callable[[Tensor, Tensor], Tensor]
 
 
-def main() -> None:
+def rows() -> Iterator[Row]:
     dataset, size = images_at_hand()
     model = trained(dataset)
     images, labels = dataset.test.float_images(slice(0, N)), dataset.test.labels[:N]
     if size:
         images = interpolate(images, size=size)
-    print(
-        f"PGD-{STEPS}, {dataset.source}, medians of {ROUNDS}; the fastest precision here is"
-        f" {PRECISION}"
-    )
-    plain, fastest = models.folded(model), models.folded(model, DTYPES[PRECISION])
+    images = images.contiguous(memory_format=torch.channels_last)
+    precision = passes.fastest_precision("cpu")
+    ours, others = our_ways(model, precision), other_ways(model)
+    few = images[:BATCH], labels[:BATCH]
+    left = strength(ours | others, model, images, labels)
+    usual, fastest = list(others)[-1], list(ours)[1]
+    pairs = [(name, usual) for name in ours] + [(fastest, other) for other in others][:-1]
+    for name, than in pairs:
+        (way, dtype), (other, _) = ours[name], others[than]
+        # a pair alone: what a third leaves in the allocator, neither should pay for
+        both = {"ours": lambda way=way: way(*few), "theirs": lambda other=other: other(*few)}
+        took, _ = in_turn(both, ROUNDS, first=1)
+        note = f"accuracy left {left[name]:.1f} %, by theirs {left[than]:.1f} %"
+        work = Work(operations(way, few), dtype)
+        what = f"{name}, {BATCH} images of {dataset.name}"
+        yield Row(f"PGD-{STEPS}", what, took["ours"], than, took["theirs"], work, note)
+
+
+def our_ways(model: Any, precision: str) -> dict[str, tuple[Attack, str]]:
+    """Each way with the type of its numbers."""
     attack, evaluating = (
         PGD("linf", EPSILON, STEP, STEPS, early_stop=stop) for stop in (False, True)
     )
-    ways = {
-        "loss.backward() loop": lambda x, y: backward_loop(model, x, y),
-        "ours, float32": lambda x, y: attack(model, x, y),
-        "ours, folded, float32": lambda x, y: attack(plain, x, y),
-        FASTEST: lambda x, y: attack(fastest, x, y),
-        "the same, early stop": lambda x, y: evaluating(fastest, x, y),
+    fastest = models.folded(model, DTYPES[precision])
+    return {
+        "the network itself, float32": (lambda x, y: attack(model, x, y), "float32"),
+        f"folded, {precision}": (lambda x, y: attack(fastest, x, y), precision),
+        f"folded, {precision}, each image until it is fooled": (
+            lambda x, y: evaluating(fastest, x, y),
+            precision,
+        ),
     }
+
+
+def other_ways(model: Any) -> dict[str, tuple[Attack, str]]:
+    """The last is the usual one."""
+    loop = {"a loss.backward() loop": (lambda x, y: backward_loop(model, x, y), "float32")}
     try:
         import torchattacks
     except ImportError:
         print("torchattacks is not installed here: `make bench` installs it; the rest is measured")
-    else:
-        options = {"eps": EPSILON, "alpha": STEP, "steps": STEPS, "random_start": True}
-        plain_layout = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
-        ways["torchattacks"] = torchattacks.PGD(model, **options)
-        usual = torchattacks.PGD(plain_layout, **options)
-        ways[USUAL] = lambda x, y: usual(x.contiguous(), y)
-    images = images.contiguous(memory_format=torch.channels_last)
-    left = strength(ways, model, images, labels)
-    threads = torch.get_num_threads()
-    for count in sorted({1, threads}):
-        torch.set_num_threads(count)
-        print(f"  {count} thread(s)")
-        report(ways, left, images[:128], labels[:128])
-    torch.set_num_threads(threads)
+        return loop
+    options = {"eps": EPSILON, "alpha": STEP, "steps": STEPS, "random_start": True}
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    usual, same = torchattacks.PGD(plain, **options), torchattacks.PGD(model, **options)
+    name = f"torchattacks {version('torchattacks')}"
+    return loop | {
+        f"{name}, in our layout": (same, "float32"),
+        name: (lambda x, y: usual(x.contiguous(), y), "float32"),
+    }
 
 
-def strength(ways, model, images, labels) -> dict[str, float]:
-    """The accuracy that each attack leaves."""
+def operations(way: Attack, few: tuple[Tensor, Tensor]) -> float:
+    with Count() as count:
+        way(*few)
+    return count.total
+
+
+def strength(
+    ways: dict[str, tuple[Attack, str]], model: Any, images: Tensor, labels: Tensor
+) -> dict[str, float]:
+    """The accuracy that each attack leaves, in per cent."""
     left = {}
-    for name, way in ways.items():
+    for name, (way, _) in ways.items():
         torch.manual_seed(0)
-        pairs = zip(images.split(128), labels.split(128), strict=True)
-        with torch.no_grad():
-            left[name] = sum(
-                int((model(adversarial(way, x, y)).argmax(1) == y).sum()) for x, y in pairs
-            ) / len(labels)
+        right = 0
+        for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
+            adversarial = way(x, y).detach()
+            with torch.no_grad():
+                right += int((model(adversarial).argmax(1) == y).sum())
+        left[name] = 100 * right / len(labels)
     return left
 
 
-def report(ways, left, images, labels) -> None:
-    """Each way in turns with a reference alone: what a third leaves in the allocator, neither
-    should pay for.
-
-    The fastest is also paired with torchattacks as it is mostly called.
-    """
-    reference = "torchattacks" if "torchattacks" in ways else "loss.backward() loop"
-    pairs = [(reference, name) for name in ways]
-    if USUAL in ways:
-        pairs.append((USUAL, FASTEST))
-    for their, our in pairs:
-        theirs, ours = in_turns(ways, (their, our), images, labels)
-        speed = statistics.median(a / b for a, b in zip(theirs, ours, strict=True))
-        print(
-            f"  {our:24s} {len(images) / statistics.median(ours):7.0f} images/s,"
-            f" {speed:5.2f}x {their}, accuracy left"
-            f" {100 * left[our]:.1f} %",
-            flush=True,
-        )
-
-
-def in_turns(ways, pair: tuple[str, str], images, labels) -> tuple[list[float], list[float]]:
-    """Seconds of ROUNDS rounds of each of a pair, which goes first changing; before them, one to
-    find their memory.
-    """
-    seconds = ([], [])
-    for turn in range(1 + ROUNDS):
-        for which in (0, 1) if turn % 2 else (1, 0):
-            started = time.perf_counter()
-            ways[pair[which]](images, labels)
-            seconds[which].append(time.perf_counter() - started)
-    return seconds[0][1:], seconds[1][1:]
-
-
-def adversarial(way, images, labels):
-    with torch.enable_grad():
-        return way(images, labels).detach()
-
-
-def backward_loop(model, images, labels):
+def backward_loop(model: Any, images: Tensor, labels: Tensor) -> Tensor:
     """What many scripts do: gradients of the weights are computed too, and thrown away."""
     x = (images + torch.empty_like(images).uniform_(-EPSILON, EPSILON)).clamp(0, 1)
     for _ in range(STEPS):
@@ -134,7 +124,7 @@ def backward_loop(model, images, labels):
     return x.detach()
 
 
-def images_at_hand():
+def images_at_hand() -> tuple[data.Dataset, int | None]:
     """CIFAR-10 where it can be had without waiting, else digits at 32 px."""
     try:
         return data.load("cifar10", train_limit=2000, test_limit=N, sample=True), None
@@ -142,7 +132,7 @@ def images_at_hand():
         return data.load("digits"), 32
 
 
-def trained(dataset) -> models.ResNet:
+def trained(dataset: data.Dataset) -> models.ResNet:
     """The network of `mini` with a little adversarial training, so that the attack has something to
     do.
     """
@@ -159,6 +149,8 @@ def trained(dataset) -> models.ResNet:
     generator = torch.Generator()
     objective = AdversarialTraining(PGD("linf", EPSILON, 10 / 255, 1, generator=generator))
     optimiser = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
-    how = Training(objective, schedule.full(2), generator, precision=PRECISION, monitor=0)
+    how = Training(
+        objective, schedule.full(2), generator, precision=passes.fastest_precision("cpu"), monitor=0
+    )
     fit(State(model, optimiser), dataset, how)
     return model.eval()

@@ -1,57 +1,95 @@
-"""Images per second of attack, update and selection by precision and memory format: what the
-profiles' choices rest on.
+"""An epoch of attacks and updates by precision and layout, and what of a schedule's ceiling a
+coreset run achieves: `mini`'s linf setting on a part of its images.
 
-On the CPU `mini`'s linf setting, on a part of its images; on CUDA `full`'s, the paper's ResNet-18
-on all of CIFAR-10. All combinations take turns; medians of the rounds, after one that does not
-count. bfloat16 is left out where the device does not multiply it in hardware. That the faster ones
-attack as well is for `attacks` to show.
+Full epochs, coreset epochs and selections take turns; each round's are put together as the schedule
+says. The ceiling counts no selection at all. That the faster precisions attack as well is for
+`attacks` to show.
 """
 
-import itertools
-import statistics
+from collections.abc import Iterator
 from dataclasses import replace
-
-import torch
 
 from acslib import data, passes
 from acslib.paper import build, config
+from acslib.paper.operations import Count
+from acslib.paper.timing import achieved
 from acslib.schedule import Epoch, Plan
-from acslib.training import fit
+from acslib.training import adversarial_examples, batches, everything, fit, sgd_step
+from benchmarks.measured import Row, Work
 
-RUN, ROUNDS = "resnet18-linf-cifar10.gradmatch", 3
-SIZES = {"cpu": ("mini", 1024), "cuda": ("full", 50_000)}
+PART = "Training"
+SETTING, ROUNDS, IMAGES = "resnet18-linf-cifar10", 3, 512
+METHODS = ("gradmatch", "craig")
 
 
-def main() -> None:
-    device = build.default_device()
-    profile, limit = SIZES[torch.device(device).type]
-    ways = {}
-    precisions = dict.fromkeys(("float32", passes.fastest_precision(device)))
-    for precision, layout in itertools.product(precisions, ("contiguous", "channels_last")):
-        changes = {"train_limit": limit, "precision": precision, "memory_format": layout}
-        ways[f"{precision}, {layout}"] = config.resolve(RUN, profile, changes)
-    cuda = torch.device(device).type == "cuda"
-    name = torch.cuda.get_device_name(device) if cuda else f"{torch.get_num_threads()} thread(s)"
+def rows() -> Iterator[Row]:
     try:
-        n, seconds = in_turn(ways, 1 + ROUNDS, device)
+        yield from precisions()
+        yield from shares()
     except data.DataError as error:
         print(f"  not measured, CIFAR-10 is not at hand: {error}")
-        return
-    print(f"  {RUN}, profile {profile}, {n} images, {name}; images per second")
-    report(n, seconds)
 
 
-def in_turn(
-    runs: dict[str, config.Run], rounds: int, device: str
-) -> tuple[int, dict[str, list[dict[str, float]]]]:
-    """The number of images, and each run's seconds in each round: attacks and updates of an epoch
-    on all the data, a selection, an epoch on what was selected.
+def resolved(method: str, **changes: object) -> config.Run:
+    return config.resolve(f"{SETTING}.{method}", "mini", {"train_limit": IMAGES} | changes)
 
-    In a round every run has its turn, so that a busy moment of the machine hits them all.
+
+def precisions() -> Iterator[Row]:
+    ways = {}
+    fastest = passes.fastest_precision("cpu")
+    for precision, layout in (
+        ("float32", "contiguous"),
+        ("float32", "channels_last"),
+        (fastest, "channels_last"),
+    ):
+        run = resolved("gradmatch", precision=precision, memory_format=layout)
+        ways[f"{precision}, {layout}"] = run
+    seconds = in_turn(ways)
+    reference = next(iter(ways))
+    epochs = {
+        name: [spent["attack"] + spent["update"] for spent in found]
+        for name, found in seconds.items()
+    }
+    for name, run in ways.items():
+        attack, update = operations_an_image(run)
+        floors = Work(IMAGES * (attack + update), run.setting.precision)
+        than = {} if name == reference else {"than": reference, "theirs": epochs[reference]}
+        yield Row(PART, f"a full epoch, {IMAGES} images, {name}", epochs[name], work=floors, **than)
+
+
+def operations_an_image(run: config.Run) -> tuple[float, float]:
+    """Of the attack and of the update, counted on one batch."""
+    made = build.experiment(run, 0, "cpu")
+    state, how = made.state, made.training
+    state.coreset = everything(len(made.data.train))
+    batch = next(batches(state, made.data, how, "full"))
+    with Count() as attack:
+        adversarial = adversarial_examples(state.model, batch, how)
+    with Count() as update:
+        sgd_step(state, made.data, batch, adversarial, how)
+    return attack.total / len(batch.labels), update.total / len(batch.labels)
+
+
+def shares() -> Iterator[Row]:
+    """Of a run on coresets, against full training, as its schedule puts epochs together."""
+    several = {method: resolved(method) for method in METHODS}
+    for method, rounds in in_turn(several).items():
+        plan = several[method].plan
+        full = [len(plan) * (spent["attack"] + spent["update"]) for spent in rounds]
+        speed = [achieved(plan, **spent) for spent in rounds]
+        ours = [seconds / times for seconds, times in zip(full, speed, strict=True)]
+        note = f"at most {plan.ceiling:.2f}x by its schedule"
+        name = f"a run on coresets by {method}, {len(plan)} epochs, {IMAGES} images"
+        yield Row(PART, name, ours, "full training", full, note=note)
+
+
+def in_turn(runs: dict[str, config.Run]) -> dict[str, list[dict[str, float]]]:
+    """Each run's seconds in each round: attacks and updates of an epoch on all the data, a
+    selection, an epoch on what was selected. A first round does not count.
     """
-    made = {name: build.experiment(run, 0, device) for name, run in runs.items()}
+    made = {name: build.experiment(run, 0, "cpu") for name, run in runs.items()}
     seconds: dict[str, list[dict[str, float]]] = {name: [] for name in runs}
-    for done in range(rounds):
+    for done in range(1 + ROUNDS):
         epochs = [Epoch(i, "coreset" if i % 2 else "full", i % 2 == 1) for i in range(2 + 2 * done)]
         for name, run in runs.items():
             plan = Plan(tuple(epochs), run.plan.coreset_fraction)
@@ -65,15 +103,4 @@ def in_turn(
                     "coreset": coreset["seconds_attack"] + coreset["seconds_update"],
                 }
             )
-    return len(next(iter(made.values())).data.train), seconds
-
-
-def report(n: int, seconds: dict[str, list[dict[str, float]]]) -> None:
-    first = None
-    for name, rounds in seconds.items():
-        parts = ("attack", "update", "select")
-        cost = {part: statistics.median(spent[part] for spent in rounds[1:]) for part in parts}
-        epoch = cost["attack"] + cost["update"]
-        first = first or epoch
-        speeds = ", ".join(f"{part} {n / spent:.0f}" for part, spent in cost.items())
-        print(f"  {name:24s} {speeds}; an epoch {epoch:.2f} s, {first / epoch:.2f}x", flush=True)
+    return {name: found[1:] for name, found in seconds.items()}

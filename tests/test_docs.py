@@ -3,6 +3,8 @@ defined where a document says, tables are those of the CSVs, and Python blocks r
 """
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
@@ -127,3 +129,34 @@ def test_what_is_cited_is_what_is_installed():
     for paper in (citation["preferred-citation"], *citation["references"]):
         assert f"{paper['title'].split(': ')[-1]}}}" in bibtex
         assert f"{{{paper['year']}}}" in bibtex
+
+
+def test_colab_s_cell_is_the_same_wherever_it_stands():
+    """And what it installs and imports from is there."""
+    found = re.search(r"```text\n(REPOSITORY.*?)```", (ROOT / "docs/teaching.md").read_text(), re.S)
+    index = json.loads((ROOT / "notebooks/index.ipynb").read_text())
+    said = "".join("".join(cell["source"]) for cell in index["cells"])
+    assert found[1] in said
+    assert "/content/acs" in found[1]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = re.search(r'"acs\[(\w+)\]"', found[1])[1]
+    assert extra in project["optional-dependencies"]
+    for folder in re.findall(r"cd acs/([\w/]+)", (ROOT / "docs/teaching.md").read_text()):
+        assert (ROOT / folder).is_dir()
+
+
+def test_binder_finds_what_its_files_name():
+    """repo2docker runs postBuild as a program in the checkout, after environment.yml."""
+    script = ROOT / "binder" / "postBuild"
+    assert os.access(script, os.X_OK)
+    subprocess.run(["bash", "-n", script], check=True)
+    text = script.read_text()
+    for place in re.findall(r"\btools/[\w./]+", text):
+        assert (ROOT / place).is_file(), place
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert re.search(r"\[(\w+)\]", text)[1] in project["optional-dependencies"]
+    wanted = yaml.safe_load((ROOT / "binder/environment.yml").read_text())["dependencies"]
+    least = project["requires-python"].removeprefix(">=")
+    assert f"python={least}" in wanted
+    torch = next(one for one in project["dependencies"] if one.startswith("torch"))
+    assert f"pytorch-cpu{torch.removeprefix('torch').split(',')[0]}" in wanted

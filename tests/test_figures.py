@@ -713,17 +713,25 @@ def test_fooled_images_stand_beside_an_undefended_network(undefended, digits):
 
 
 def test_a_picture_is_described_by_its_own_words():
-    """All of them: titles, axes, what is in the legend; a panel without words adds nothing."""
-    figure, (left, right, _) = plt.subplots(1, 3)
+    """All of them: titles, axes, what is in the legend, with the ends of lines; a panel without
+    words adds nothing, and neither does a line that nobody has named.
+    """
+    figure, (left, right, single, _) = plt.subplots(1, 4)
     left.plot([0, 1], label="CRAIG")
-    left.plot([1, 0], label="random")
+    left.plot([1, 0.25, float("nan")], label="random")
+    left.plot([5], "o", label="a point")
+    left.fill_between([0, 1], [0, 1], label="an area")
+    left.plot([8, 9], label="_nobody")
+    single.plot([0, 3])
+    single.set(xlabel="restarts", ylabel="right, %")
     left.set(title="Errors", xlabel="coreset, %", ylabel="gradient error, %")
     left.legend()
     right.set_title("a 3, γ = 12")
     figure.suptitle("Lesson 4.")
     assert style.in_words(figure) == (
-        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, random."
-        " a 3, γ = 12."
+        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG from 0 to 1,"
+        " random from 1 to 0.25, a point, an area. a 3, γ = 12."
+        " right, % against restarts: from 0 to 3."
     )
 
 

@@ -13,7 +13,7 @@ import torch
 from networks import Smooth
 from torch import nn
 
-from acslib import checks, devices, folding, measuring, models, protocols, selectors
+from acslib import devices, folding, measuring, memory, models, protocols, selectors
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining, Trades
 from acslib.paper.operations import Looks
@@ -314,16 +314,16 @@ def test_what_cannot_fit_is_told_before_training(few, monkeypatch):
     model, how = a_state().model, a_training()
     images, labels = few.train.float_images(), few.train.labels
     few_bytes, each = (
-        checks.bytes_an_image(how.objective, model.eval(), images[:n], labels[:n]) for n in (4, 32)
+        memory.of_an_update(how.objective, model.eval(), images[:n], labels[:n]) for n in (4, 32)
     )
     assert few_bytes == pytest.approx(each, rel=0.01)
     assert each > 8 * 64 * 4  # at least the stem's output
     card = types.SimpleNamespace(total_memory=48.5 * each)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     gpu = torch.device("cuda")
-    checks.check_fits(each, dataclasses.replace(how, batch_size=48), gpu)
+    memory.check_fits(each, dataclasses.replace(how, batch_size=48), gpu)
     large = dataclasses.replace(how, batch_size=64)
     with pytest.raises(ValueError, match=r"64 images at once keep .* set micro_batch to 24 or"):
-        checks.check_fits(each, large, gpu)
-    checks.check_fits(each, dataclasses.replace(large, micro_batch=24), gpu)
-    checks.check_fits(each, dataclasses.replace(large, precision="bfloat16"), gpu)
+        memory.check_fits(each, large, gpu)
+    memory.check_fits(each, dataclasses.replace(large, micro_batch=24), gpu)
+    memory.check_fits(each, dataclasses.replace(large, precision="bfloat16"), gpu)

@@ -15,6 +15,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from acslib.paper import study, tables
+
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks" / "lessons"
 
@@ -411,7 +413,7 @@ WRONG = {
     "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
     "9_3": [
         (lambda a, b: False, "the first dominates"),
-        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "counts downwards"),
+        (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "fewer minutes"),
         (
             lambda a, b: (
                 a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min
@@ -564,6 +566,33 @@ def test_students_find_answers_folded_or_for_marking_not_at_all(source):
 def test_links_between_lessons_lead_somewhere(source):
     for target in re.findall(r"\]\((\w+)\.ipynb\)", text_of(source)):
         assert (FOLDER / f"{target}.py").exists()
+
+
+def test_links_to_documents_lead_somewhere_from_where_a_lesson_is_written(tmp_path):
+    found = 0
+    for path in lessons.make(tmp_path):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for target in re.findall(r"\]\((\.\.?/[^)]+)\)", cell.source):
+                assert (path.parent / target).resolve().is_file(), f"{target} in {path.name}"
+                found += 1
+    assert found
+
+
+def test_the_last_lesson_says_what_the_study_found():
+    """In the words of docs/study.md, of the published table; its numbers are read by a cell."""
+    found = tables.read_table("study", "mini", ROOT / "results" / "published")
+    text = " ".join(text_of(SOURCES[-1]).split())
+    for asked in study.deciding(found).itertuples():
+        said = study.judged(asked.ci_low, asked.ci_high)
+        for arm, name in (("gradmatch", "GradMatch"), ("adaptive_random", "adaptive random")):
+            said = said.replace(arm, name)
+        assert said in text
+    rows = found[found.k == study.MEAN].set_index(["objective", "arm", "measure"])
+    assert rows.loc[("linf", "gradmatch", "acc"), "ci_low"] > 0
+    assert rows.loc[("linf", "craig", "racc"), "ci_high"] < 0
+    null = rows.loc[("linf", "adaptive_random_null", "racc")]
+    assert null.ci_low < 0 < null.ci_high
+    assert ("TRADES is still to be run" in text) == ("trades" not in study.deciding(found).index)
 
 
 def test_what_is_made_is_the_same_every_time(tmp_path):

@@ -280,8 +280,8 @@ def test_a_finished_run_says_so_and_is_not_trained_again(run, capsys, monkeypatc
 
 
 def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):
-    def interrupted(run, seed, progress, **others):
-        progress({"epoch": 1, **dict.fromkeys(("phase", "rate", "loss"), 0)} | QUIET)
+    def interrupted(run, seed, told):
+        told.progress({"epoch": 1, **dict.fromkeys(("phase", "rate", "loss"), 0)} | QUIET)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(runs, "execute", interrupted)

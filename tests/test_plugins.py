@@ -80,9 +80,9 @@ def test_a_method_is_a_name_in_runs_and_in_the_items_that_it_names(use, tmp_path
     assert items.table_runs("table3", "demo") == before["table3"]
     (tmp_path / "more").mkdir()
     text = f"title: x\nruns: [{{settings: [{SETTING}], methods: [mine]}}]"
-    (tmp_path / "more" / "own.yaml").write_text(text)
+    (tmp_path / "more" / "ours.yaml").write_text(text)
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path / "more"))
-    assert items.table_runs("own", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
+    assert items.table_runs("ours", "demo") == [f"{SETTING}.full", f"{SETTING}.mine"]
 
 
 def test_methods_differ_in_colour_and_marker(use):
@@ -436,7 +436,7 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
         {
             "settings.yaml": f"settings: {{mine: {{extends: {SETTING}, dataset: svhn, lr: 0.3}}}}",
             "profiles/short.yaml": "extends: full\ncommon: {epochs: 30}",
-            "own.yaml": "title: Own\nruns: [{settings: [mine], methods: [craig]}]",
+            "ours.yaml": "title: Own\nruns: [{settings: [mine], methods: [craig]}]",
         }
     )
     mine = config.resolve("mine.craig", "full").setting
@@ -444,8 +444,8 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
     changed = {"dataset": "svhn", "lr": 0.3, "table": None}
     assert mine == base.model_copy(update=changed)
     assert config.resolve("mine.craig", "short").setting.epochs == 30
-    assert items.table_runs("own", "short") == ["mine.full", "mine.craig"]
-    assert {"own", "table1"} < set(paramfiles.tables())
+    assert items.table_runs("ours", "short") == ["mine.full", "mine.craig"]
+    assert {"ours", "table1"} < set(paramfiles.tables())
     assert {"short", "demo"} < set(paramfiles.profiles())
 
 

@@ -319,15 +319,15 @@ def test_a_parameter_that_the_objective_does_not_look_at_makes_no_other_run(
 
 
 def test_a_parameter_that_the_objective_looks_at_makes_another_run(monkeypatch):
-    def fingerprints(objective):
+    def found(objective):
         name = f"resnet18-linf-cifar10.full+objective@{objective}"
         forms = [{"trades_form": form, "beta": beta} for form in ("ce", "kl") for beta in (6, 1)]
         return {fingerprints.fingerprint(config.resolve(name, "smoke", form)) for form in forms}
 
-    assert len(fingerprints("adversarial")) == 1
-    assert len(fingerprints("trades")) == 4
+    assert len(found("adversarial")) == 1
+    assert len(found("trades")) == 4
     monkeypatch.setitem(OBJECTIVES.own, "mine", lambda setting, attack: None)
-    assert len(fingerprints("mine")) == 4, "one's own may look at all parameters"
+    assert len(found("mine")) == 4, "one's own may look at all parameters"
 
 
 def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():

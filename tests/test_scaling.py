@@ -42,6 +42,29 @@ def test_the_page_says_what_is_counted(scaling):
         assert scaling.setting_row(name) in written
 
 
+def test_the_largest_training_fits(scaling):
+    """In whole batches, with blocks computed anew; else in parts. The page says the same."""
+    table = scaling.largest()
+    assert table in (ROOT / "docs" / "scaling.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    fits = {(row[0], row[1]): row[-2:] for row in rows}
+    assert fits["256", "kept"] == ["no", "no"]
+    assert fits["256", "anew"] == ["yes", "yes"]
+    assert fits["64", "kept"] == ["yes", "yes"]
+
+
+def test_what_is_kept_is_what_it_says(scaling):
+    """An update of TRADES is two passes, of which an attack in evaluation mode has less than one;
+    what is computed anew leaves less, of which a block is a part.
+    """
+    from acslib.paper import config
+
+    each = scaling.kept(config.resolve(scaling.LARGEST, "full").setting)
+    assert 0 < each.attack < each.update / 2
+    assert 0 < each.block < each.anew < each.update / 2
+    assert each.anew + each.block < each.update / 2
+
+
 several = st.lists(st.tuples(st.floats(0.1, 10), st.integers(0, 20)), min_size=1, max_size=12)
 
 

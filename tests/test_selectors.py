@@ -29,11 +29,12 @@ from acslib.selectors import (
     per_class,
     plain_craig,
     plain_gradmatch,
+    pursuit,
 )
 
 GRADMATCH = sys.modules["acslib.selectors.gradmatch"]  # the function of that name hides it
 CRAIG = sys.modules["acslib.selectors.craig"]
-STREAMED = sys.modules["acslib.selectors.streamed"]
+STREAMED = sys.modules["acslib.selectors.streamed_locations"]
 seeds = pytest.mark.parametrize("seed", range(4))
 laws = settings(max_examples=30, deadline=None)
 
@@ -109,8 +110,8 @@ def test_foresight_does_not_change_the_picks(monkeypatch, nonnegative, ridge):
     expected = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
     assert (len(expected.trace) > 150) == nonnegative, "the weights' sign should make atoms leave"
     for ahead, breadth in ((1, 1), (2, 4), (32, 1), (5, 80)):
-        monkeypatch.setattr(GRADMATCH, "AHEAD", ahead)
-        monkeypatch.setattr(GRADMATCH, "BREADTH", breadth)
+        monkeypatch.setattr(pursuit, "AHEAD", ahead)
+        monkeypatch.setattr(pursuit, "BREADTH", breadth)
         found = gradmatch(gradients, 150, nonnegative=nonnegative, ridge=ridge)
         assert torch.equal(found.picks, expected.picks)
         torch.testing.assert_close(found.weights, expected.weights, rtol=1e-9, atol=1e-12)
@@ -120,8 +121,8 @@ def test_gram_rows_are_fetched_once(monkeypatch):
     gradients, _ = network_like(400, width=60)
     expected = gradmatch(gradients, 40)
     fetch, fetched = LastLayerGradients.gram_rows, []
-    monkeypatch.setattr(GRADMATCH, "AHEAD", 8)
-    monkeypatch.setattr(GRADMATCH, "BREADTH", 1)  # so few candidates that much is foreseen wrongly
+    monkeypatch.setattr(pursuit, "AHEAD", 8)
+    monkeypatch.setattr(pursuit, "BREADTH", 1)  # so few candidates that much is foreseen wrongly
     monkeypatch.setattr(
         LastLayerGradients,
         "gram_rows",

@@ -296,7 +296,7 @@ def test_a_row_names_the_objective_and_the_network_that_were_varied(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mine", "a-b", "2", "one-two-three-four"])
-@pytest.mark.parametrize("item", ["question", "table1", "table2", "fig4"])
+@pytest.mark.parametrize("item", ["ours", "table1", "table2", "fig4"])
 def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_path, monkeypatch):
     """The name says nothing: network, objective and data are told by the setting itself."""
     base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
@@ -465,6 +465,14 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
     assert re.search(r"!\[Figure 3\. Robust accuracy falls [^]]*\]\(fig3\.png\)", text)
     assert "| Full | 89.00 ± 1.41 | - |" in text
     assert "make table4 PROFILE=demo" in text
+    # whoever has made one more elsewhere adds it to what is published
+    (tmp_path / "results" / "demo" / "table5.csv").unlink()
+    picture.rename(picture.with_name("fig4.png"))
+    page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
+    later = (folder / "README.md").read_text()
+    assert "| Full | 89.00 ± 1.41 | - |" in later
+    assert "(fig3.png)" in later
+    assert "(fig4.png)" in later
 
 
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):

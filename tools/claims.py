@@ -668,17 +668,19 @@ def lives() -> str:
     if not is_published("life"):
         return f"Not published yet: `make life PROFILE={PROFILE}`.\n"
     known = table("life").query("condition == 'as trained'")
-    first, last = (known[known.epoch == epoch] for epoch in (0, known.epoch.max()))
+    chosen = known[known.view == "chosen"].pivot_table("error", "method", "epoch")
     title = f"relative error, {counted(known.seed.nunique())}"
     rows = []
     for method in dict.fromkeys(known.method):
-        at_once, later = (part[part.method == method] for part in (first, last))
+        at_once = known[(known.method == method) & (known.epoch == 0)]
         mean = at_once.groupby("view").error.mean()
-        after = later[later.view == "chosen"].error.mean()
         rows.append(
             {title: METHODS[method]}
             | {LIFE[view]: f"{mean[view]:.2f}" for view in life.VIEWS}
-            | {f"after {last.epoch.iloc[0]:g} epochs": f"{after:.2f}"}
+            | {
+                f"after {epoch:g} epoch{'s' if epoch > 1 else ''}": f"{chosen[epoch][method]:.2f}"
+                for epoch in (1, chosen.columns.max())
+            }
         )
     return markdown(rows)
 

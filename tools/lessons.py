@@ -13,11 +13,12 @@ and the stub that takes its place:
         # return None  # for each sample the nearest chosen one, then the sum
         # <<<
 
-Students get the stub, and the answer folded under the exercise's text. Nothing is executed, and the
-same sources give the same bytes.
+Students get the stub, and the answer folded under the exercise's text. Links to documents lead from
+where a notebook is written. Nothing is executed, and the same sources give the same bytes.
 """
 
 import argparse
+import os
 import re
 import shutil
 from pathlib import Path
@@ -31,6 +32,7 @@ HELPERS = ("course.py", "checks.py")
 BLOCK = re.compile(
     r"^ *# >>> answer\n(?P<answer>.*?)^ *# >>> stub\n(?P<stub>.*?)^ *# <<<(?:\n|\Z)", re.M | re.S
 )
+HERE = "../.."  # where the repository is, seen from a source: so begin its links to documents
 
 
 def sources() -> list[Path]:
@@ -54,14 +56,20 @@ def is_exercise(cell) -> bool:
     return cell.cell_type == "code" and "exercise" in cell.metadata.get("tags", [])
 
 
-def notebook(source: Path, version: str, *, folded: bool = True) -> nbformat.NotebookNode:
+def notebook(
+    source: Path, version: str, *, folded: bool = True, root: str = HERE
+) -> nbformat.NotebookNode:
     """One lesson. version: "student" or "answers". folded: students may unfold the answers.
+
+    root: the repository, seen from where the notebook will be.
 
     Raises ValueError for an exercise without a block, and for a block outside an exercise.
     """
     lesson = jupytext.read(source, fmt="py:percent")
     for number, cell in enumerate(lesson.cells):
         cell["id"] = f"{source.stem[:2]}-{number:02d}"
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(f"]({HERE}/", f"]({root}/")
         if is_exercise(cell) != ("# >>> answer" in cell.source):
             raise ValueError(
                 f"{source.name}, cell {number}: an exercise needs the tag and the lines"
@@ -92,11 +100,12 @@ def make(folder: Path, *, folded: bool = True) -> list[Path]:
     made = []
     for version in ("student", "answers"):
         (folder / version).mkdir(parents=True, exist_ok=True)
+        root = Path(os.path.relpath(ROOT, (folder / version).resolve())).as_posix()
         for helper in HELPERS:
             shutil.copyfile(SOURCES / helper, folder / version / helper)
         for source in sources():
             path = folder / version / f"{source.stem}.ipynb"
-            nbformat.write(notebook(source, version, folded=folded), path)
+            nbformat.write(notebook(source, version, folded=folded, root=root), path)
             made.append(path)
     return made
 

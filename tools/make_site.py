@@ -173,7 +173,8 @@ def paper_pdf(folder: Path) -> bytes:
 def write_course(folder: Path) -> None:
     """The students' notebooks with their helpers, an archive of all, and a page before them."""
     made = {
-        f"{source.stem}.ipynb": nbformat.writes(lessons.notebook(source, "student")) + "\n"
+        f"{source.stem}.ipynb": nbformat.writes(lessons.notebook(source, "student", root=".."))
+        + "\n"
         for source in lessons.sources()
     }
     made |= {name: (lessons.SOURCES / name).read_text() for name in lessons.HELPERS}

@@ -1,4 +1,5 @@
-"""Writes the tables of docs/scaling.md: what the paper's experiments cost on GPUs, by arithmetic.
+"""Writes the tables of docs/scaling.md: what the paper's experiments cost on GPUs, and what memory
+the largest network needs, by arithmetic.
 
     python tools/scaling.py
 
@@ -18,7 +19,7 @@ from typing import NamedTuple
 import torch
 from claims import BLOCK
 
-from acslib import data
+from acslib import data, memory
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
 from acslib.paper import build, config, paramfiles, rules, warm
@@ -37,6 +38,8 @@ PEAK = 989e12  # operations a second: an H100's bfloat16 matrix products, by its
 SHARE = 0.26  # of them, which we aim at; not measured
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "fig4", "table6", "fig5", "tableD4")
 GPUS = (1, 8, 64)
+LARGEST = "resnet50-trades-imagenet100.full"
+CARDS = (40, 24)  # GB
 
 
 # ---- operations
@@ -119,6 +122,93 @@ def evaluation(run: config.Run) -> float:
     setting = run.setting
     steps = setting.evaluation_steps * setting.evaluation_restarts
     return TESTS[setting.dataset] / 2 * steps * 2 * forward(setting)
+
+
+# ---- memory
+
+
+class Bytes(NamedTuple):
+    """What autograd keeps of an image in an attack's step, in an update, in an update whose blocks
+    are computed anew, and in its largest block meanwhile; and what there is once: weights, their
+    gradients and the optimiser's momentum.
+    """
+
+    attack: float
+    update: float
+    anew: float
+    block: float
+    once: float
+
+
+@cache
+def kept(setting: config.Setting) -> Bytes:
+    """Counted in float32, on two images."""
+    model, x, y = network(setting)
+    objective = build.build_objective(setting, setting.steps, torch.Generator(), "cpu")
+    model.eval()
+    update = memory.of_an_update(objective, model, x, y)
+    with memory.recomputed(model):
+        anew = memory.of_an_update(objective, model, x, y)
+    block = largest_block(model, x)
+    with attacker(model, setting.attack_mode, "float32") as attacked:
+        attack = memory.of_an_attack(attacked, x)
+    once = 3 * sum(parameter.nbytes for parameter in model.parameters())
+    return Bytes(attack, update, anew, block, once)
+
+
+def network(setting: config.Setting) -> tuple[torch.nn.Module, torch.Tensor, torch.Tensor]:
+    """A setting's network, and two images of noise for it with labels."""
+    side = setting.image_size or 32
+    images = torch.randint(256, (2, 3, side, side), dtype=torch.uint8)
+    part = data.ImageSet(images, torch.arange(2))
+    names = tuple(map(str, range(CLASSES[setting.dataset])))
+    dataset = data.Dataset(setting.dataset, part, None, part, names, True, 4, "noise")
+    model = build.build_model(setting, dataset, 0, "cpu")
+    return model, part.float_images(), part.labels
+
+
+def largest_block(model: torch.nn.Module, images: torch.Tensor) -> float:
+    """Bytes an image of the block that keeps most, its input included."""
+    sizes: list[float] = []
+
+    def measure(block, inputs):
+        if torch.is_grad_enabled():  # the block itself, below
+            return
+        (x,) = inputs
+        sizes.append(
+            memory.an_image(lambda n: block.forward(x[:n].detach().requires_grad_()), block, len(x))
+        )
+
+    handles = [block.register_forward_pre_hook(measure) for block in memory.blocks(model)]
+    with torch.no_grad():
+        model(images)
+    for handle in handles:
+        handle.remove()
+    return max(sizes)
+
+
+def largest() -> str:
+    """The paper's largest training, in whole batches and in parts, beside two cards."""
+    run = config.resolve(LARGEST, "full")
+    each, batch = kept(run.setting), run.setting.batch_size
+    cards = " | ".join(f"{card} GB" for card in CARDS)
+    lines = [
+        f"| images at once | blocks | attack, GB | update, GB | in all, GB | {cards} |",
+        "|--:|:--|--:|--:|--:|" + "--:|" * len(CARDS),
+    ]
+    for n in (batch, batch // 2, batch // 4):
+        for how, update in (("kept", each.update), ("anew", each.anew + each.block)):
+            lines.append(memory_row(each, n, how, update))
+    return "\n".join(lines) + "\n"
+
+
+def memory_row(each: Bytes, n: int, how: str, update: float) -> str:
+    whole = n * max(each.attack, update) + each.once
+    fits = ("yes" if whole <= memory.USED * card * 1e9 else "no" for card in CARDS)
+    numbers = (n * each.attack, n * update, whole)
+    return (
+        " | ".join((f"| {n} | {how}", *(f"{number / 1e9:.1f}" for number in numbers), *fits)) + " |"
+    )
 
 
 # ---- when what is done

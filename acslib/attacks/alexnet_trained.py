@@ -50,7 +50,7 @@ def train_alexnet(
         hits = 0
         order = torch.randperm(len(labels), generator=generator)
         for rows in torch.split(order, batch_size):
-            images = dataset.train.float_images(rows.to(dataset.train.images.device))
+            images = dataset.train.float_images(rows.to(dataset.train.device))
             images = data.augment(images, generator, padding=dataset.padding, flip=dataset.flip).to(
                 device
             )

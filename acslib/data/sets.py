@@ -1,7 +1,8 @@
 """What a data set is: one uint8 tensor of images per split, with its labels, on one device."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from acslib.data.augmentation import augment, resized_crop
 from acslib.data.files import DataError
 from acslib.protocols import whole_labels
 
+LARGEST = 0.25  # of a GPU's memory that images may fill, each split by itself
 Index = Tensor | slice | Sequence[int]
 # a batch uint8 or float (n, C, H, W) and a generator to a batch of the same shape
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -21,14 +23,18 @@ Augmentation = Literal["crop", "resized_crop"] | Augment
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images uint8 (n, C, H, W) and labels int64 (n,), on the images' device.
+    """Images uint8 (n, C, H, W) and labels int64 (n,), on one device.
 
-    Labels of other integer types, and numpy arrays, are converted. Raises DataError for anything
-    else.
+    Labels of other integer types, and numpy arrays, are converted. Images may stay in the host's
+    memory, `apart`, when batches of them are wanted on another `device`: labels are there, and
+    indices may be. Raises DataError for anything else.
     """
 
     images: Tensor
     labels: Tensor
+    device: torch.device = field(default=None)  # type: ignore[assignment]  # the images' own
+    # while `ahead` is at work: an index, and its images in the host's memory
+    _gathered: list[Tensor] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         images = _tensor(self.images)
@@ -37,24 +43,78 @@ class ImageSet:
                 f"images are {images.dtype} of shape {tuple(images.shape)}: give bytes (uint8) of"
                 " shape (n, channels, height, width)"
             )
-        labels = _whole_labels(_tensor(self.labels), len(images)).to(images.device)
+        device = self.device or images.device
+        labels = _whole_labels(_tensor(self.labels), len(images)).to(device)
         object.__setattr__(self, "images", images)
         object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "device", labels.device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def __getitem__(self, index: Index) -> "ImageSet":
         """The samples of an index tensor, mask or slice."""
-        return ImageSet(self.images[index], self.labels[index])
+        return ImageSet(self.images[_for(self.images, index)], self.labels[index], self.device)
+
+    @property
+    def apart(self) -> bool:
+        """Whether images are elsewhere than their batches are wanted."""
+        return self.images.device != self.device
 
     def to(self, device: str | torch.device) -> "ImageSet":
-        return ImageSet(self.images.to(device), self.labels.to(device))
+        """On another device; images that would fill too much of a GPU stay where they are."""
+        images = self.images if too_large(self.images, device) else self.images.to(device)
+        return ImageSet(images, self.labels, torch.device(device))
 
     def float_images(self, index: Index | None = None) -> Tensor:
         """The images (all, or those of an index tensor, mask or slice) as float32 in [0, 1]."""
-        images = self.images if index is None else self.images[index]
-        return images.to(torch.float32).div_(255)
+        pixels = self.images.to(self.device) if index is None else self.pixels(index)
+        return pixels.to(torch.float32).div_(255)
+
+    def pixels(self, index: Index) -> Tensor:
+        """The bytes of an index tensor, mask or slice, on `device`."""
+        if not self.apart:
+            return self.images[index]
+        if self._gathered and self._gathered[0] is index:
+            found = self._gathered[1]
+        else:
+            found = self.images[_for(self.images, index)]
+        return found.to(self.device, non_blocking=True)
+
+    def ahead(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The same indices, one after the other. While one is at work on a GPU, the images of the
+        next are gathered where a GPU fetches them from fastest.
+        """
+        if not self.apart:
+            yield from batches
+            return
+        # all indices at once, since a GPU gives them only when it has done what it was told before
+        rows = [index.cpu() for index in batches]
+        with ThreadPoolExecutor(1) as worker:
+            gathering = [worker.submit(self._gather, row) for row in rows[:1]]
+            for place, index in enumerate(batches):
+                self._gathered[:] = [index, gathering.pop().result()]
+                gathering += [worker.submit(self._gather, r) for r in rows[place + 1 : place + 2]]
+                yield index
+        self._gathered.clear()
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        shape, pinned = (len(rows), *self.images.shape[1:]), torch.cuda.is_available()
+        out = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        return torch.index_select(self.images, 0, rows, out=out)
+
+
+def too_large(images: Tensor, device: str | torch.device) -> bool:
+    """Whether images in the host's memory would fill more than `LARGEST` of a GPU's."""
+    device = torch.device(device)
+    if images.device.type != "cpu" or device.type != "cuda":
+        return False
+    return images.nbytes > LARGEST * torch.cuda.get_device_properties(device).total_memory
+
+
+def _for(images: Tensor, index: Index) -> Index:
+    """An index where the images are."""
+    return index.to(images.device) if isinstance(index, Tensor) else index
 
 
 @dataclass(frozen=True)
@@ -103,7 +163,7 @@ class Dataset:
         is trusted to use it. Raises DataError if that returns another shape, or pixels outside of
         [0, 1].
         """
-        images = self.train.images[indices]
+        images = self.train.pixels(indices)
         if self.augmentation == "resized_crop":
             images = resized_crop(images, generator, flip=self.flip)
             return images.div_(255).clamp_(0, 1)  # interpolation may round up beyond white

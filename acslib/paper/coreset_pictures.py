@@ -55,7 +55,7 @@ def draw_images(data: Dataset, coreset: Coreset, page: int = 0, epoch: int | Non
 
 
 def _fill(place: Any, data: Dataset, indices: Tensor, titles: Sequence[str]) -> None:
-    where = indices.to(data.train.images.device)
+    where = indices.to(data.train.device)
     if len(indices):
         image_grid(place, data.train.float_images(where), titles)
 

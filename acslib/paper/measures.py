@@ -9,6 +9,7 @@ from acslib import data, evaluation, models
 from acslib.attacks import autoattack as auto
 from acslib.attacks import lpips, perceptual, unseen
 from acslib.attacks.pgd import PGD
+from acslib.memory import evaluation_batch
 from acslib.paper import config, threats
 from acslib.paper.build import precision
 from acslib.paper.config import Run
@@ -61,7 +62,7 @@ def evaluate(
     """
     images, labels = dataset.test.float_images(), dataset.test.labels
     told("clean")
-    clean, right = evaluation.clean_accuracy(model, images, labels)
+    clean, right = evaluation.clean_accuracy(model, images, labels, evaluation_batch(model, images))
     generator = torch.Generator(device).manual_seed(seed)
     measure = evaluate_perceptual if run.setting.norm == "lpips" else evaluate_pgd
     masks, counts = measure(run, model, images, labels, generator, told)
@@ -90,7 +91,8 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> tuple[Mask
     )
     fast = models.folded(model, DTYPES[precision(setting, str(images.device))])
     told("PGD")
-    _, stands = evaluation.robust_accuracy(model, images, labels, attack, attacked=fast)
+    batch = evaluation_batch(model, images)
+    _, stands = evaluation.robust_accuracy(model, images, labels, attack, batch, fast)
     masks, counts = {"racc": stands}, {}
     n = first(setting.autoattack_n, len(labels))
     if n:
@@ -100,7 +102,7 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> tuple[Mask
         twin = models.folded(model)
         told("AutoAttack")
         _, masks["autoattack"] = evaluation.robust_accuracy(
-            model, images[:n], labels[:n], attack_all, attacked=twin
+            model, images[:n], labels[:n], attack_all, batch, twin
         )
         counts["autoattack_n"] = n
     return masks, counts
@@ -114,11 +116,11 @@ def evaluate_perceptual(
     n = first(setting.threats_n, len(labels))
     distance = lpips.distance_for(setting.dataset, images.shape[-1], images.device)
     masks: Masks = {}
-    twin = models.folded(model)
+    twin, batch = models.folded(model), evaluation_batch(model, images)
     for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
         told(name)
         _, masks[f"racc_{name}"] = evaluation.robust_accuracy(
-            model, images[:n], labels[:n], attack, attacked=twin
+            model, images[:n], labels[:n], attack, batch, twin
         )
     return masks, {"threats_n": n}
 

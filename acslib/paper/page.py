@@ -25,6 +25,7 @@ ORDER = (
     *("fig4", "table6", "fig5", "tableD4", "time"),
 )
 KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
+BESIDE = {"time": "Time", "life": "The life of a coreset", "study": "The study"}  # not the paper's
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
 TRADEOFF = "Robust accuracy, upwards, against speed-up, to the right"
 # what the pictures show, for readers who do not see them
@@ -55,6 +56,11 @@ SEEN = {
     " the coreset alone to half coreset and half clean images.",
     "table6": "Against T, the epochs between selections: left robust accuracy, right speed-up, a"
     " line for each method, the paper's in grey.",
+    "life": "Relative gradient error against epochs since the selection, in three panels: as"
+    " trained, without augmentation, at a tenth of the rate. A colour and marker for each method;"
+    " solid for the images chosen from, dashed for other crops, dotted for all weights.",
+    "study": "Differences to adaptive random with 95 % intervals: a row for each arm and size.",
+    "time": "Speed-ups at the paper's sizes by arithmetic, beside the printed ones.",
     "tableD4": "Accuracy under each attack, from clean images to LPA: a panel for each data set, a"
     " mark for each method, the paper's in grey.",
 }
@@ -80,7 +86,7 @@ class Entry:
         for kind, word in KINDS.items():
             if self.name.startswith(kind):
                 return f"{word} {self.name.removeprefix(kind)}"
-        return self.name
+        return BESIDE.get(self.name, self.name)
 
     @property
     def seen(self) -> str:
@@ -151,7 +157,7 @@ def introduction(profile: str) -> str:
         " compare what a coreset changes there with what it changes here, rather than one number"
         " with the other.",
         "Differences to full training stand in brackets.",
-        f"Gathered at commit {commit}." if commit else "",
+        f"Written at commit {commit}." if commit else "",
     ]
     return " ".join(filter(None, said))
 
@@ -290,15 +296,14 @@ def draw_picture(pdf: FPDF, item: Entry) -> None:
 def publish(
     profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
 ) -> Path:
-    """Copy tables and figures, with a README.md, to results/published/<profile>/; its path."""
+    """Copy tables and figures to results/published/<profile>/, and write a README.md of all that
+    is published there, now or earlier; gives its path.
+    """
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
-    items, folder = (
-        [entry(name, profile, seeds, results, pictures) for name in item_names()],
-        results / "published" / profile,
-    )
-    for made in items:
+    folder = results / "published" / profile
+    for name in item_names():
         for home, kind in ((results, "csv"), (pictures, "png")):
-            file = home / profile / f"{made.name}.{kind}"
+            file = home / profile / f"{name}.{kind}"
             if file.exists():
                 files.write_atomically(folder / file.name, file.read_bytes())
     beside = results / profile  # what belongs to an item, and is no table or picture
@@ -306,16 +311,20 @@ def publish(
         files.write_atomically(folder / file.relative_to(beside), file.read_bytes())
     made_by = (
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
-        " `make publish` this page."
+        " `make publish` this page. A table's CSV says at which commit its runs were trained."
     )
     parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
-    for made in items:
+    for name in item_names():
+        home = results
+        if any((folder / f"{name}.{kind}").exists() for kind in ("csv", "png")):
+            home = folder.parent
+        made = entry(name, profile, seeds, home, home if home != results else pictures)
         parts += [f"## {markdown_text(made.heading)}", markdown_text(made.caption)]
         parts += [markdown_table(made.table)] if made.table is not None else []
         parts += map(markdown_text, made.notes)
         parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
         parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
-    files.write_atomically(folder / "README.md", "\n\n".join(filter(None, [*parts, ""])).encode())
+    files.write_atomically(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
     return folder
 
 

@@ -160,7 +160,7 @@ def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
         f"{data.class_names[int(data.train.labels[i])]}\n{float(w):.2f}"
         for i, w in zip(chosen, coreset.weights[order], strict=True)
     ]
-    figure = show_images(data.train.float_images(chosen.to(data.train.images.device)), titles)
+    figure = show_images(data.train.float_images(chosen.to(data.train.device)), titles)
     named = ", ".join(title.replace("\n", " with weight ") for title in titles[:3])
     return described(figure, f"{len(chosen)} images of the coreset, heaviest first: {named} ...")
 

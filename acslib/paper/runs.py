@@ -315,7 +315,7 @@ def record_of(
         "provenance": provenance
         | {"precision": experiment.training.precision}
         | devices.recorded(
-            experiment.data.train.images.device,
+            experiment.data.train.device,
             experiment.training.precision,
             experiment.training.deterministic,
         )

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from acslib.paper import files
 from acslib.paper.methods import METHODS, Method, free_look
@@ -60,13 +62,28 @@ def in_words(figure: Figure) -> str:
 
 
 def panel(axis: Axes) -> str:
-    """The words of one panel: its title, its axes, the names of what is drawn."""
+    """The words of one panel: its title, its axes, and what is drawn on it."""
     sides = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
-    legend = axis.get_legend()
-    names = ", ".join(text.get_text() for text in legend.get_texts()) if legend else ""
     words = [axis.get_title(), *(axis.get_title(loc=side) for side in ("left", "right"))]
-    said = ": ".join(filter(None, [*words, sides, names]))
+    said = ": ".join(filter(None, [*words, sides, ", ".join(drawn(axis))]))
     return f"{' '.join(said.split())}." if said else ""
+
+
+def drawn(axis: Axes) -> list[str]:
+    """What the legend names, each line with its ends; without a legend the only line's."""
+    lines = {line.get_label(): line for line in axis.get_lines()}
+    legend = axis.get_legend()
+    if legend:
+        named = [text.get_text() for text in legend.get_texts()]
+        return [" ".join([name, *ends(lines.get(name))]) for name in named]
+    return ends(*lines.values()) if len(lines) == 1 and axis.get_ylabel() else []
+
+
+def ends(line: Line2D | None) -> list[str]:
+    """From where to where a line goes; nothing for a point, and for what is no line."""
+    heights = np.asarray([] if line is None else line.get_ydata(orig=False), dtype=float)
+    heights = heights[np.isfinite(heights)]
+    return [f"from {heights[0]:.3g} to {heights[-1]:.3g}"] if len(heights) > 1 else []
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:

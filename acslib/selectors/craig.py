@@ -29,7 +29,7 @@ from acslib.selectors.coreset import (
     well_scaled,
 )
 from acslib.selectors.sampling import Sampling
-from acslib.selectors.streamed import DrawnLocations, LazyLocations
+from acslib.selectors.streamed_locations import DrawnLocations, LazyLocations
 
 # --- Algorithm 2 as it is printed
 

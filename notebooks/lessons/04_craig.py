@@ -56,7 +56,7 @@ axis = plt.subplots(figsize=(4.5, 3.2))[1]
 axis.plot(*gradients.T, "o", color=course.GREY)
 for i, point in enumerate(gradients):
     axis.annotate(str(i), point, xytext=(4, 3), textcoords="offset points", fontsize=8)
-axis.set(title="Each point is the gradient of one sample", aspect="equal")
+axis.set(title="14 gradients: three clouds, one far away", aspect="equal")
 plt.show()
 prediction = None  # the number of the sample that CRAIG picks first
 

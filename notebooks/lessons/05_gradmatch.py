@@ -31,6 +31,8 @@ from acslib import selectors
 #
 # $$\Big\|\sum_{i\in V} g_i - \sum_{j\in S}\gamma_j g_j\Big\|\qquad\text{(eqs. 12 and A1)}$$
 #
+# $V$ is all training samples, $S$ the chosen ones, $g_i$ the gradient of sample $i$.
+#
 # The method is *orthogonal matching pursuit* (Algorithm 3). It keeps what is still **missing** of
 # the target, and repeats three steps: score every sample against what is missing, pick the best,
 # fit all weights anew.
@@ -45,7 +47,8 @@ target = gradients.sum(0)
 
 # %%
 figure = plt.figure(figsize=(4, 4))
-course.arrows(figure.add_subplot(projection="3d"), gradients)
+axis = figure.add_subplot(projection="3d", title="Eight gradients, and their sum in black")
+course.arrows(axis, gradients)
 plt.show()
 print("target:", [round(float(v), 2) for v in target])
 print(gradients)
@@ -85,6 +88,8 @@ scores = my_scores if checks.check_5_1(my_scores) else checks.scores
 # > "$\bar\gamma[S] \leftarrow \arg\min_{\bar\gamma:\ \mathrm{supp}(\bar\gamma)\subseteq S}
 # > \Gamma(V, \bar\gamma, \theta)$" (Algorithm 3, line 7)
 #
+# $\Gamma$ is the length above, and the condition says that only chosen samples have weights.
+#
 # <details><summary>Hint</summary>
 #
 # `torch.linalg.lstsq(A, b).solution` solves $\min\|Ax-b\|$. The columns of A are the chosen
@@ -107,7 +112,7 @@ def my_refit(gradients, target, chosen):
 refit = my_refit if checks.check_5_2(my_refit) else checks.refit
 
 # %% [markdown]
-# ## Three picks, as Algorithm 3 is printed
+# ## Pick after pick, as Algorithm 3 is printed
 #
 # > "$j \in \arg\max_{i\in V} |r_i|$" (Algorithm 3, line 5)
 #
@@ -120,7 +125,7 @@ prediction = None  # a number of picks
 
 # %%
 chosen, missing, states = [], target, []
-for _ in range(3):
+while missing.norm() > 1e-6 * target.norm():
     found = scores(gradients, missing).abs()
     found[chosen] = 0
     chosen.append(int(found.argmax()))
@@ -129,7 +134,7 @@ for _ in range(3):
     states.append((list(chosen), weights))
     rounded = [round(float(w), 2) for w in weights]
     print(f"picks {chosen}, weights {rounded}, missing {float(missing.norm()):.2f}")
-course.predicted(prediction, 3, "Picks until nothing is missing")
+course.predicted(prediction, len(chosen), "Picks until nothing is missing")
 
 # %% [markdown]
 # Three arrows that do not lie in a plane reach every point of space, so three are enough. But
@@ -227,7 +232,8 @@ course.show(selectors.plain_gradmatch)
 print("picks", picks, "weights", [round(float(w), 2) for w in weights])
 print("the library's:", found.picks.tolist(), [round(w, 2) for w in found.weights.tolist()])
 figure = plt.figure(figsize=(4, 4))
-course.arrows(figure.add_subplot(projection="3d"), gradients, picks, weights)
+axis = figure.add_subplot(projection="3d", title="Three picks, all forwards, reach the target")
+course.arrows(axis, gradients, picks, weights)
 plt.show()
 
 # %% [markdown]

@@ -35,8 +35,9 @@ from acslib.objectives import AdversarialTraining
 # > 17–18: &emsp;&emsp;SGD over the batch with weights γ<br>
 # > (Algorithm 1, lines 8 to 18 shortened)
 #
-# Three numbers matter. **k** is the coreset's share of the data. **T** is how many epochs pass
-# between selections. **κ** says how much warm start on all the data there is.
+# $E$ is the number of epochs, and $D$ all the data. Three numbers matter. **k** is the coreset's
+# share of the data. **T** is how many epochs pass between selections. **κ** says how much warm
+# start on all the data there is.
 #
 # ## Three phases
 #
@@ -149,7 +150,7 @@ my_trained = 33
 right = checks.check_6_3(my_trained)
 
 # %% [markdown]
-# That would make TRADES training three times as fast where the paper prints 1.93. So the authors
+# That would make TRADES training three times as fast where Table 1 prints 1.93. So the authors
 # cannot have meant it, and we take the three phases. `schedule.plan(..., kind="literal")` runs
 # the other reading.
 #

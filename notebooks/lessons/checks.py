@@ -1306,7 +1306,7 @@ def wrong_rows(table: pd.DataFrame, full: pd.DataFrame) -> list:
 
 
 def dominates(first, second) -> bool:
-    """Whether the first is at least as good in all of ACC, RACC and T, and better in one."""
+    """Whether the first is at least as good in ACC, RACC and minutes, and better in one."""
     least = (
         first.acc_pct >= second.acc_pct,
         first.racc_pct >= second.racc_pct,
@@ -1370,10 +1370,10 @@ def check_9_3(answer):
 
     same, better, slower = row(80, 40, 100), row(81, 40, 100), row(81, 41, 120)
     if call(answer, better, row(80, 40, 100)) != True:  # noqa: E712, numpy's True counts
-        return "more ACC at the same RACC and T: the first dominates"
+        return "more ACC at the same RACC and minutes: the first dominates"
     if call(answer, slower, row(80, 40, 100)) != False:  # noqa: E712
         return (
-            "a row that takes longer does not dominate, however accurate it is: T counts downwards"
+            "a row that takes longer does not dominate, however accurate: fewer minutes are better"
         )
     if call(answer, same, same) != False:  # noqa: E712
         return "a row does not dominate its equal: at least one must be better"

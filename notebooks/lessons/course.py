@@ -23,11 +23,12 @@ from acslib.attacks import PGD
 from acslib.data import Dataset
 from acslib.evaluation import robust_accuracy
 from acslib.objectives import AdversarialTraining
-from acslib.paper import style
+from acslib.paper import style, tables
 from acslib.paper.methods import METHODS
 from acslib.schedule import full
 from acslib.training import State, Training, fit
 
+PUBLISHED = Path(acslib.__file__).parents[1] / "results" / "published"  # a checkout has it
 SMALL = os.environ.get("ACS_LESSONS") == "small"
 EPSILON = 0.1  # of the attacks in most lessons: a tenth of the way from black to white
 LOOKS = {name: style.line(METHODS[name]) for name in METHODS}
@@ -48,6 +49,14 @@ def show(*things) -> None:
         line = inspect.getsourcelines(thing)[1]
         code = textwrap.dedent(inspect.getsource(thing)).rstrip()
         display(Markdown(f"`{place}`, line {line}:\n\n```python\n{code}\n```"))
+
+
+def published(item: str, profile: str = "mini"):
+    """A table of this repository's own results, as a pandas frame.
+
+    Raises RecordError where acslib was installed without its checkout.
+    """
+    return tables.read_table(item, profile, PUBLISHED)
 
 
 @cache

@@ -1,0 +1,382 @@
+"""Orthogonal matching pursuit by updates: what `gradmatch` does when Gram rows fit in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg.blas import dgemm
+
+from acslib.gradients import LastLayerGradients
+from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled, to_numpy
+
+# an atom with less than this share of its squared norm outside the span of the others depends on
+# them
+RANK = 1e-12
+AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
+# candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
+# more
+BREADTH = 4
+FLOOR = 10 * TIE  # alignments below this share of |g| |target| cannot be told from rounding
+HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
+ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
+# an atom with less than this share of its squared norm outside the span is made orthogonal twice
+CANCELLED = 1e-4
+# updates leave this much, of the largest correlation, on the support; with more, it is factorised
+# anew
+DRIFT = 1e-12
+
+
+def pursuit_room(d: int, budget: int, ridge: float) -> int:
+    """The most samples among which `gradmatch` holds inner products; without a ridge the d + 1st
+    depends on the others.
+    """
+    return budget if ridge else min(budget, d + 1)
+
+
+class GramOnDemand:
+    """A Gram matrix that computes what is indexed: rows (b,), or a block (b, b) by `np.ix_`.
+
+    Picks foreseen wrongly are often foreseen again, so rows are kept, until they are more than
+    `held`.
+    """
+
+    def __init__(self, gradients: LastLayerGradients, held: int) -> None:
+        self.gradients = gradients
+        self.held = held
+        self.fetched: dict[int, Vector] = {}
+
+    def __getitem__(self, wanted: Indices | tuple[Indices, ...]) -> Matrix:
+        if isinstance(wanted, tuple):
+            rows = torch.from_numpy(wanted[1][0]).to(self.gradients.device)
+            return to_numpy(self.gradients[rows].gram())
+        if len(self.fetched) > self.held:
+            self.fetched.clear()
+        missing = [sample for sample in wanted.tolist() if sample not in self.fetched]
+        if missing:
+            found = self.gradients.gram_rows(torch.tensor(missing, device=self.gradients.device))
+            self.fetched.update(zip(missing, to_numpy(found), strict=True))
+        return np.stack([self.fetched[sample] for sample in wanted.tolist()])
+
+
+@compiled
+def pursuit_steps(
+    gram: Matrix, residual: Vector, pick: int, budget: int, ridge: float, nonnegative: bool
+) -> Indices:
+    """The first steps of the pursuit among few atoms, from `pick` on; weights may turn negative.
+
+    gram: (n, n) inner products and residual: (n,) correlations, both of what is outside the present
+    support; they change in place. Up to `budget` indices.
+    """
+    steps, taken = np.empty(budget, np.int64), np.zeros(len(residual), np.bool_)
+    for count in range(budget):
+        steps[count], taken[pick] = pick, True
+        pivot = gram[pick, pick] + ridge
+        if pivot <= 0:
+            return steps[: count + 1]
+        row = gram[pick] / np.sqrt(pivot)
+        step = residual[pick] / np.sqrt(pivot)
+        best = 0.0
+        for i in range(len(residual)):
+            residual[i] -= step * row[i]
+            for j in range(len(residual)):
+                gram[i, j] -= row[i] * row[j]
+            score = residual[i] if nonnegative else abs(residual[i])
+            if score > best and not taken[i]:
+                best, pick = score, i
+        if best == 0.0:
+            return steps[: count + 1]
+    return steps
+
+
+@compiled
+def subtract_outer(values: Matrix, left: Vector, right: Vector) -> None:
+    """`values -= outer(left, right)` in place, without a second matrix."""
+    for i in range(len(left)):
+        for j in range(len(right)):
+            values[i, j] -= left[i] * right[j]
+
+
+class MatchingPursuit:
+    """Orthogonal matching pursuit on the Gram matrix (Algorithm 3), weights >= 0 on request.
+
+    Minimises `|target - sum_j w_j g_j|^2 + ridge |w|^2` over the weights of the chosen atoms after
+    every pick. With the sign constraint this is the active-set method of Lawson and Hanson stopped
+    at `budget` atoms: atoms whose weight would turn negative leave, and the search goes on.
+
+    The next picks are foreseen by taking the same steps among the best candidates alone. Their Gram
+    rows are fetched and made orthogonal to the support together, by matrix products, so that each
+    pick only meets the last few ones; a pick that was not foreseen starts this anew. The picks are
+    those of the textbook algorithm. Where samples are nearly dependent, updates alone would lose
+    the way: see `_orthogonalised` and `_settle`.
+
+    gram: (n, n) float64 `<g_i, g_j>`, as an array or as what is indexed like one by rows (b,) and
+        by `np.ix_` of the same rows and columns.
+    correlations: (n,) `<g_i, target>`. diagonal: (n,) `|g_i|^2`. norm2: `|target|^2`.
+
+    After `run()`: `atoms` in the order in which they entered, their `weights`, `reason`, and
+    `trace`, the relative error after each pick (the square root of the objective over |target|).
+    """
+
+    atoms: Indices
+    weights: Vector
+    reason: str
+
+    def __init__(
+        self,
+        gram: Matrix | GramOnDemand,
+        correlations: Vector,
+        diagonal: Vector,
+        norm2: float,
+        budget: int,
+        *,
+        ridge: float = 0.0,
+        tolerance: float = 0.0,
+        nonnegative: bool = True,
+    ) -> None:
+        n = len(correlations)
+        self.gram, self.correlations, self.diagonal, self.norm2 = (
+            gram,
+            correlations,
+            diagonal,
+            norm2,
+        )
+        self.budget, self.ridge, self.tolerance = budget, ridge, tolerance
+        self.nonnegative = nonnegative
+        self.largest = float(np.abs(correlations).max(initial=0.0))
+        self.slack = TIE * self.largest
+        # an atom less aligned than this with what is left is spent
+        self.floor = FLOOR * np.sqrt(norm2 * diagonal)
+        self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
+        self.residual, self.error2 = correlations.copy(), norm2
+        self.settled = False  # whether `residual` is that of the weights themselves
+        self.trace: list[float] = []
+        self.size, self.clock = 0, 0
+        self.foreseen: dict[int, int] = {}
+        self._hold(n)
+
+    def _hold_support(self, room: int) -> None:
+        # The support, in no particular order: atoms, when they entered, and weights; and `root`,
+        # for which root.T @ root = inverse of the support's Gram matrix.
+        self.support = np.empty(room, np.int64)
+        self.entered = np.empty(room, np.int64)
+        self.w = np.zeros(room)
+        self.root = np.zeros((room, room))
+
+    def _hold(self, n: int) -> None:
+        self._hold_support(self.budget)
+        # The support's Gram rows, and `orthogonal` = root @ Gram rows.
+        self.kept = np.empty((self.budget, n))
+        self.orthogonal = np.empty((self.budget, n))
+        # When picks were foreseen, `foreseen` with their places, and the support's size then.
+        self.foreseen_at, self.start = -AHEAD, 0
+        # Their Gram rows, as fetched and made orthogonal to the support, and what of the support
+        # makes up the difference.
+        self.fetched = np.empty((0, n))
+        self.deflated = np.empty((0, n))
+        self.solved = np.empty((0, 0))
+
+    def run(self) -> MatchingPursuit:
+        while (reason := self._stop()) is None:
+            if self.pick not in self.foreseen:
+                self._foresee()
+            self._add(self.pick)
+        self.reason = reason
+        t = self.size
+        w, support, root = self.w[:t], self.support[:t], self.root[:t, :t]
+        for _ in range(2):  # the weights have been through many updates; this makes them exact
+            w += root.T @ (root @ self._missing_on_support())
+        order = np.argsort(self.entered[:t])
+        self.atoms, self.weights = support[order], w[order]
+        if self.nonnegative:
+            np.maximum(self.weights, 0.0, out=self.weights)
+        return self
+
+    def _missing_on_support(self) -> Vector:
+        """Half the objective's negative slope in each weight: zero, but for rounding."""
+        t, support = self.size, self.support[: self.size]
+        w = self.w[:t]
+        left: Vector = self.correlations[support] - self.kept[:t, support] @ w - self.ridge * w
+        return left
+
+    def _stop(self) -> str | None:
+        """The reason to stop, or None after setting the next `pick`."""
+        if self.size == self.budget:
+            return "budget"
+        if self.error2 <= self.tolerance**2 * self.norm2:
+            return "tolerance"
+        scores = self._scores()
+        best = scores.max()
+        if best == -np.inf:
+            return "rounding" if self._hidden() else "optimum"
+        self.pick = int(np.argmax(scores >= best - self.slack))
+        return None
+
+    def _scores(self) -> Vector:
+        scores = self.residual if self.nonnegative else np.abs(self.residual)
+        return np.where(self.chosen | self.blocked | (scores <= self.floor), -np.inf, scores)
+
+    def _hidden(self) -> bool:
+        """Whether a sample might lower the error, but is too little aligned for us to tell."""
+        scores = self.residual if self.nonnegative else np.abs(self.residual)
+        open_ = ~(self.chosen | self.blocked) & (self.floor > 0)
+        return bool((scores[open_] > HIDDEN * self.floor[open_]).any())
+
+    def _foresee(self) -> None:
+        """The next picks, as the best candidates alone give them, and their Gram rows."""
+        if not self.settled:
+            self._settle()
+        t, scores = self.size, self._scores()
+        ahead = min(AHEAD, 2 * (self.clock - self.foreseen_at) + 4, self.budget - t)
+        width = min(BREADTH * ahead, len(scores))
+        best = np.argpartition(scores, -width)[-width:]
+        best = np.union1d(best[scores[best] > -np.inf], self.pick)
+        overlap = self.orthogonal[:t, best]
+        gram = self.gram[np.ix_(best, best)] - overlap.T @ overlap
+        first = int(np.searchsorted(best, self.pick))
+        steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
+        atoms = best[steps]
+        self.foreseen = {atom: position for position, atom in enumerate(atoms.tolist())}
+        self.foreseen_at, self.start = self.clock, t
+        self.fetched, overlap = self.gram[atoms], overlap[:, steps].T
+        self.deflated, self.solved = self.fetched.copy(), overlap @ self.root[:t, :t]
+        subtract_product(self.deflated, overlap, self.orthogonal[:t])
+
+    def _add(self, atom: int) -> None:
+        """One pick: a step of the progressive Cholesky factorisation, then new weights for all."""
+        t = self.size
+        self.support[t] = atom
+        coefficients, row = self._outside_span(atom)
+        pivot = row[atom] + self.ridge
+        gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
+        if gain <= ROUNDING * self.norm2:
+            self.blocked[atom] = True
+            return
+        scale = np.sqrt(pivot)
+        direction = self.root[t, : t + 1]
+        direction[:] = coefficients / scale
+        orthogonal = self.orthogonal[t]
+        orthogonal[:] = row / scale
+        step = self._enter(atom, direction, scale)
+        if step is not None:
+            self.residual -= step * orthogonal
+            self.error2 -= gain
+        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+
+    def _enter(self, atom: int, direction: Vector, scale: float) -> float | None:
+        """The weights with the atom among them; the step along `direction` unless others left."""
+        t = self.size
+        self.entered[t], self.w[t], self.chosen[atom] = self.clock, 0.0, True
+        self.settled = False
+        self.size, self.clock = t + 1, self.clock + 1
+        step = float(self.residual[atom] / scale)
+        trial = self.w[: t + 1] + step * direction
+        if self.nonnegative and trial.min() <= 0:
+            self._drop(trial, atom)
+            return None
+        self.w[: t + 1] = trial
+        return step
+
+    def _outside_span(self, atom: int) -> tuple[Vector, Vector]:
+        """What is left of a candidate outside the support's span.
+
+        Its coefficients in the support's atoms and the candidate: (t + 1,), and its inner products
+        with every sample: (n,).
+        """
+        t, position = self.size, self.foreseen[atom]
+        earlier = self.orthogonal[self.start : t]
+        overlap = earlier[:, atom]
+        row = self.deflated[position] - overlap @ earlier
+        solved = overlap @ self.root[self.start : t, :t]
+        solved[: self.start] += self.solved[position]
+        coefficients = np.append(-solved, 1.0)
+        self.kept[t] = self.fetched[position]
+        if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
+            coefficients, row = self._orthogonalised(coefficients)
+        return coefficients, row
+
+    def _orthogonalised(self, coefficients: Vector) -> tuple[Vector, Vector]:
+        """Gram-Schmidt once more, from the Gram rows: a candidate's coefficients, and its row."""
+        t, support = self.size, self.support[: self.size]
+        root, kept = self.root[:t, :t], self.kept[: t + 1]
+        left = (coefficients @ kept)[support] + self.ridge * coefficients[:t]
+        coefficients[:t] -= (root @ left) @ root
+        return coefficients, coefficients @ kept
+
+    def _settle(self) -> None:
+        """The residual from the weights themselves, and anew what updates have made too inexact."""
+        t, support = self.size, self.support[: self.size]
+        kept, w = self.kept[:t], self.w[:t]
+        self.residual = self.correlations - w @ kept
+        missing = self.residual[support] - self.ridge * w
+        self.settled = True
+        if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
+            gram = kept[:, support] + self.ridge * np.eye(t)
+            self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
+            self.orthogonal[:t] = self.root[:t, :t] @ kept
+            w += self.root[:t, :t].T @ (self.root[:t, :t] @ missing)
+            if self.nonnegative:
+                np.maximum(w, 0.0, out=w)
+            self.residual = self.correlations - w @ kept
+            self.settled = False
+
+    def _drop(self, trial: Vector, atom: int) -> None:
+        """Walk from the feasible weights towards the trial ones; atoms that reach zero leave."""
+        feasible = self.w[: self.size].copy()
+        while trial.min() <= 0:
+            share = np.where(
+                trial <= 0, feasible / np.where(trial <= 0, feasible - trial, 1.0), np.inf
+            )
+            leaving = int(share.argmin())
+            feasible += share[leaving] * (trial - feasible)
+            column = self.root[: self.size, : self.size].T @ self.root[: self.size, leaving]
+            trial -= column * (trial[leaving] / column[leaving])
+            feasible, trial = _without(feasible, leaving), _without(trial, leaving)
+            self._remove(leaving)
+        t, before = self.size, self.error2
+        self.w[:t], self.foreseen = trial, {}
+        self._settle()
+        self.error2 = self._error2()
+        if self.error2 < before - ROUNDING * self.norm2:
+            self.blocked[:] = False
+        else:
+            self.blocked[atom] = True  # else two atoms could push each other out for ever
+
+    def _error2(self) -> float:
+        """The objective, of weights that are the best on their support."""
+        t = self.size
+        return float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
+
+    def _remove(self, position: int) -> None:
+        """Reflect `root` so that one row alone involves the leaving atom; that row goes with it."""
+        last = self.size - 1
+        root = self.root[: self.size, : self.size]
+        normal = root[:, position].copy()
+        normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
+        double = normal[:, None] * (2 / (normal @ normal))
+        subtract_outer(root, double[:, 0], normal @ root)
+        root[:, position] = root[:, last]
+        root[last], root[:, last] = 0.0, 0.0
+        self._remove_rows(position, normal, double)
+        self.chosen[self.support[position]] = False
+        for values in (self.support, self.entered):
+            values[position] = values[last]
+        self.size = last
+
+    def _remove_rows(self, position: int, normal: Vector, double: Matrix) -> None:
+        """The same reflection of the orthogonal rows; the last Gram row takes the leaving one's."""
+        orthogonal = self.orthogonal[: self.size]
+        subtract_product(orthogonal, double, (normal @ orthogonal)[None])
+        self.kept[position] = self.kept[self.size - 1]
+
+
+def subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:
+    """`values -= left @ right` in place; `values` must be a float64 array in C order."""
+    if left.size:
+        dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
+
+
+def _without(values: Vector, position: int) -> Vector:
+    """One entry fewer: the last takes its place."""
+    values[position] = values[-1]
+    return values[:-1]

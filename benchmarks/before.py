@@ -1,0 +1,119 @@
+"""This version beside commit 0bc7172, the last one before work was done once only: selections class
+by class, and evaluation by PGD-50-10.
+
+Each version runs in a process of its own, which imports it from a folder of its own; they take
+turns. Without that commit in the repository's history nothing is compared.
+"""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.measured import Row
+
+COMMIT, ROUNDS = "0bc7172", 3
+ROOT = Path(__file__).parents[1]
+
+
+def rows() -> Iterator[Row]:
+    try:
+        archive = subprocess.run(
+            ["git", "-C", str(ROOT), "archive", COMMIT, "acslib"], capture_output=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        print(f"  not measured, commit {COMMIT} is not in this copy's history")
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        found = [(measured(ROOT), measured(Path(folder))) for _ in range(ROUNDS)]
+    for name in found[0][0]:
+        now, then = ([one[name] for one in each] for each in zip(*found, strict=True))
+        ours, theirs = ([one["seconds"] for one in each] for each in (now, then))
+        note = f"{now[0]['found']}, then {then[0]['found']}"
+        yield Row("Before", name, ours, f"commit {COMMIT}", theirs, note=note)
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """What `kernels` gives with the version in that folder."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    command = [sys.executable, "-P", "-c", CHILD.format(root=str(ROOT))]
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# the benchmarks of today in any case, behind the library of its version
+CHILD = "import sys; sys.path.append({root!r}); from benchmarks import before; before.kernels()"
+
+
+def kernels() -> None:
+    """Print, as JSON, the processor's seconds of each kernel, and what it found."""
+    torch.set_num_threads(1)
+    found = {}
+    for name, kernel in (class_by_class() | evaluation()).items():
+        started = time.process_time()
+        answer = kernel()
+        found[name] = {"seconds": time.process_time() - started, "found": answer}
+    print(json.dumps(found))
+
+
+def class_by_class(n: int = 6_000) -> dict[str, Callable[[], str]]:
+    from acslib import selectors
+    from benchmarks.factors import network_like
+
+    gradients = network_like(n)
+    labels = gradients.errors.argmin(1)  # where the target takes one off
+
+    def select(name: str) -> str:
+        coreset = selectors.per_class(getattr(selectors, name), gradients, labels, n // 2)
+        return f"relative error {selectors.gradient_error(gradients, coreset)[1]:.3g}"
+
+    for name in ("gradmatch", "craig"):
+        getattr(selectors, name)(torch.eye(4), 2)  # compiles
+    what = f"class by class, {n} to {n // 2}"
+    return {
+        f"GradMatch {what}": lambda: select("gradmatch"),
+        f"CRAIG {what}": lambda: select("craig"),
+    }
+
+
+def evaluation(n: int = 360) -> dict[str, Callable[[], str]]:
+    from acslib import data, models
+    from acslib.attacks import PGD
+    from acslib.evaluation import robust_accuracy
+    from acslib.objectives import AdversarialTraining
+
+    digits = data.load("digits")
+    torch.manual_seed(0)
+    statistics = models.CHANNEL_STATISTICS["digits"]
+    model = models.build("resnet18", channels=1, width=16, depths=(1, 1), statistics=statistics)
+    images, labels = digits.test.float_images(), digits.test.labels
+    how = {"generator": torch.Generator().manual_seed(0)}
+    objective = AdversarialTraining(PGD("linf", 0.1, 0.04, 3, **how))
+    optimiser = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9)
+    x, y = digits.train.float_images(), digits.train.labels
+    for step in range(120):
+        rows = torch.arange(step * 64, step * 64 + 64) % len(y)
+        adversarial = objective.perturb(model.eval(), x[rows], y[rows])
+        optimiser.zero_grad()
+        objective.loss(model.train(), x[rows], y[rows], adversarial).mean().backward()
+        optimiser.step()
+    model.eval()
+    attack = PGD("linf", 0.2, 0.02, 50, restarts=10, **how)
+    twin = models.folded(model)
+
+    def evaluate() -> str:
+        accuracy, _ = robust_accuracy(model, images[:n], labels[:n], attack, attacked=twin)
+        return f"{100 * accuracy:.1f} % robust"
+
+    return {f"evaluation by PGD-50-10, {n} digits": evaluate}
