@@ -35,10 +35,11 @@ VERSIONS = {
 }
 QUICK = "+autoattack_n@0+evaluation_restarts@1+evaluation_steps@1"  # evaluation is not timed here
 OTHERS = 2
-ROUNDS = 3
+ROUNDS = 2
 
 
 def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
     found: list[dict[str, Any]] = []
     for done in range(ROUNDS):
         for version, varied in VERSIONS.items():
@@ -46,10 +47,8 @@ def main() -> None:
                 about = {"version": version, "round": done, "others": others}
                 found.append(about | apart(varied, others))
                 print("  " + ", ".join(f"{k} {v}" for k, v in found[-1].items()), flush=True)
-    table = pd.DataFrame(found)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    table.to_csv(FOLDER / "load.csv", index=False)
-    print(bent(table).to_string(float_format="%.3f"))
+                pd.DataFrame(found).to_csv(FOLDER / "load.csv", index=False)
+    print(bent(pd.DataFrame(found)).to_string(float_format="%.3f"))
 
 
 def apart(varied: str, others: int) -> dict[str, Any]:

@@ -90,11 +90,28 @@ def pursuit_steps(
 
 
 @compiled
-def subtract_outer(values: Matrix, left: Vector, right: Vector) -> None:
-    """`values -= outer(left, right)` in place, without a second matrix."""
-    for i in range(len(left)):
-        for j in range(len(right)):
-            values[i, j] -= left[i] * right[j]
+def rotate_out(root: Matrix, t: int, position: int, others: Matrix) -> None:
+    """Rotate the first t rows of `root`, and those of `others` alike, until the last alone has
+    anything in column `position`: one pass over the rows from the first that has.
+
+    root: (room, room), of which (t, t) is filled; others: (room, n). In place.
+    """
+    first = 0
+    while first < t - 1 and root[first, position] == 0.0:
+        first += 1
+    for i in range(first, t - 1):  # row i carries what the rows before it had
+        x, y = root[i, position], root[i + 1, position]
+        size = np.hypot(x, y)
+        cosine, sine = (y / size, x / size) if size > 0 else (0.0, 1.0)
+        for j in range(t):
+            carried, own = root[i, j], root[i + 1, j]
+            root[i, j] = cosine * carried - sine * own
+            root[i + 1, j] = sine * carried + cosine * own
+        for j in range(others.shape[1]):
+            carried, own = others[i, j], others[i + 1, j]
+            others[i, j] = cosine * carried - sine * own
+            others[i + 1, j] = sine * carried + cosine * own
+        root[i, position] = 0.0
 
 
 class MatchingPursuit:
@@ -348,26 +365,24 @@ class MatchingPursuit:
         return float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
 
     def _remove(self, position: int) -> None:
-        """Reflect `root` so that one row alone involves the leaving atom; that row goes with it."""
-        last = self.size - 1
-        root = self.root[: self.size, : self.size]
-        normal = root[:, position].copy()
-        normal[last] += np.copysign(np.linalg.norm(normal), normal[last])
-        double = normal[:, None] * (2 / (normal @ normal))
-        subtract_outer(root, double[:, 0], normal @ root)
-        root[:, position] = root[:, last]
-        root[last], root[:, last] = 0.0, 0.0
-        self._remove_rows(position, normal, double)
+        """Rotate `root` so that one row alone involves the leaving atom; that row goes with it."""
+        t, last = self.size, self.size - 1
+        rotate_out(self.root, t, position, self._rows_alike())
+        self.root[:t, position] = self.root[:t, last]
+        self.root[last, :t], self.root[:t, last] = 0.0, 0.0
+        self._replace_row(position, last)
         self.chosen[self.support[position]] = False
         for values in (self.support, self.entered):
             values[position] = values[last]
         self.size = last
 
-    def _remove_rows(self, position: int, normal: Vector, double: Matrix) -> None:
-        """The same reflection of the orthogonal rows; the last Gram row takes the leaving one's."""
-        orthogonal = self.orthogonal[: self.size]
-        subtract_product(orthogonal, double, (normal @ orthogonal)[None])
-        self.kept[position] = self.kept[self.size - 1]
+    def _rows_alike(self) -> Matrix:
+        """What is rotated as `root` is."""
+        return self.orthogonal
+
+    def _replace_row(self, position: int, last: int) -> None:
+        """The last Gram row takes the leaving one's place."""
+        self.kept[position] = self.kept[last]
 
 
 def subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:

@@ -126,5 +126,8 @@ class StreamedPursuit(MatchingPursuit):
         w = self.w[: self.size]
         return float(self.missing.square().sum()) + self.ridge * float(w @ w)
 
-    def _remove_rows(self, position: int, normal: Vector, double: Matrix) -> None:
+    def _rows_alike(self) -> Matrix:
+        return np.empty((self.size, 0))
+
+    def _replace_row(self, position: int, last: int) -> None:
         """There are none."""
