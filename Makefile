@@ -63,7 +63,7 @@ lint: $(STAMP) ## layout and style of code and notebooks (ruff), types (mypy)
 	$(PY) -m ruff check --quiet .
 	$(PY) -m mypy
 
-bench: .venv-bench/.complete ## speed of selectors and attacks against other libraries, in an environment of their own
+bench: .venv-bench/.complete ## one page of speed, beside other libraries and what this machine can do at most: build/bench
 	.venv-bench/bin/python -m benchmarks
 
 torture: $(STAMP) ## kill, damage, misuse and starve it some two thousand times, within 45 minutes: docs/reliability.md

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from benchmarks.measured import Ceilings, Row
 
 TEMPLATE = Path(__file__).with_name("page.md.j2")
+TICKS = (0.5, 1, 2, 5, 10, 20, 50, 100)
 OURS, FLOOR = "#0072B2", "#555555"
 
 
@@ -50,7 +51,11 @@ def in_words(rates: Mapping[str, Sequence[float]]) -> dict[str, str]:
     """The ceilings as lines of the page."""
     lines = {}
     for name, found in rates.items():
-        what = "a copy, read and written" if name == "copy" else f"matrix product, {name}"
+        what = (
+            "a copy, read and written"
+            if name == "copy"
+            else f"matrix product or 3x3 convolution, {name}"
+        )
         unit = "GB/s" if name == "copy" else "GFLOP/s"
         lines[what] = f"{spread([rate / 1e9 for rate in found], '.0f')} {unit} on one core"
     return lines
@@ -94,6 +99,11 @@ def figure(rows: Sequence[Row], ceilings: Ceilings) -> Figure:
         left.plot(middle, place, "o", color=OURS)
     left.axvline(1, color=FLOOR, linewidth=1)
     left.set_xscale("log")
+    all_ratios = [ratio for row in compared for ratio in row.ratios]
+    left.set_xlim(0.8 * min([1, *all_ratios]), 1.25 * max([1, *all_ratios]))
+    inside = [tick for tick in TICKS if left.get_xlim()[0] <= tick <= left.get_xlim()[1]]
+    left.set_xticks(inside, [f"{tick:g}" for tick in inside])
+    left.minorticks_off()
     left.set_xlabel("times faster")
     labels = [f"{short(row)}\nthan {row.than}" for row in compared]
     left.set_yticks(range(len(compared)), labels, fontsize=6.5)

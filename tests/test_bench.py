@@ -70,7 +70,7 @@ def test_the_page_has_every_row_and_number(tmp_path):
     assert "| two | 2 s |  |  | 1 s | 50 % |" in text.splitlines()
     assert "| three | 5 (4 to 6) s | 0.75 (0.50 to 1.00)x | peer 3 |  |  |" in text.splitlines()
     assert "- processor: of some kind" in text
-    assert "- matrix product, bfloat16: 8 (1 to 8) GFLOP/s on one core" in text
+    assert "- matrix product or 3x3 convolution, bfloat16: 8 (1 to 8) GFLOP/s on one core" in text
     assert text.index("## Selecting") < text.index("## Attacking") < text.index("## Published")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
     found = json.loads((tmp_path / "bench.json").read_text())

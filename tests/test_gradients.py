@@ -249,6 +249,6 @@ def test_what_does_not_fit_together_is_refused():
     with pytest.raises(ValueError, match="give LastLayerGradients or an"):
         as_gradients([[1.0]])
     with pytest.raises(
-        ValueError, match="20 GB; the limit is 9 GB: select per class or batch-wise"
+        ValueError, match="20 GB; the limit is 4 GB: select per class or batch-wise"
     ):
         LastLayerGradients(torch.zeros(50_000, 1)).gram()

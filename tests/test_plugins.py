@@ -464,6 +464,8 @@ def test_later_folders_win(folder):
     [
         ("settings: {a: {extends: b}, b: {extends: a}}", "setting a extends itself"),
         ("settings: {a: {extends: nobody}}", "there is no setting 'nobody'"),
+        ("settings: {2: {extends: a}}", "settings, 2: 2 is no name as YAML reads it: .* quotes$"),
+        ("settings: {null: {extends: a}}", "None is no name as YAML reads it: .* quotes$"),
         ("settings: {a: {extend: b}}", "params0/settings.yaml, settings, a: .extend. is not known"),
     ],
 )
@@ -471,6 +473,20 @@ def test_a_setting_with_a_mistake(text, said, folder):
     folder({"settings.yaml": text})
     with pytest.raises(ParamsError, match=said):
         config.resolve("a.full", "full")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("[2]", "question.yaml, runs, 0: 2 is no name as YAML reads it: write it in quotes$"),
+        ("[null]", "question.yaml, runs, 0: None is no name as YAML reads it: write it in quotes$"),
+        ("[]", r"question.yaml, runs, 0: settings is \[\], it should have at least 1 item$"),
+    ],
+)
+def test_an_item_with_a_name_that_is_none(settings, said, folder):
+    folder({"question.yaml": f"title: x\nruns: [{{settings: {settings}, methods: [full]}}]"})
+    with pytest.raises(ParamsError, match=said):
+        items.table_runs("question", "full")
 
 
 def test_a_folder_that_is_not_there(monkeypatch):

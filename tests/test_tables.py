@@ -301,17 +301,17 @@ def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_pat
     """The name says nothing: network, objective and data are told by the setting itself."""
     base = "resnet50-fastlpa-imagenet12" if item == "table2" else "resnet18-linf-cifar10"
     (tmp_path / "settings.yaml").write_text(f"settings: {{'{name}': {{extends: {base}}}}}")
-    columns = ", columns: {series: size}" if item == "fig4" else ""
+    more = ", columns: {series: size}" if item == "fig4" else ""
     (tmp_path / f"{item}.yaml").write_text(
-        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{columns}}}]"
+        f"title: x\nruns: [{{settings: ['{name}'], methods: [full, craig]{more}}}]"
     )
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
     for run, seed in rows.missing(item, "full", [0, 1], tmp_path):
         files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", record(run, seed))
     table = rows.gather(item, "full", [0, 1], tmp_path)
     like = config.setting_layer(base)
-    assert (table.model == rows.MODELS[like["model"]]).all()
-    assert (table.dataset == rows.DATASETS[like["dataset"]]).all()
+    assert (table.model == columns.MODELS[like["model"]]).all()
+    assert (table.dataset == columns.DATASETS[like["dataset"]]).all()
     assert (table.setting == name).all()
     assert table.run.tolist() == [f"{name}.full", f"{name}.craig"]
     if item == "fig4":

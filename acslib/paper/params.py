@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -291,8 +291,16 @@ def checked(where: str, model: type[Kind], content: Any) -> Kind:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        said = dict.fromkeys(in_a_sentence(where, model, mistake) for mistake in error.errors())
+        mistakes = [one for one in error.errors() if not _emptied(one, error.errors())]
+        said = dict.fromkeys(in_a_sentence(where, model, mistake) for mistake in mistakes)
         raise ParamsError("; ".join(said)) from None
+
+
+def _emptied(mistake: Any, others: Sequence[Any]) -> bool:
+    """Whether a list is too short only because of mistakes inside of it."""
+    path = mistake["loc"]
+    inside = any(one["loc"][: len(path)] == path and one["loc"] != path for one in others)
+    return mistake["type"] == "too_short" and inside
 
 
 def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
@@ -312,12 +320,15 @@ def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
     if kind == "missing":
         file = " to params/settings.yaml" if holder is Setting else ""
         return f"{place}: {name} is missing: add it{file}"
+    if kind == "string_type" and not isinstance(mistake["input"], list | dict):
+        return f"{place}: {value} is no name as YAML reads it: write it in quotes"
     if name == "[key]":
         known = re.findall("'([^']*)'", mistake["msg"]) if kind == "literal_error" else []
         return f"{place}: {value} is not known{nearest(mistake['input'], known) if known else ''}"
     if kind in ("model_type", "dict_type", "mapping_type"):
         return f"{place}{': ' * bool(name)}{name} holds {value}, names with values are needed"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    message = re.sub(r"^\w+ (should have .*) after validation.*", r"\1", message)
     message = re.sub(r"[0-9]{12,}", lambda digits: f"{float(digits[0]):g}", message)
     if kind == "int_parsing_size":
         message = "is too large"

@@ -322,8 +322,8 @@ course.curves(widths, {"here": counts}, "half-width, points", "seeds needed", lo
 prediction = None  # in points
 found = course.published("study")
 print(study.verdicts_text("mini", course.PUBLISHED))
-asked = study.deciding(found).loc["linf"]
-course.predicted(prediction, float(asked.difference), "GradMatch in the study", " points")
+decided = study.deciding(found).loc["linf"]
+course.predicted(prediction, float(decided.difference), "GradMatch in the study", " points")
 over_sizes = found[found.k == study.MEAN].set_index(["objective", "arm", "measure"])
 over_sizes[["difference", "ci_low", "ci_high", "seeds"]].round(2)
 
