@@ -51,8 +51,9 @@ WHOLE = [  # selector, way, n, k, shape
     ("GradMatch", "streamed", 50_000, 1_000, CIFAR),
     ("CRAIG", "stochastic", 50_000, 5_000, CIFAR),
     ("CRAIG", "streamed", 50_000, 5_000, CIFAR),
-    ("GradMatch", "stochastic", 126_000, 100, IMAGENET),
-    ("GradMatch", "streamed", 126_000, 10, IMAGENET),
+    ("GradMatch", "stochastic", 126_000, 500, IMAGENET),
+    ("GradMatch", "streamed", 126_000, 20, IMAGENET),
+    ("CRAIG", "stochastic", 12_600, 6_300, IMAGENET),
 ]
 COLOURS = {"CRAIG": "#D55E00", "GradMatch": "#0072B2"}
 LINES = {"in memory": "-", "streamed": "--", "stochastic": ":"}
