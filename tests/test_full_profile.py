@@ -60,7 +60,7 @@ def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     few = run.model_copy(
         update={"setting": run.setting.model_copy(update={"selection_batch_size": 2})}
     )
-    how = build.training_of(few, dataset.train.labels, 0, "cpu")
+    how = build.training_of(few, 0, "cpu")
     short = run.setting.model_copy(update={"epochs": 3, "warm_start": 0.7, "period": 1}).plan(
         "gradmatch"
     )

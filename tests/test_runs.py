@@ -131,7 +131,7 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 def test_adaptive_random_is_drawn_afresh_and_random_is_not():
     for method, fresh in (("random", False), ("adaptive_random", True)):
         run = config.resolve(f"resnet18-linf-cifar10.{method}", "demo")
-        select = build.build_selector(run, 100, 0)
+        select = build.build_selector(run, 0)
         draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
@@ -338,7 +338,7 @@ def test_what_the_authors_code_adds_to_fast_lpa_reaches_training():
         (added | {"epoch_factor": 0.5}, (2, 1.0)),
     ):
         run = config.resolve("resnet50-fastlpa-cifar10.full", "demo", overrides)
-        how = build.training_of(run, torch.zeros(10, dtype=torch.long), 0, "cpu")
+        how = build.training_of(run, 0, "cpu")
         assert (how.lr_warmup, how.gradient_clip) == expected
 
 
@@ -376,7 +376,7 @@ def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(run, n
     run = config.resolve(f"resnet18-linf-cifar10.{run}", "demo")
     classes, width = (100, 2048) if n == 126_000 else (10, 512)
     few = LastLayerGradients(torch.zeros(2, classes), torch.zeros(2, width))
-    selector = build.build_selector(run, n, 0)
+    selector = build.build_selector(run, 0)
     if message is None:
         check_memory(selector, Samples(n), n // 2, few)
         return
@@ -792,7 +792,7 @@ def some_gradients(epoch=0):
 )
 def test_every_method_of_the_list_is_built(method, varied):
     name = f"resnet18-linf-cifar10.{method}" + f"+{varied}" * bool(varied)
-    select = build.build_selector(config.resolve(name, "demo"), 64, 0)
+    select = build.build_selector(config.resolve(name, "demo"), 0)
     blind = not needs_gradients(select)
     assert blind is ("random" in method)
     coreset = select(Samples(64) if blind else some_gradients(), 32)
@@ -802,13 +802,13 @@ def test_every_method_of_the_list_is_built(method, varied):
 
 
 def test_full_training_has_no_selector():
-    assert build.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 64, 0) is None
+    assert build.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 0) is None
 
 
 def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
     for value, fixed in (("fixed", True), ("each", False)):
         run = config.resolve(f"resnet18-linf-cifar10.craig+selection_groups@{value}", "demo")
-        select = build.build_selector(run, 64, 0)
+        select = build.build_selector(run, 0)
         found = [select(some_gradients(epoch), 16).indices for epoch in (5, 6, 5)]
         assert torch.equal(found[0], found[2])
         assert torch.equal(found[0], found[1]) is fixed
@@ -817,7 +817,7 @@ def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
 def test_algorithm_3s_lambda_and_epsilon_are_parameters():
     plain, ridge, tolerance = (
         build.build_selector(
-            config.resolve(f"resnet18-linf-cifar10.gradmatch+granularity@sample{varied}"), 64, 0
+            config.resolve(f"resnet18-linf-cifar10.gradmatch+granularity@sample{varied}"), 0
         )(some_gradients(), 32)
         for varied in ("", "+ridge@1000", "+tolerance@0.9")
     )
@@ -1034,7 +1034,7 @@ def test_the_optimiser_is_torchs_sgd():
 def test_a_solver_may_look_at_a_random_part_in_each_step(method):
     def picks(varied, seed=0):
         name = f"resnet18-linf-cifar10.{method}+granularity@sample{varied}"
-        selector = build.build_selector(config.resolve(name), 64, seed)
+        selector = build.build_selector(config.resolve(name), seed)
         return selector(some_gradients(), 16).picks.tolist()
 
     drawn = "+selection_epsilon@0.5"

@@ -276,8 +276,8 @@ def selector_of(method: str) -> Callable[[Setting, int], Selector]:
     return getattr(importlib.import_module(module), name)
 
 
-def build_selector(run: Run, n: int, seed: int) -> Selector | None:
-    """The method's selector for n samples, at the setting's granularity; None for full training."""
+def build_selector(run: Run, seed: int) -> Selector | None:
+    """The method's selector, at the setting's granularity; None for full training."""
     setting = run.setting
     if not METHODS[run.method].selects:
         return None
@@ -342,18 +342,18 @@ def experiment(run: Run, seed: int, device: str) -> Experiment:
     dataset = load_data(run.setting, device, seed)
     model = build_model(run.setting, dataset, seed, device)
     state = State(model, build_optimiser(run.setting, model))
-    return Experiment(dataset, state, training_of(run, dataset.train.labels, seed, device))
+    return Experiment(dataset, state, training_of(run, seed, device))
 
 
-def training_of(run: Run, labels: torch.Tensor, seed: int, device: str) -> Training:
-    """How a run trains; labels: (n,), those of the images that are selected from."""
+def training_of(run: Run, seed: int, device: str) -> Training:
+    """How a run trains."""
     setting = run.setting
     generator = torch.Generator(device)
     return Training(
         objective=build_objective(setting, setting.steps, generator, device),
         selection_objective=build_objective(setting, setting.selection_steps, generator, device),
         plan=run.plan,
-        selector=build_selector(run, len(labels), seed),
+        selector=build_selector(run, seed),
         generator=generator,
         seed=seed,
         learning_rate=setting.lr,

@@ -146,14 +146,14 @@ def reselect(
     data = dataclasses.replace(seen.data, train=seen.data.train[slice(0, most)])
     labels, n = data.train.labels, len(data.train)
     looking = config.resolve(_with_method(seen.run, "gradmatch"), seen.run.profile)
-    training = build.training_of(looking, labels, seen.seed, str(labels.device))
+    training = build.training_of(looking, seen.seed, str(labels.device))
     training.generator.manual_seed(seen.seed)
     gradients = adversarial_gradients(seen.model, data, training)
     assert isinstance(gradients, LastLayerGradients), "GradMatch looks at gradients"
     found, rows = {}, []
     for method in methods:
         run = config.resolve(_with_method(seen.run, method), seen.run.profile)
-        selector = build.build_selector(run, n, seen.seed)
+        selector = build.build_selector(run, seen.seed)
         assert selector is not None, f"{method} selects nothing"
         for fraction in fractions:
             coreset = selector(gradients, coreset_size(fraction, n))

@@ -86,7 +86,7 @@ def candidates(
     budget = coreset_size(run.plan.coreset_fraction, n)
     for method in ("gradmatch", "craig"):
         name = run.name.replace(f".{run.method}", f".{method}", 1)
-        selector = build.build_selector(config.resolve(name, run.profile), n, seed)
+        selector = build.build_selector(config.resolve(name, run.profile), seed)
         asks = dataclasses.replace(training, selector=selector)
         with drawing(training, epoch):
             gradients = adversarial_gradients(state.model, data, asks, epoch)

@@ -171,7 +171,7 @@ def mosaic(images: Tensor, columns: int) -> Tensor:
 
 def sample_gradients(run: Run, model, data: Dataset, seed: int, count: int) -> LastLayerGradients:
     """Adversarial last-layer gradients of the first `count` training images, as in selections."""
-    how = build.training_of(run, data.train.labels, seed, str(data.train.labels.device))
+    how = build.training_of(run, seed, str(data.train.labels.device))
     how.generator.manual_seed(seed)
     few = dataclasses.replace(data, train=data.train[:count])
     gradients = training.adversarial_gradients(model, few, how)

@@ -64,7 +64,7 @@ def seconds_an_image(
     dataset = noise(images, device)
     model = build.build_model(run.setting, dataset, 0, device)
     state = State(model, build.build_optimiser(run.setting, model))
-    training = build.training_of(run, dataset.train.labels, 0, device)
+    training = build.training_of(run, 0, device)
     found: dict[Any, list[float]] = {name: [] for name in (*PARTS, *selection_steps)}
     for done in range(rounds):
         epochs = tuple(Epoch(index, "full") for index in range(done + 1))
