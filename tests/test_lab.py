@@ -140,7 +140,7 @@ def test_the_index_comes_first_and_leads_to_documents(page, lab):
     page.goto(f"{lab}/?token={TOKEN}")
     page.wait_for_selector(".jp-Notebook h1:has-text('Where to begin')")
     assert not page.locator(".jp-Dialog, .Toastify__toast").count()
-    page.click(".jp-Notebook a:has-text('sixteen claims')")
+    page.click(".jp-Notebook a:has-text('s claims')")
     page.wait_for_selector(".jp-MarkdownViewer h1:has-text('claims')")
     page.click("#jp-main-dock-panel .lm-TabBar-tab:has-text('index.ipynb')")
     page.click(".jp-Notebook a:has-text('Lesson 1')")

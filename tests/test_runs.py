@@ -39,7 +39,7 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import OBJECTIVES
 from acslib.selectors import needs_gradients
 from acslib.selectors.memory import check_memory
-from acslib.training import State
+from acslib.training import State, adversarial_gradients
 
 FIXTURES = Path(__file__).parent / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
@@ -1040,3 +1040,27 @@ def test_a_solver_may_look_at_a_random_part_in_each_step(method):
     drawn = "+selection_epsilon@0.5"
     assert picks(drawn) == picks(drawn) != picks(drawn, seed=1)
     assert picks(drawn) != picks("") == picks("", seed=1)
+
+
+@pytest.mark.parametrize(
+    ("varied", "said"),
+    [
+        ("", ""),
+        ("+granularity@sample", "asked for 100 samples and can weight 81,"),
+        ("+granularity@sample+ridge@1", ""),
+        ("+granularity@class", ""),
+        ("+granularity@class+gradient_layer@bias", "10 samples of a class and can weight 9,"),
+        ("+gradient_layer@bias+selection_batch_size@10", "asked for 10 batches and can weight 9,"),
+    ],
+)
+def test_more_than_gradmatch_can_weight_is_said_before_training(varied, said):
+    """The rank is what the run's own gradients have, computed by numpy."""
+    run = config.resolve(f"resnet18-linf-cifar10.gradmatch{varied}", "smoke")
+    made = build.experiment(run, 0, "cpu")
+    line = build.beyond_rank(run, made)
+    assert said in line
+    assert bool(said) is bool(line)
+    if said and run.setting.granularity == "sample":
+        gradients = adversarial_gradients(made.state.model, made.data, made.training)
+        rank = int(torch.linalg.matrix_rank(gradients.dense(dtype=torch.float64), rtol=1e-5))
+        assert f"can weight {rank}," in line

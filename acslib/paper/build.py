@@ -21,8 +21,8 @@ from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
-from acslib.protocols import Model, Selector
-from acslib.training import State, Training
+from acslib.protocols import Model, Selector, head_of
+from acslib.training import State, Training, coreset_size
 
 # what asks nothing of a data set, where it is not null
 WITHOUT = {
@@ -343,6 +343,32 @@ def experiment(run: Run, seed: int, device: str) -> Experiment:
     model = build_model(run.setting, dataset, seed, device)
     state = State(model, build_optimiser(run.setting, model))
     return Experiment(dataset, state, training_of(run, seed, device))
+
+
+def beyond_rank(run: Run, made: Experiment) -> str:
+    """In a line, that GradMatch is asked for more than it can weight; else nothing.
+
+    More samples or groups than the rank of their gradients are not independent. With a ridge all
+    of them may have a weight.
+    """
+    setting = run.setting
+    if run.method != "gradmatch" or setting.ridge:
+        return ""
+    head = head_of(made.state.model)
+    width = 0 if setting.gradient_layer == "bias" else head.in_features
+    rank, n = selectors.rank_limit(head.out_features, width), len(made.data.train)
+    kind, parts = "samples", 1
+    if setting.granularity == "batch":
+        kind, n = "batches", math.ceil(n / setting.selection_batch_size)
+    elif setting.granularity == "class":
+        kind, parts = "samples of a class", head.out_features
+    budget = coreset_size(setting.coreset_fraction, n) // parts
+    if budget <= rank:
+        return ""
+    return (
+        f"GradMatch is asked for {budget:,} {kind} and can weight {rank:,}, the rank of the last"
+        " layer's gradients: it ends earlier, with an error near 0; a ridge spreads the weights"
+    )
 
 
 def training_of(run: Run, seed: int, device: str) -> Training:

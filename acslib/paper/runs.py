@@ -133,6 +133,8 @@ def at_start(
     experiment = build.experiment(run, seed, device)
     files.check_writable(records.run_folder(run, seed, results))
     told.announce(f"data: {experiment.data.source}")
+    if said := build.beyond_rank(run, experiment):
+        told.announce(said)
     made = records.provenance(device)
     computed = (
         *(experiment.data.source, experiment.training.precision, made["device"]),
