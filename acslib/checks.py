@@ -124,6 +124,7 @@ def check_labels_of_data(model: nn.Module, data: Dataset) -> None:
 def check_head(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError unless the model's output is head(features(images))."""
     head = protocols.head_of(model)
+    protocols.check_channels(model, images)
     try:
         features = model.features(images)  # type: ignore[operator]
     except ValueError:
@@ -300,6 +301,11 @@ def gives_a_coreset(
         return False
     except (ValueError, IndexError, RuntimeError):
         return True
+    except Exception as error:  # a mistake in its code, or other arguments than it is called with
+        raise NotACoreset(
+            "the selector, which is called with gradients and a budget, stopped with"
+            f" {type(error).__name__}: {error}"
+        ) from error
     return True
 
 

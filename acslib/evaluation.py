@@ -12,7 +12,7 @@ from acslib.attacks.common import Base, ordinary, right
 from acslib.attacks.pgd import PGD
 from acslib.attacks.restarts import Found, finish, search
 from acslib.passes import frozen
-from acslib.protocols import check_images, checked_labels, classes_of
+from acslib.protocols import check_channels, check_images, checked_labels, classes_of
 
 
 @torch.no_grad()
@@ -29,6 +29,7 @@ def clean_accuracy(
             f"{len(images)} images in batches of {batch_size}: at least 1 of each is needed"
         )
     check_images(images)
+    check_channels(model, images)
     labels = checked_labels(labels, len(images), classes_of(model))
     with frozen(model, "eval"):
         logits = _logits(model, images, batch_size)

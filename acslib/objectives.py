@@ -240,6 +240,10 @@ def gradients_by_autograd(
 def _check_separate(losses: Tensor, zeros: list[Tensor]) -> None:
     """Raise ValueError unless the first sample's loss depends on that sample's logits alone."""
     n = len(losses)
+    if not losses.isfinite().all():
+        raise ValueError(
+            "the loss is not finite on the first images: nothing can be trained or selected by it"
+        )
     touched = torch.autograd.grad(losses[0], zeros, retain_graph=True, allow_unused=True)
     if all(gradient is None for gradient in touched):
         raise ValueError("the loss does not depend on the model's head: it has no gradient there")

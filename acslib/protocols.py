@@ -137,6 +137,19 @@ def check_images(images: Tensor) -> None:
             )
 
 
+def check_channels(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError where a model's normalisation would stretch images of one channel to the
+    model's, or those of several cannot pass it.
+    """
+    mean = getattr(model, "mean", None)
+    if isinstance(mean, Tensor) and images.ndim == 4 and mean.numel() not in (1, images.shape[1]):
+        raise ValueError(
+            f"images have {images.shape[1]} channel{'s' * (images.shape[1] != 1)}, and the model"
+            f" normalises {mean.numel()}: give it images of {mean.numel()}, as"
+            f" images.expand(-1, {mean.numel()}, -1, -1) makes of grey ones, or another model"
+        )
+
+
 def _limit(value: float) -> str:
     """Short, unless that would hide by how little it lies outside [0, 1]."""
     short = f"{value:g}"

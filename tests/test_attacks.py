@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -6,8 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from acslib import models
 from acslib.attacks import FGSM, PGD
-from acslib.attacks.pgd import project, uniform_in_ball
-from acslib.evaluation import robust_accuracy
+from acslib.attacks.pgd import NFGSM, project, uniform_in_ball
+from acslib.evaluation import clean_accuracy, robust_accuracy
 from acslib.objectives import Trades
 from acslib.passes import frozen
 
@@ -237,3 +239,36 @@ def test_bad_attack_is_refused():
         PGD("l7", 0.1, 0.1, 1)
     with pytest.raises(ValueError, match="at least"):
         PGD("linf", -0.1, 0.1, 1)
+
+
+@pytest.mark.parametrize("wrong", [math.inf, math.nan, -0.1, "8/255", None])
+@pytest.mark.parametrize("name", ["epsilon", "step"])
+def test_an_attacks_bounds_are_finite_numbers(name, wrong):
+    """An infinite step times a gradient of 0 is no number, which counted as a success."""
+    for norm in ("linf", "l2"):
+        with pytest.raises(ValueError, match=f"{name} is .*: give a finite number of at least 0"):
+            PGD(**{"norm": norm, "epsilon": 0.1, "step": 0.1, "steps": 2} | {name: wrong})
+    if name == "epsilon":
+        with pytest.raises(ValueError, match="epsilon is .*: give a finite number"):
+            NFGSM(wrong)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"), [("steps", 1.5), ("steps", -1), ("restarts", 0), ("restarts", "2")]
+)
+def test_an_attacks_counts_are_whole_numbers(name, wrong):
+    with pytest.raises(ValueError, match=f"{name} is .*: give a whole number of at least [01]"):
+        PGD(**{"norm": "linf", "epsilon": 0.1, "step": 0.1, "steps": 2} | {name: wrong})
+
+
+def test_grey_images_are_not_stretched_to_a_models_channels():
+    """Its normalisation would have made three of one, and nobody would have known."""
+    model = models.build("resnet18", channels=3, width=4, depths=(1,)).eval()
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4)
+    for use in (
+        lambda: PGD("linf", 0.1, 0.05, 2)(model, images, labels),
+        lambda: clean_accuracy(model, images, labels),
+    ):
+        with pytest.raises(ValueError, match="images have 1 channel, and the model normalises 3"):
+            use()
+    assert clean_accuracy(model, images.expand(-1, 3, -1, -1), labels)[0] >= 0

@@ -407,3 +407,31 @@ def test_what_torchvision_has_not_keeps_its_names():
             setting.model, stem=setting.stem, width=setting.width or 8, depths=setting.depths
         )
         assert not export.is_torchvisions(run, model), change
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["runs", "--profile", "smoke", "--profile", "demo"],
+        ["run", FULL, "--seed", "1", "--seeds", "2"],
+        ["list", "table1", "--profile=smoke", "--profile=smoke"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_is_given_once(arguments, capsys):
+    assert cli.main(arguments) == 2
+    assert "is given twice: give it once" in capsys.readouterr().err
+
+
+def test_a_folder_of_nobodys_is_refused():
+    environment = os.environ | {"ACS_RESULTS": "~nobody-of-this-name/x"}
+    done = subprocess.run(
+        [sys.executable, "-m", "acslib.paper", "runs"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("acs: ACS_RESULTS is '~nobody-of-this-name/x', and there is no")
+    assert done.stderr.count("\n") == 1

@@ -26,8 +26,10 @@ from acslib.paper import (
     build,
     checkpoints,
     config,
+    costs,
     files,
     fingerprints,
+    inventory,
     masks,
     measures,
     records,
@@ -489,6 +491,22 @@ def test_a_record_of_another_run_or_seed(tmp_path, run):
         records.finished_record(run, 0, tmp_path)
 
 
+def test_whoever_reads_a_record_of_another_run_or_seed_is_told(tmp_path, run, monkeypatch):
+    """`acs compare`, `acs runs` and what runs cost here: it is never taken for its folder's."""
+    monkeypatch.setattr(files, "RESULTS", tmp_path)
+    path = records.run_folder(run, 0) / "record.json"
+    files.write_json(path, a_record(run, seed=3))
+    with pytest.raises(files.RecordError, match="is of .*, seed 3: move .* away"):
+        inventory.record_named(run.name, run.profile, 0)
+    (seen,) = inventory.found(run.profile)
+    assert seen.state == "refused"
+    assert "seed 3" in seen.reason
+    assert costs.finished_records([run.profile]) == []
+    copy = tmp_path / "copies" / "record.json"  # by itself it is a record as any other
+    files.write_json(copy, a_record(run, seed=3))
+    assert inventory.record_named(str(copy.parent), run.profile, 0)["seed"] == 3
+
+
 def test_a_record_of_version_0_1_0_is_read(tmp_path):
     """One that commit 0bc7172 made."""
     run = config.resolve("resnet18-linf-cifar10.random", "demo")
@@ -698,8 +716,9 @@ def test_leftovers_of_killed_runs_are_cleared(finished, tmp_path, run):
 # ---- the command line
 
 
-def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path, run):
-    going, folder = start(tmp_path), records.run_folder(run, 0, tmp_path)
+def test_ctrl_c_says_what_is_kept_and_how_to_go_on(tmp_path):
+    long = config.resolve(NAME.replace("epochs@6", "epochs@600"), "demo")
+    going, folder = start(tmp_path, long.name), records.run_folder(long, 0, tmp_path)
     deadline = time.time() + 120
     while not (folder / "checkpoint.safetensors").exists() and time.time() < deadline:
         time.sleep(0.005)

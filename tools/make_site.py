@@ -31,7 +31,7 @@ from types import GenericAlias, ModuleType
 import lessons
 import nbformat
 
-from acslib.paper import page
+from acslib.paper import page, paramfiles
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build"
@@ -49,7 +49,7 @@ CHAPTERS = {
     "Results": (
         *("results/published/README", "docs/claims", "docs/study"),
         *("results/published/mini/README", "results/published/demo/README", "results/paper/index"),
-        "docs/lab-book",
+        *("results/published/bench/README", "docs/lab-book"),
     ),
     "How it works": (
         *("docs/architecture", "docs/differences", "docs/reference"),
@@ -77,7 +77,7 @@ def gather(source: Path) -> None:
     for path in linked | {file for folder in folders for file in folder.iterdir()}:
         if path.is_file() and not place_of(path).startswith("api/"):
             write(source / path.relative_to(ROOT), path.read_bytes())
-    for folder in sorted(path.parent for path in PUBLISHED.glob("*/README.md")):
+    for folder in profile_folders():
         write(source / folder.relative_to(ROOT) / "paper.pdf", paper_pdf(folder))
     write_course(source / "lessons")
     write_api(source / "api")
@@ -116,7 +116,7 @@ def with_links(document: Path) -> str:
     text = document.read_text()
     for target, link in links(document):
         text = text.replace(link[0], f"{link[1]}({address(document, target)}{link[3] or ''})")
-    if document.parent.parent == PUBLISHED:
+    if document.parent in profile_folders():
         text = text.replace("\n## ", "\n{download}`All of it as a PDF <paper.pdf>`\n\n## ", 1)
     return DIAGRAM.sub("", text)
 
@@ -157,6 +157,11 @@ def folder_page(folder: Path) -> str:
         else:
             parts.append(f"- {{download}}`{path.name}`")
     return "\n\n".join([*parts, ""])
+
+
+def profile_folders() -> list[Path]:
+    """Where a profile's tables and figures are published; the page of speed is none."""
+    return [PUBLISHED / name for name in paramfiles.profiles() if (PUBLISHED / name).is_dir()]
 
 
 def paper_pdf(folder: Path) -> bytes:

@@ -69,6 +69,7 @@ $(if $(ACS_THREADS),$(call count,ACS_THREADS))
 $(call folder,ACS_RESULTS)
 $(call several,ACS_PARAMS,folders)
 $(call several,ACS_PLUGINS,files)
+$(foreach file,$(subst :, ,$(ACS_PLUGINS)),$(if $(wildcard $(file)),,$(call refuse,ACS_PLUGINS,files that are there: $(file) is not)))
 
 # ---- what follows
 

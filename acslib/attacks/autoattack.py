@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.common import Base, usable
+from acslib.attacks.common import Base, check_amounts, usable
 
 NORMS = {"linf": "Linf", "l2": "L2"}
 STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -44,8 +44,7 @@ class AutoAttack(Base):
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise ValueError(f"norm is {self.norm!r}: choose linf or l2")
-        if not self.epsilon >= 0:
-            raise ValueError(f"epsilon is {self.epsilon}: it must be at least 0")
+        check_amounts(epsilon=self.epsilon)
         if not self.attacks or not set(self.attacks) <= set(ATTACKS):
             raise ValueError(f"attacks are {self.attacks}: choose from {', '.join(ATTACKS)}")
         _package()

@@ -4,6 +4,8 @@ NaN and infinity are nobody's success. A network whose logits are not finite has
 image rightly (`right`); an attack takes no step that is not finite (`usable`).
 """
 
+import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -13,7 +15,31 @@ import torch
 from torch import Tensor, nn
 
 from acslib.passes import frozen
-from acslib.protocols import check_images, checked_labels, classes_of
+from acslib.protocols import check_channels, check_images, checked_labels, classes_of
+
+
+def check_amounts(**amounts: float) -> None:
+    """Raise ValueError unless each is a finite number of at least 0: an infinite step times a
+    gradient of 0 is no number.
+    """
+    for name, amount in amounts.items():
+        try:
+            fine = 0 <= float(amount) < math.inf and not isinstance(amount, str)
+        except (TypeError, ValueError):
+            fine = False
+        if not fine:
+            raise ValueError(f"{name} is {amount!r}: give a finite number of at least 0")
+
+
+def check_counts(least: int, **counts: int) -> None:
+    """Raise ValueError unless each is a whole number of at least `least`."""
+    for name, count in counts.items():
+        try:
+            fine = operator.index(count) >= least
+        except TypeError:
+            fine = False
+        if not fine:
+            raise ValueError(f"{name} is {count!r}: give a whole number of at least {least}")
 
 
 @dataclass(frozen=True)
@@ -44,6 +70,7 @@ class Base(ABC):
 
     def _checked(self, model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         check_images(images)
+        check_channels(model, images)
         if images.dtype not in self.types:
             known = " or ".join(str(kind).removeprefix("torch.") for kind in self.types)
             raise ValueError(

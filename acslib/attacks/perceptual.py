@@ -11,7 +11,18 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.common import Base, ascent, clipped, margin, norms, per_sample, right, usable
+from acslib.attacks.common import (
+    Base,
+    ascent,
+    check_amounts,
+    check_counts,
+    clipped,
+    margin,
+    norms,
+    per_sample,
+    right,
+    usable,
+)
 from acslib.attacks.lpips import LPIPS
 from acslib.passes import frozen
 
@@ -33,10 +44,8 @@ class _PerceptualAttack(Base):
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (self.bound >= 0 and self.iterations >= 1):
-            raise ValueError(
-                f"bound {self.bound} must be at least 0 and iterations {self.iterations} at least 1"
-            )
+        check_amounts(bound=self.bound)
+        check_counts(1, iterations=self.iterations)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         distance = LPIPS(model) if self.distance is None else self.distance

@@ -11,7 +11,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from acslib.attacks.common import Base, norms, per_sample, right, usable
+from acslib.attacks.common import (
+    Base,
+    check_amounts,
+    check_counts,
+    norms,
+    per_sample,
+    right,
+    usable,
+)
 from acslib.attacks.restarts import Climb, cross_entropies, input_gradient, search
 from acslib.protocols import classes_of
 
@@ -83,10 +91,9 @@ class PGD(_GradientAttack):
             raise ValueError(f"norm is {self.norm!r}: choose linf or l2")
         if self.start not in ("uniform", "normal"):
             raise ValueError(f"start is {self.start!r}: choose uniform or normal")
-        if not (self.epsilon >= 0 and self.step >= 0 and self.steps >= 0 and self.restarts >= 1):
-            raise ValueError(
-                f"{self}: epsilon, step and steps must be at least 0 and restarts at least 1"
-            )
+        check_amounts(epsilon=self.epsilon, step=self.step)
+        check_counts(0, steps=self.steps)
+        check_counts(1, restarts=self.restarts)
 
     def _checked_labels(self, model: nn.Module, labels: Tensor, n: int) -> Tensor:
         if self.early_stop and labels.is_floating_point():
@@ -183,8 +190,9 @@ class NFGSM(_GradientAttack):
     noise: float = 2.0
 
     def __post_init__(self) -> None:
-        if not (self.epsilon >= 0 and self.noise >= 0 and (self.step is None or self.step >= 0)):
-            raise ValueError(f"{self}: epsilon, step and noise must be at least 0")
+        check_amounts(epsilon=self.epsilon, noise=self.noise)
+        if self.step is not None:
+            check_amounts(step=self.step)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         seen, exact = _in_float32(model, images)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from acslib.attacks.common import Base, ascent, clipped, margin, usable
+from acslib.attacks.common import Base, ascent, check_amounts, check_counts, clipped, margin, usable
 from acslib.passes import frozen
 
 
@@ -34,10 +34,8 @@ class _Threat(Base):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        if not (self.bound >= 0 and self.iterations >= 1):
-            raise ValueError(
-                f"bound {self.bound} must be at least 0 and iterations {self.iterations} at least 1"
-            )
+        check_amounts(bound=self.bound)
+        check_counts(1, iterations=self.iterations)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         if self.bound == 0:

@@ -387,10 +387,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return exit_code(lambda: invoke(sys.argv[1:] if argv is None else list(argv)))
 
 
+def check_given_once(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an option that is there twice, as click would take the last one."""
+    words = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    names = ["--seeds" if word == "--seed" else word for word in words]
+    for name in names:
+        if names.count(name) > 1:
+            raise click.UsageError(f"{name} is given twice: give it once")
+
+
 def invoke(arguments: list[str]) -> int:
     """click's own main would end the process, and print more than a line."""
     try:
         with acs.make_context("acs", arguments) as context:
+            check_given_once(arguments)
             acs.invoke(context)
         return 0
     except click.exceptions.Exit as done:  # after --help

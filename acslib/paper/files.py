@@ -7,13 +7,33 @@ import hashlib
 import json
 import os
 import re
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from acslib import writing
 
-RESULTS = Path(os.environ.get("ACS_RESULTS") or Path(__file__).parents[2] / "results")
+
+def _results_folder() -> Path:
+    """ACS_RESULTS with ``~`` resolved, else `results/`. Ends the program where `~nobody` is nobody,
+    as no result could be found, or be kept where it is looked for.
+    """
+    named = os.environ.get("ACS_RESULTS")
+    if not named:
+        return Path(__file__).parents[2] / "results"
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:
+        print(
+            f"acs: ACS_RESULTS is {named!r}, and there is no such user: give the folder's whole"
+            " path",
+            file=sys.stderr,
+        )
+        raise SystemExit(2) from None
+
+
+RESULTS = _results_folder()
 TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")
 
 

@@ -47,7 +47,11 @@ class Registrant:
         return Path(self.place).name if self.is_file else "a notebook cell"
 
     def is_again(self, other: "Registrant") -> bool:
-        """Whether this is the same line run again, or a cell that was edited and run again."""
+        """Whether this is the same line run again, or a cell that was edited and run again. A file
+        is run once.
+        """
+        if self.is_file and other.is_file:
+            return False
         if (self.is_file, other.is_file) == (False, False) and self.place != other.place:
             return True
         return (self.place, self.line) == (other.place, other.line)

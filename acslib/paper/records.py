@@ -127,7 +127,7 @@ def checksum(record: dict[str, Any]) -> str:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """A run's record, checked for damage and format."""
+    """A run's record, checked for damage and format, and that it is its folder's."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -152,7 +152,20 @@ def read_record(path: Path) -> dict[str, Any]:
             f"{path} is damaged ({'; '.join(said)}): delete it and run again"
         ) from None
     _check_names(path, record)
+    _check_folder(path, record)
     return record
+
+
+def _check_folder(path: Path, record: dict[str, Any]) -> None:
+    """RecordError for a record that lies in the folder of another run or seed."""
+    folder = path.absolute().parent
+    if folder.parents[1].name != "runs":  # a copy, somewhere else
+        return
+    if (folder.parent.name, folder.name) != (record["run"], f"seed{record['seed']}"):
+        raise RecordError(
+            f"{path} is of {record['run']}, seed {record['seed']}: move {path.parent} away, or set"
+            " ACS_RESULTS to another folder"
+        )
 
 
 def _check_names(path: Path, record: dict[str, Any]) -> None:
@@ -203,15 +216,7 @@ def own_record(run: Run, seed: int, results: Path | None = None) -> dict[str, An
     another run.
     """
     path = run_folder(run, seed, results) / "record.json"
-    if not path.exists():
-        return None
-    record = read_record(path)
-    if (record["run"], record["seed"]) != (run.name, seed):
-        raise RecordError(
-            f"{path} is of {record['run']}, seed {record['seed']}: move {path.parent} away, or set"
-            " ACS_RESULTS to another folder"
-        )
-    return record
+    return read_record(path) if path.exists() else None
 
 
 def evaluated_otherwise(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:
