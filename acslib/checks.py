@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
@@ -276,37 +276,41 @@ def try_selector(
     few, n = len(gradients), len(labels)
     small = for_a_few(selector)
     budgets = {1, (few + 1) // 2, few}
-    if all(gives_a_coreset(small, gradients, wanted) for wanted in sorted(budgets)):
+    found = [outcome(small, gradients, wanted) for wanted in sorted(budgets)]
+    if "refused" not in found:
+        if set(found) == {"empty"} and float(gradients.squared_norms().sum()) > 0:
+            raise NotACoreset("the selector gives no sample a positive weight, whatever the budget")
         return
     many = replace(gradients[torch.arange(n, device=labels.device) % few], labels=labels)
     try:
-        found = selector(many, budget)
+        coreset = selector(many, budget)
     except NotACoreset:
         raise
     except (ValueError, IndexError, RuntimeError):
         return  # repeated samples may be too much for it: then the selection itself will tell
-    check_coreset(found, n, most_returned(selector, n, budget))
+    check_coreset(coreset, n, most_returned(selector, n, budget))
 
 
-def gives_a_coreset(
+def outcome(
     selector: protocols.Selector, gradients: LastLayerGradients, budget: int
-) -> bool:
+) -> Literal["refused", "empty", "fine", "unknown"]:
     """Whether a selector's result could be trained on. An error of its own says nothing: it may
-    want more samples.
+    want more samples. Raises NotACoreset for a mistake in its code.
     """
     n = len(gradients)
     try:
-        check_coreset(selector(gradients, budget), n, most_returned(selector, n, budget))
+        coreset = selector(gradients, budget)
+        check_coreset(coreset, n, most_returned(selector, n, budget))
     except NotACoreset:
-        return False
+        return "refused"
     except (ValueError, IndexError, RuntimeError):
-        return True
-    except Exception as error:  # a mistake in its code, or other arguments than it is called with
+        return "unknown"
+    except Exception as error:  # it may be called with other arguments than it takes
         raise NotACoreset(
             "the selector, which is called with gradients and a budget, stopped with"
             f" {type(error).__name__}: {error}"
         ) from error
-    return True
+    return "fine" if float(coreset.weights.sum()) > 0 else "empty"
 
 
 def for_a_few(selector: protocols.Selector) -> protocols.Selector:
@@ -333,6 +337,10 @@ def check_gradients(
     adversarial = objective.perturb(model, images, labels)
     with seeded(1, images.device):
         exact = gradients_by_autograd(objective, model, images, labels, adversarial)
+    if exact.losses is not None and not exact.losses.isfinite().all():
+        raise ValueError(
+            "the loss is not finite on the first images: nothing can be trained or selected by it"
+        )
     check_head_passed(objective, model, images, labels, adversarial, exact)
     own = getattr(objective, "gradients", None)
     if own is None or getattr(own, "__func__", None) is Objective.gradients:

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import random
 from collections.abc import Iterator
+from typing import SupportsIndex
 
 import numpy as np
 import torch
+
+
+def check_seed(seed: object) -> None:
+    """Raise ValueError unless torch's generators take it."""
+    if not isinstance(seed, SupportsIndex) or not -(2**63) <= operator.index(seed) < 2**64:
+        raise ValueError(f"seed is {seed!r}: give a whole number of at most 64 bits")
 
 
 @contextlib.contextmanager

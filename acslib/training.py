@@ -20,11 +20,11 @@ from torch.nn.utils import clip_grad_value_
 from acslib import devices, measuring, memory, parallel, protocols
 from acslib.checks import check_optimiser, check_training, must_recompute
 from acslib.data.sets import Dataset
-from acslib.draws import seeded
+from acslib.draws import check_seed, seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
-from acslib.schedule import Phase, Plan
+from acslib.schedule import Epoch, Phase, Plan
 from acslib.selectors.coreset import (
     Coreset,
     NotACoreset,
@@ -122,14 +122,18 @@ class Training:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: choose {' or '.join(values)}")
         if not isinstance(self.generator, torch.Generator):
             raise ValueError(f"generator is {self.generator!r}: give a torch.Generator()")
-        counts = {"batch_size": 1, "monitor": 0, "lr_warmup": 0, "seed": None}
+        check_seed(self.seed)
+        counts = {"batch_size": 1, "monitor": 0, "lr_warmup": 0}
         for name, least in counts.items():
             value = getattr(self, name)
-            if not isinstance(value, SupportsIndex) or (
-                least is not None and operator.index(value) < least
-            ):
-                limit = "" if least is None else f" of at least {least}"
-                raise ValueError(f"{name} is {value!r}: give a whole number{limit}")
+            if not isinstance(value, SupportsIndex) or operator.index(value) < least:
+                raise ValueError(f"{name} is {value!r}: give a whole number of at least {least}")
+        if not all(isinstance(drop, SupportsIndex) for drop in self.lr_drops):
+            raise ValueError(f"lr_drops are {self.lr_drops!r}: give epochs, whole numbers")
+        if not all(isinstance(epoch, Epoch) for epoch in self.plan):
+            raise ValueError(
+                f"the plan is {self.plan!r}: give one that schedule.plan or schedule.full makes"
+            )
         for name in ("lr_factor", "gradient_clip"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:

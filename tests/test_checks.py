@@ -314,7 +314,7 @@ def test_what_cannot_be_trained(few):
     for options, message in (
         ({"batch_size": 8.5}, "batch_size is 8.5: give a whole number of at least 1"),
         ({"monitor": -1}, "monitor is -1: give a whole number of at least 0"),
-        ({"seed": 0.5}, "seed is 0.5: give a whole number$"),
+        ({"seed": 0.5}, "seed is 0.5: give a whole number of at most 64 bits"),
         ({"gradient_clip": -1.0}, "gradient_clip is -1.0: give a finite number above 0"),
         ({"lr_factor": 0}, "lr_factor is 0: give a finite number above 0"),
         ({"before_step": "awp"}, r"before_step is 'awp': give a function \(model, compute"),
@@ -606,3 +606,70 @@ def test_others_attacks_train_and_select(few, bound):
     row = state.history[-1]
     assert row["selection"]["relative_error"] < 0.2
     assert "train_robust_accuracy" in row
+
+
+def mistaken(gradients, budget):
+    raise KeyError("weights")
+
+
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        (lambda gradients: None, "called with gradients and a budget, stopped with TypeError"),
+        (mistaken, "called with gradients and a budget, stopped with KeyError: 'weights'"),
+        (
+            lambda gradients, budget: Coreset(torch.arange(0), torch.ones(0)),
+            "gives no sample a positive weight, whatever the budget",
+        ),
+        (
+            lambda gradients, budget: Coreset(torch.arange(budget), torch.zeros(budget)),
+            "gives no sample a positive weight, whatever the budget",
+        ),
+    ],
+)
+def test_a_selector_that_cannot_be_used_is_told_before_training(few, selector, said):
+    with pytest.raises(ValueError, match=said):
+        train(Plain(), few, selector=selector)
+
+
+def test_an_attack_of_other_arguments_is_told_what_it_is_called_with(few):
+    with pytest.raises(TypeError, match=r"cannot be called as attack\(model, images, labels\)"):
+        train(Plain(), few, AdversarialTraining(lambda images, labels: images))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Random(seed="a"), "seed is 'a': give a whole number"),
+        (lambda: Random(2**80), "seed is .*: give a whole number of at most 64 bits"),
+        (lambda: BatchWise(gradmatch, 8, seed=1.5), "seed is 1.5: give a whole number"),
+        (lambda: plan(4.5, 0.5, 0.5, 1), "epochs is 4.5: at least 1 is needed, a whole number"),
+        (lambda: plan(4, 0.5, 0.5, 1.5), "period is 1.5"),
+        (lambda: full(0), "epochs is 0"),
+        (
+            lambda: Training(Vanilla(), generator=torch.Generator(), plan=[1, 2]),
+            "give one that schedule.plan or schedule.full makes",
+        ),
+        (
+            lambda: Training(Vanilla(), full(2), torch.Generator(), lr_drops=(1.5,)),
+            "lr_drops are .*: give epochs, whole numbers",
+        ),
+        (
+            lambda: Training(Vanilla(), full(2), torch.Generator(), seed=2**70),
+            "seed is .*: give a whole number of at most 64 bits",
+        ),
+    ],
+)
+def test_numbers_are_of_their_kind(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
+
+
+class NoNumber(Objective):
+    def loss(self, model, images, labels, adversarial=None):
+        return cross_entropy(model(images), labels, reduction="none") * torch.nan
+
+
+def test_a_loss_that_is_no_number_is_called_that(few):
+    with pytest.raises(ValueError, match="the loss is not finite on the first images"):
+        train(Plain(), few, NoNumber())

@@ -208,11 +208,14 @@ def test_runs_are_listed_with_their_state(acs, results, tmp_path, monkeypatch):
     for _ in range(2):  # the epoch is kept before it is told, or after
         with pytest.raises(KeyboardInterrupt):
             runs.execute(half, 7, "cpu", tmp_path, told)
-    for name, text in ((FULL, None), (f"{FULL}+lr@0.5", None), (CRAIG, "{}")):
+    (source,) = results.glob(f"smoke/runs/{FULL}/seed0/record.json")
+    record = json.loads(source.read_text())
+    for name in (FULL, f"{FULL}+lr@0.5", CRAIG):
         folder = tmp_path / "smoke" / "runs" / name / "seed0"
         folder.mkdir(parents=True)
-        (source,) = results.glob(f"smoke/runs/{FULL}/seed0/record.json")
-        (folder / "record.json").write_text(text or source.read_text())
+        record["run"] = name  # with the fingerprint of the first
+        record["sha256"] = records.checksum(record)
+        (folder / "record.json").write_text("{}" if name == CRAIG else json.dumps(record))
     found = {(one.run, one.seed): one for one in inventory.found()}
     states = {name: one.state for (name, _), one in found.items()}
     assert states == {FULL: "finished", f"{FULL}+lr@0.5": "outdated", CRAIG: "refused"} | (

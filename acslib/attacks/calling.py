@@ -29,11 +29,28 @@ def call(attack: Callable[..., Any], model: nn.Module, images: Tensor, labels: T
             " images, labels)"
         )
     own = bound_to(attack)
+    check_arguments(attack, 3 if own is None else 2)
     with torch.inference_mode(False), torch.enable_grad():
         given = images.detach().clone(), labels.detach().clone()
         with as_found(model if own is None else own):
             found = attack(model, *given) if own is None else attack(*given)
     return _checked(found, images, attack)
+
+
+def check_arguments(attack: Callable[..., Any], count: int) -> None:
+    """Raise TypeError unless it can be called with a model, images and labels, or the last two."""
+    names = ("model", "images", "labels")[-count:]
+    try:
+        signature = inspect.signature(attack)
+    except (TypeError, ValueError):  # compiled: the call will tell
+        return
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        called = getattr(attack, "__name__", type(attack).__name__)
+        raise TypeError(
+            f"the attack {called} cannot be called as attack({', '.join(names)}): {error}"
+        ) from error
 
 
 def bound_to(attack: Callable[..., Any]) -> nn.Module | None:

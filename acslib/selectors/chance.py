@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from acslib.draws import check_seed
 from acslib.gradients import Samples
 from acslib.selectors.coreset import Coreset, Gradients, check_budget
 
@@ -36,6 +37,9 @@ class Random:
     seed: int = 0
     needs_gradients: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+
     def __call__(self, samples: Gradients | Samples, budget: int) -> Coreset:
         return random(samples, budget, torch.Generator().manual_seed(self.seed))
 
@@ -49,6 +53,9 @@ class AdaptiveRandom:
 
     seed: int = 0
     needs_gradients: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
     def __call__(self, samples: Gradients | Samples, budget: int) -> Coreset:
         generator = torch.Generator().manual_seed(seed_of_epoch(self.seed, samples))

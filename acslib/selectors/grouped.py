@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acslib.draws import check_seed
 from acslib.gradients import LastLayerGradients, Samples, as_gradients, check_integers
 from acslib.selectors.chance import seed_of_epoch
 from acslib.selectors.coreset import (
@@ -110,6 +111,7 @@ class BatchWise(_Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_seed(self.seed)
         if (self.batch_size is None) == (self.groups is None):
             raise ValueError(
                 f"batch_size is {self.batch_size} and groups are"
