@@ -170,7 +170,7 @@ def test_errors_name_the_way_out():
         FastLPA(0.5, LPIPS(random_alexnet("digits")))(
             nn.Flatten(), torch.full((1, 3, 8, 8), 7.0), torch.tensor([0])
         )
-    with pytest.raises(ValueError, match="bound -1"):
+    with pytest.raises(ValueError, match="bound is -1: give a finite number"):
         PPGD(-1)
 
 

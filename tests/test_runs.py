@@ -60,7 +60,13 @@ def start(folder, name=NAME):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=hear_interrupts,
     )
+
+
+def hear_interrupts():
+    """Whoever runs the tests in the background of a shell has them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_killed_and_resumed_ends_in_the_same_weights(tmp_path, run):
