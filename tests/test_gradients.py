@@ -201,13 +201,14 @@ def memory(name):
     lines = pathlib.Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1e3
 
+torch.manual_seed(0)  # another draw may choose the last batch, which has 80 samples
 gradients = LastLayerGradients(*(torch.randn(50_000, width) for width in (10, 512) * {terms}))
 gradmatch(gradients[:100], 5)
 before = memory("VmRSS")
 pathlib.Path("/proc/self/clear_refs").write_text("5")
 gradients.correlations(gradients.total(dtype=torch.float64), dtype=torch.float64)
 gradients.squared_norms(dtype=torch.float64)
-assert len(batch_wise(gradmatch, gradients, 128, 25_000)) == 196 * 128
+assert len(batch_wise(gradmatch, gradients, 128, 25_000)) in (196 * 128, 195 * 128 + 80)
 print(memory("VmHWM") - before)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
