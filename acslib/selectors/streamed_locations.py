@@ -5,6 +5,7 @@ Distances come in rows from whoever can compute them, POOL samples' at a time.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import numpy as np
@@ -39,7 +40,7 @@ def losses_of(rows: Matrix, nearer: Indices, before: Vector, after: Vector) -> V
     return losses
 
 
-class StreamedLocations:
+class StreamedLocations(ABC):
     """Greedy on L(S) = sum_i min_{j in S} d_ij, one `_best` sample after the other.
 
     distances: (b,) indices -> (b, n) non-negative, zero on the diagonal. sampling: what draws the
@@ -70,13 +71,13 @@ class StreamedLocations:
         sizes = np.bincount(self.server[self.server < self.n], minlength=self.n)
         return picks[: self.count], sizes[picks[: self.count]], costs[: self.count]
 
+    @abstractmethod
     def _begin(self) -> None:
         """Everyone is served by the phantom."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _best(self, budget: int) -> int | None:
         """The next pick, or None where none lowers L."""
-        raise NotImplementedError
 
     def _serve(self, pick: int) -> None:
         """Whoever is nearer to the pick than to what served it is served by it."""
@@ -89,6 +90,7 @@ class StreamedLocations:
         self.served[nearer] = row[nearer]
         self._follow(pick, nearer, before)
 
+    @abstractmethod
     def _follow(self, pick: int, nearer: Indices, before: Vector) -> None:
         """What else changes with a pick: these samples were served from `before`."""
 
@@ -181,6 +183,9 @@ class DrawnLocations(StreamedLocations):
         best = gains.max()
         slack = min(TIE * float(self.served.sum()), best / 2)
         return int(drawn[np.argmax(gains >= best - slack)])
+
+    def _follow(self, pick: int, nearer: Indices, before: Vector) -> None:
+        """Nothing: each step computes what it looks at anew."""
 
     def _drawn(self, open_: NDArray[np.bool_], budget: int) -> Indices:
         """A uniform sample of those that may be taken, ascending."""
