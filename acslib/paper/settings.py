@@ -18,6 +18,7 @@ from acslib.paper.values import (
     Channels,
     Count,
     CountOrNone,
+    Degrees,
     Draws,
     Epochs,
     Factor,
@@ -127,6 +128,15 @@ class Setting(BaseModel):
         "How training images are varied: crop shifts them by a few pixels, resized_crop stretches a"
         " random part, for image folders.",
         neutral="crop",
+    )
+    color_jitter: Share = parameter(
+        "By which share brightness, contrast and saturation of training images vary; 0 for not at"
+        " all.",
+        neutral=0.0,
+    )
+    rotation: Degrees = parameter(
+        "By how many degrees, either way, training images may be turned; 0 for not at all.",
+        neutral=0.0,
     )
 
     # the objective and its attack
