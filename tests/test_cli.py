@@ -156,6 +156,20 @@ def test_refusals_are_one_plain_line(words, said, results, monkeypatch, capsys):
     assert not answer.out
 
 
+@pytest.mark.parametrize(
+    ("set_to", "heard"),
+    [({"RANK": "1"}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False), ({"WORLD_SIZE": "2"}, True)],
+)
+def test_one_process_of_several_speaks(set_to, heard, monkeypatch, capsys):
+    """A RANK that another program has set, without torchrun's WORLD_SIZE, silences nobody."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_to.items():
+        monkeypatch.setenv(name, value)
+    cli.say("trained")
+    assert (capsys.readouterr().out == "trained\n") == heard
+
+
 def test_it_is_installed_as_acs():
     import tomllib
 

@@ -136,7 +136,8 @@ acs.add_command(train)
 
 def say(line: str) -> None:
     """Print a line at once; of several processes, the first one's."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
+    # of several processes, as torchrun numbers them; RANK alone, which other programs set, is none
+    if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
         print(line, flush=True)
 
 
