@@ -225,7 +225,8 @@ def test_what_is_left_out_is_said(name, own):
         name, shown.replace(".ipynb_checkpoints/0.png", ".ipynb")
     )
     for _ in range(2):  # when it comes from the cache, too
-        with pytest.warns(UserWarning, match="one file or folder is left out.*" + re.escape(shown)):
+        why = "one file or folder is left out, being hidden, no image .*, or in no class's folder: "
+        with pytest.warns(UserWarning, match=why + re.escape(shown)):
             assert len(data.from_folder(own).train) == 10
 
 

@@ -167,8 +167,8 @@ def tree(
     if others:
         what = f"{len(others)} files or folders are" if len(others) > 1 else "one file or folder is"
         warnings.warn(
-            f"{folder}: {what} left out, being hidden or no image ({', '.join(SUFFIXES)}):"
-            f" {others[0]}{' first' if len(others) > 1 else ''}",
+            f"{folder}: {what} left out, being hidden, no image ({', '.join(SUFFIXES)}), or in no"
+            f" class's folder: {others[0]}{' first' if len(others) > 1 else ''}",
             stacklevel=4,
         )
     place = str(folder.resolve())
