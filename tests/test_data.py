@@ -221,6 +221,7 @@ def split_of(n=3, side=2):
         ({"class_names": ("a", "a")}, "class_names has 'a' twice"),
         ({"class_names": "ab"}, "class_names is 'ab': give a list"),
         ({"class_names": (0, 1)}, "give a list of names"),
+        ({"class_names": ()}, r"class_names is \(\): give a list of names"),
         ({"padding": -1}, "padding is -1"),
         ({"padding": 1.5}, "padding is 1.5"),
         ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),

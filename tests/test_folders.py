@@ -275,6 +275,15 @@ def test_hidden_links_are_no_matter(own):
         assert len(data.from_folder(own).train) == 10
 
 
+def test_no_classes_are_not_all_classes(own):
+    for read in (
+        lambda: data.from_folder(own, classes=[]),
+        lambda: data.load("digits", classes=()),
+    ):
+        with pytest.raises(DataError, match=r"classes is [\[(][\])]: give a list of names"):
+            read()
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_an_empty_class_is_named(split, own):
     (own / split / "cat").mkdir()

@@ -63,7 +63,7 @@ def load(
         device=device,
         mix=name.startswith("imagenet"),
     )
-    classes = checked_names("classes", classes) if classes else None
+    classes = None if classes is None else checked_names("classes", classes)
     _check_what_folders_alone_have(name, image_size, classes, augmentation)
     return prepared(_read(name, _root(root), image_size, classes, sample), name, how)
 
