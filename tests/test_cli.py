@@ -139,6 +139,11 @@ def test_a_table_is_shown_without_torch():
             ["export", CRAIG, "--profile", "smoke", "--to", "/dev/null/net"],
             "cannot make the folder /dev/null/net (Not a directory): name another one by --to",
         ),
+        (["export", CRAIG, "--profile", "smoke", "--to", ""], "--to is empty: give a folder"),
+        (
+            ["export", CRAIG, "--profile", "smoke", "--to", "~no-such/x"],
+            "--to is '~no-such/x', and",
+        ),
         (["run", FULL, "--seed", "-1"], "seeds are '-1': write whole numbers"),
         (["compare", FULL, CRAIG, "--seed", "0 1"], "give one"),
         (["lst"], "No such command 'lst'"),

@@ -275,6 +275,13 @@ def test_hidden_links_are_no_matter(own):
         assert len(data.from_folder(own).train) == 10
 
 
+def test_an_empty_path_is_not_the_working_folder():
+    with pytest.raises(DataError, match="path is empty: give a folder"):
+        data.from_folder("")
+    with pytest.raises(DataError, match="root is empty: give a folder"):
+        data.load("cifar10", root="")
+
+
 def test_no_classes_are_not_all_classes(own):
     for read in (
         lambda: data.from_folder(own, classes=[]),

@@ -46,6 +46,8 @@ class Raw:
 
 def user_folder(folder: str | Path, what: str) -> Path:
     """A folder as its user wrote it, with ``~`` resolved; `what` names it in a DataError."""
+    if not str(folder):  # as of a variable that is not set; it would be the working folder
+        raise DataError(f"{what} is empty: give a folder, . is the one that you are in")
     try:
         return Path(folder).expanduser()
     except RuntimeError as error:

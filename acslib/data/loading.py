@@ -125,7 +125,7 @@ def within_disk(read: Callable[[], Raw]) -> Raw:
 
 
 def _root(root: str | Path | None) -> Path | None:
-    if root:
+    if root is not None:
         return user_folder(root, "root")
     folder = os.environ.get("ACS_DATA")
     return user_folder(folder, "ACS_DATA") if folder else None

@@ -370,14 +370,8 @@ def page_command(profile: str, seeds: list[int] | None, publish: bool) -> None:
 @click.argument("name", metavar="RUN")
 @profile_option
 @seed_option
-@click.option(
-    "--to",
-    "folder",
-    type=click.Path(path_type=Path),
-    default=None,
-    help="The folder to write; default: exported/RUN.",
-)
-def export_command(name: str, profile: str, seed: int, folder: Path | None) -> None:
+@click.option("--to", "folder", default=None, help="The folder to write; default: exported/RUN.")
+def export_command(name: str, profile: str, seed: int, folder: str | None) -> None:
     """Write a trained network for other programs.
 
     The folder gets weights.pt, a state dict that torch.load reads; model.json, all that is needed
@@ -391,9 +385,11 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
     """
     run = config.resolve(name, profile)
     records.weights_file(run, seed)  # before torch is loaded
+    from acslib.data.files import user_folder
     from acslib.paper import export
 
-    print_lines(map(str, export.write_network(run, seed, folder or Path("exported", run.name))))
+    to = Path("exported", run.name) if folder is None else user_folder(folder, "--to")
+    print_lines(map(str, export.write_network(run, seed, to)))
 
 
 # ---- the process
