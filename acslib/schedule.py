@@ -14,6 +14,7 @@ from typing import Literal, SupportsIndex
 
 Phase = Literal["full", "skip", "coreset"]
 KINDS = ("three_phase", "literal", "no_skip")
+MOST_EPOCHS = 1_000_000  # a plan is made whole, and a thousand million epochs would fill the memory
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,8 @@ def check_epochs(epochs: object) -> None:
     """Raise ValueError unless it is a number of epochs."""
     if not isinstance(epochs, SupportsIndex) or operator.index(epochs) < 1:
         raise ValueError(f"epochs is {epochs!r}: at least 1 is needed, a whole number")
+    if operator.index(epochs) > MOST_EPOCHS:
+        raise ValueError(f"epochs is {epochs!r}: take at most {MOST_EPOCHS}")
 
 
 def full(epochs: int) -> Plan:

@@ -92,6 +92,7 @@ def test_selections_of_the_paper():
         ({"period": 0}, "period is 0"),
         ({"warm_start": 1.2}, "warm_start is 1.2"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 10**9}, "epochs is 1000000000: take at most 1000000"),
         ({"kind": "two_phase"}, "choose one of three_phase"),
         ({"warm_start": float("nan")}, "warm_start is nan"),
     ],
