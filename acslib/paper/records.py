@@ -268,16 +268,19 @@ def changed_parameters(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 @functools.cache
 def provenance(device: str) -> dict[str, Any]:
     """Versions, hardware and commit that made a record."""
-    import torch  # here, so that records are read without
-
     packages = ("torch", "numpy", "numba", "pyautoattack")
-    kind = torch.device(device).type
     return {
         "versions": {name: metadata.version(name) for name in packages}
         | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name(device) if kind == "cuda" else _processor(),
+        "device": _graphics_card(device) if device.startswith("cuda") else _processor(),
         "commit": _commit(),
     }
+
+
+def _graphics_card(device: str) -> str:
+    import torch  # here, so that records are read and pages written without
+
+    return torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:
