@@ -129,6 +129,9 @@ def test_a_table_is_shown_without_torch():
     ("words", "said"),
     [
         (["explain", "lrr"], "parameter: 'lrr' is not known: did you mean 'lr'?"),
+        (["explain", "LR"], "parameter: 'LR' is not known: did you mean 'lr'?"),
+        (["list", "theorem1"], "theorem1 trains no runs: make theorem1 makes it"),
+        (["list", "Table1"], "no table or figure 'Table1': did you mean 'table1'?"),
         (["compare", FULL, CRAIG], "profile demo is not trained: acs run"),
         (["compare", "nothing", FULL], "has no method"),
         (["compare", FULL], "Missing argument 'B'; acs compare --help says more"),
