@@ -125,6 +125,22 @@ def test_a_table_is_shown_without_torch():
     assert done.stdout.splitlines()[-1] == "0 False"
 
 
+def test_a_page_is_written_without_torch_and_without_drawing(results):
+    code = (
+        "import sys; from acslib.paper.cli import main;"
+        "print(main(sys.argv[1:]), {'torch', 'matplotlib', 'numba'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "page", "--profile", "smoke"],
+        env=os.environ | {"ACS_RESULTS": str(results)},
+        capture_output=True,
+        text=True,
+    )
+    *written, last = done.stdout.splitlines()
+    assert [Path(name).name for name in written] == ["paper.html", "paper.pdf"]
+    assert last == "0 set()"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
