@@ -62,14 +62,29 @@ def robustbench(model: nn.Module, norm: str, epsilon: float, n: int = 10_000) ->
 
 
 def main(folder: str, judge: str = "autoattack") -> dict[str, float]:
-    """Evaluate the network in a folder that `acs export` has written, under its own bound."""
+    """Evaluate the network in a folder that `acs export` has written, under its own bound.
+
+    Raises ValueError for another judge than these two, and for what a judge has no attack or no
+    images for.
+    """
     model, about = exported(Path(folder))
     norm, epsilon = about["evaluated_by"]["norm"], about["evaluated_by"]["epsilon"]
+    if judge not in ("autoattack", "robustbench"):
+        raise ValueError(f"judge is {judge!r}: write autoattack or robustbench")
+    if norm not in NORMS:
+        raise ValueError(f"{folder} is evaluated under {norm}, and both have linf and l2 only")
     if judge == "robustbench":
+        if about["dataset"] != "cifar10":
+            raise ValueError(
+                f"{folder} was trained on {about['dataset']}, and RobustBench brings CIFAR-10:"
+                " evaluate it by autoattack"
+            )
         return robustbench(model, norm, epsilon)
     images = data.load(about["dataset"]).test
     return autoattack(model, images.float_images(), images.labels, norm, epsilon)
 
 
 if __name__ == "__main__":
+    if len(sys.argv) not in (2, 3):
+        sys.exit(__doc__)
     print(main(*sys.argv[1:]))
