@@ -234,6 +234,21 @@ def test_a_cell_may_be_edited_and_run_again(forgotten):
         cell(3, text.format("craig") + text.format("craig"))
 
 
+def test_a_record_that_a_cell_s_method_made_is_refused_elsewhere(forgotten, tmp_path):
+    cell(1, 'register.method("mine", selectors.craig)')
+    run = config.resolve(f"{SETTING}.mine", "smoke")
+    runs.execute(run, 0, "cpu", tmp_path)
+    METHODS.own.clear()
+    METHODS.sources.clear()
+    with pytest.raises(RecordError, match="nowhere here: a notebook cell registered it, for its"):
+        records.read_record(records.run_folder(run, 0, tmp_path) / "record.json")
+
+
+def test_a_refusal_is_a_sentence_in_a_notebook():
+    error = PluginError("take another name")
+    assert error._render_traceback_() == ["take another name"]
+
+
 def test_what_has_no_text_is_refused(forgotten):
     with pytest.raises(PluginError, match="must stand in a file or in a notebook cell"):
         exec("register.method('mine', print)", {"register": register})

@@ -24,11 +24,16 @@ from acslib.paper.files import file_digest
 
 VARIABLE = "ACS_PLUGINS"
 PACKAGE = Path(__file__).parents[1]
+CELL = "a notebook cell"
 Kind = TypeVar("Kind")
 
 
 class PluginError(ValueError):
     """A file of ACS_PLUGINS, or what it registers, cannot be used."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone."""
+        return [str(self)]
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,12 @@ class Registrant:
     is_file: bool
 
     def __str__(self) -> str:
-        return f"{self.place}, line {self.line}" if self.is_file else "a notebook cell"
+        return f"{self.place}, line {self.line}" if self.is_file else CELL
 
     @property
     def name(self) -> str:
         """For records, which travel: without the folders."""
-        return Path(self.place).name if self.is_file else "a notebook cell"
+        return Path(self.place).name if self.is_file else CELL
 
     def is_again(self, other: "Registrant") -> bool:
         """Whether this is the same line run again, or a cell that was edited and run again. A file
