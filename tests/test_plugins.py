@@ -306,6 +306,22 @@ def test_a_changed_file_has_its_runs_trained_anew(use, tmp_path):
         records.read_record(folder / "record.json")
 
 
+def test_a_record_of_an_earlier_content_is_not_compared_under_the_name(
+    use, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
+    use(FIRST.format(selector="gradmatch"))
+    name = f"{SETTING}.mine+epochs@4"
+    runs.execute(config.resolve(name, "smoke"), 0, "cpu", files.RESULTS)
+    assert cli.main(["compare", name, name, "--profile", "smoke"]) == 0
+    use(FIRST.format(selector="craig"))
+    capsys.readouterr()
+    assert cli.main(["compare", name, name, "--profile", "smoke"]) == 2
+    assert "profile smoke is outdated, as acs runs says: acs run" in capsys.readouterr().err
+    (folder,) = files.RESULTS.glob("smoke/runs/*/seed0")
+    assert cli.main(["compare", str(folder), str(folder)]) == 0
+
+
 def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_path):
     def stop(row):
         if row["phase"] == "coreset":
