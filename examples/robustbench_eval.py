@@ -23,13 +23,18 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 
 def exported(folder: Path) -> tuple[nn.Module, dict[str, Any]]:
-    """The network and what model.json says of it."""
+    """The network and what model.json says of it. Raises ValueError for a network that only its own
+    function builds: give that to the load of load.py instead.
+    """
+    about = json.loads((folder / "model.json").read_text())
+    if own := about["build"].get("registered_in"):
+        raise ValueError(f"{folder} has a network that {own} builds: give it to load in load.py")
     spec = importlib.util.spec_from_file_location("load", folder / "load.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.load(), json.loads((folder / "model.json").read_text())
+    return module.load(), about
 
 
 def autoattack(
