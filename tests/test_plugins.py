@@ -563,6 +563,7 @@ def test_a_folder_that_is_not_there(monkeypatch):
         ("register.method('mine', lambda gradients, budget: int('x'))", "ValueError"),
         ("register.method('mine', lambda gradients, budget: gradients[0, 9999])", "IndexError"),
         ("register.method('mine', lambda gradients, budget: gradients.no)", "AttributeError"),
+        ("register.method('mine', lambda gradients, budget: exit(3))", "SystemExit (3)"),
     ],
 )
 def test_a_mistake_in_ones_own_code_is_told_with_its_line(

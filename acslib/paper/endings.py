@@ -29,7 +29,7 @@ def exit_code(command: Callable[[], int]) -> int:
         return refuse(f"stopped: {stopped if stopped.args else 'nothing is lost'}", INTERRUPTED)
     except PROBLEMS as error:
         return refuse(plugins.blamed(error) or sentence(error), 2)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             return refuse(sentence(error), 2)
         if blamed := plugins.blamed(error):
