@@ -115,6 +115,16 @@ class Adapted(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return last_layer(self.head, self.features(images))
 
+    def plain_state(self) -> dict[str, Tensor]:
+        """The weights under the names that `net` had for them, without `mean` and `std`."""
+        prefixes = {"net": "", "head": f"{self._name}."}
+        split = (
+            (*name.partition(".")[::2], tensor)
+            for name, tensor in self.state_dict().items()
+            if name not in ("mean", "std")
+        )
+        return {prefixes[part] + rest: tensor for part, rest, tensor in split}
+
 
 WAY_OUT = "name the right nn.Linear, adapt(net, head=...)"
 
