@@ -103,7 +103,8 @@ class Adapted(nn.Module):
                 f" not just the output of its layer {self._name!r}: take away what follows it"
                 f" (softmax, Dropout, further outputs), or {WAY_OUT}"
             )
-        if isinstance(output, Tensor) and output.ndim != 2:
+        dimensions = getattr(output, "ndim", None)
+        if isinstance(dimensions, int) and dimensions != 2:  # `folding` follows a symbol through
             raise NotTheLastLayer(
                 f"the layer {self._name!r} of {self._of} sees features of shape"
                 f" {tuple(output.shape)}: they must be (n, D), one row an image"
