@@ -96,7 +96,7 @@ class Adapted(nn.Module):
             ) from error
         finally:
             seen, end.seen = end.seen, None
-        if output is not seen:
+        if output is not seen or _version(output) != end.version:  # nor changed in place
             mode = "training" if self.training else "evaluation"
             raise NotTheLastLayer(
                 f"what {self._of} returns in {mode} mode is"
@@ -128,10 +128,22 @@ class _End(nn.Module):
     """In the last layer's place: gives on what that layer would see, and remembers it."""
 
     seen: Tensor | None = None
+    version: int | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        self.seen = features
+        self.seen, self.version = features, _version(features)
         return features
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where nobody counts, as in inference mode and
+    for the symbols that `folding` follows.
+    """
+    try:
+        version = tensor._version
+    except RuntimeError:
+        return None
+    return version if isinstance(version, int) else None
 
 
 def _with_instead(
@@ -268,6 +280,7 @@ def _check_passes(model: Adapted, images: Tensor) -> None:
         return
 
 
+@torch.inference_mode(False)  # in which changes in place are not counted
 @torch.no_grad()
 def _pass(
     net: nn.Module, images: Tensor, mode: Literal["eval", "train"], method: str = "forward"
