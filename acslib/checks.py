@@ -214,6 +214,20 @@ def check_is(name: str, objective: object) -> None:
             f"{name} is {objective!r}: give an object with perturb(model, images, labels) and"
             " loss(model, images, labels, adversarial), like objectives.Vanilla()"
         )
+    batch = ("model", "images", "labels")
+    methods = {
+        "perturb": batch,
+        "loss": (*batch, "adversarial"),
+        "gradients": (*batch, "adversarial"),
+    }
+    for method, names in methods.items():
+        if hasattr(objective, method):
+            reason = protocols.why_not_called(getattr(objective, method), *names)
+            if reason is not None:
+                raise ValueError(
+                    f"the {method} of {name} cannot be called as {method}({', '.join(names)}):"
+                    f" {reason}"
+                )
 
 
 @torch.no_grad()

@@ -148,7 +148,10 @@ class Training:
             raise ValueError(
                 f"micro_batch is {self.micro_batch!r}: give a whole number of at least 1, or None"
             )
-        if self.before_step is not None and not callable(self.before_step):
+        if self.before_step is not None and (
+            not callable(self.before_step)
+            or protocols.why_not_called(self.before_step, "model", "compute_gradients") is not None
+        ):
             raise ValueError(
                 f"before_step is {self.before_step!r}: give a function (model, compute_gradients)"
             )
@@ -179,7 +182,7 @@ def fit(
     for what, given, wanted in (("state", state, State), ("training", training, Training)):
         if not isinstance(given, wanted):
             raise ValueError(f"{what} is a {type(given).__name__}: give a {wanted.__name__}")
-    if not callable(on_epoch):
+    if not callable(on_epoch) or protocols.why_not_called(on_epoch, "state") is not None:
         raise ValueError(f"on_epoch is {on_epoch!r}: give a function of the state, or leave it out")
     check_training(state.model, data, training)
     check_optimiser(state.model, state.optimiser)

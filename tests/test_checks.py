@@ -175,6 +175,11 @@ class Elsewhere(Vanilla):
         return super().gradients(model, images, labels.roll(1), adversarial)
 
 
+class OfThree(Vanilla):
+    def loss(self, model, images, labels):
+        return cross_entropy(model(images), labels, reduction="none")
+
+
 class Detached(Vanilla):
     def loss(self, model, images, labels, adversarial=None):
         return super().loss(model, images, labels, adversarial).detach()
@@ -217,6 +222,10 @@ class Bound:
         (lambda model, images, labels: images, "give an object with perturb"),
         (Functional(), "the loss does not pass through the model's head"),
         (Decayed(), "uses the weights of the model's head besides its outputs"),
+        (
+            OfThree(),
+            r"the loss of .*objective cannot be called as loss\(model, images, labels, adv",
+        ),
         (Detached(), "loss has no gradient with respect to the model's weights"),
         (AdversarialTraining(Bound(Plain())), "Bound was built on another network"),
     ],
@@ -358,8 +367,9 @@ def test_what_cannot_be_trained(few):
         fit(model, few, training)
     with pytest.raises(ValueError, match="training is a Vanilla: give a Training"):
         fit(State(model, optimiser), few, Vanilla())
-    with pytest.raises(ValueError, match="on_epoch is None: give a function"):
-        fit(State(model, optimiser), few, training, None)
+    for on_epoch in (None, lambda: None):
+        with pytest.raises(ValueError, match="on_epoch is .*: give a function of the state"):
+            fit(State(model, optimiser), few, training, on_epoch)
     with pytest.raises(ValueError, match="sample number 100; there are 100"):
         fit(
             State(model, optimiser, coreset=Coreset(torch.tensor([100]), torch.ones(1))),
@@ -370,6 +380,10 @@ def test_what_cannot_be_trained(few):
         model = Plain()
     with pytest.raises(ValueError, match=r"made in torch.inference_mode\(\).*make it outside"):
         clean_accuracy(model, few.test.float_images(), few.test.labels)
+    blind = Plain()
+    blind.body.forward = torch.no_grad()(blind.body.forward)
+    with pytest.raises(ValueError, match="no gradient with respect to the images"):
+        ATTACK(blind, few.test.float_images(), few.test.labels)
     with pytest.raises(ValueError, match="the model is a function: give a torch.nn.Module"):
         clean_accuracy(lambda images: images, few.test.float_images(), few.test.labels)
     for options, message in (
@@ -379,6 +393,7 @@ def test_what_cannot_be_trained(few):
         ({"gradient_clip": -1.0}, "gradient_clip is -1.0: give a finite number above 0"),
         ({"lr_factor": 0}, "lr_factor is 0: give a finite number above 0"),
         ({"before_step": "awp"}, r"before_step is 'awp': give a function \(model, compute"),
+        ({"before_step": lambda model: None}, r"before_step is .* give a function \(model, comp"),
     ):
         with pytest.raises(ValueError, match=message):
             Training(Vanilla(), full(1), torch.Generator(), **options)

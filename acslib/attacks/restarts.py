@@ -130,6 +130,11 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Te
         logits = model(x)
         check_logits(logits, len(x))
         loss = cross_entropies(logits, labels).sum()
+    if not loss.requires_grad:
+        raise ValueError(
+            "the model's output has no gradient with respect to the images, which attacks follow:"
+            " compute it without detach() and no_grad()"
+        )
     return torch.autograd.grad(loss, x)[0], logits.detach()
 
 
