@@ -56,6 +56,7 @@ def record(run, seed):
         }
     seconds = {"select": float(number), "attack": 40 / (number + 1), "update": 20 / (number + 1)}
     error = {
+        "size": 9,
         "error": 1.0,
         "relative_error": 0.1 * number,
         "random_error": 2.0,

@@ -219,18 +219,28 @@ Balls = dict[Literal["linf", "l2"], Positive]
 class Theorem1Common(Section):
     """What params/theorem1.yaml has for every profile."""
 
-    epsilon: Balls = Field(description="The attack's bound; images have norms of at most 1.")
-    radius: Balls = Field(description="Of the ball that theta is kept in, part (1).")
-    strongly_convex_radius: Positive = Field(description="The same, part (2).")
-    mu: Positive = Field(description="Strong convexity, part (2).")
-    fraction: Part = Field(description="Size of the coresets where iterations vary.")
+    epsilon: Balls = Field(
+        description="The attack's bound by norm, in units of an image, whose norm is at most 1."
+    )
+    radius: Balls = Field(
+        description="l2 radius of the ball that theta is kept in, part (1), by the attack's norm."
+    )
+    strongly_convex_radius: Positive = Field(description="The same, part (2), for either norm.")
+    mu: Positive = Field(description="Strong convexity, part (2), in loss per squared theta.")
+    fraction: Part = Field(
+        description="Size of the coresets where iterations vary, a share of the samples."
+    )
 
 
 class Theorem1Profile(Section):
     """What it has for one."""
 
-    fractions: tuple[Part, ...] = Field(min_length=1, description="Sizes of coresets.")
-    iterations: tuple[Count, ...] = Field(min_length=1, description="Numbers of steps.")
+    fractions: tuple[Part, ...] = Field(
+        min_length=1, description="Sizes of coresets, as shares of the samples."
+    )
+    iterations: tuple[Count, ...] = Field(
+        min_length=1, description="Lengths of gradient descent, in steps."
+    )
 
 
 class Theorem1(Section):

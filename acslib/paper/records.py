@@ -186,6 +186,8 @@ def _damage(mistake: Any) -> str:
     place = ".".join(map(str, mistake["loc"]))
     if mistake["type"] == "missing":
         return f"no {place}"
+    if mistake["type"] == "extra_forbidden":
+        return f"{place} is {shown(mistake['input'])}: this version knows no such field"
     return f"{place} is {shown(mistake['input'])}: {mistake['msg'].removeprefix('Input ')}"
 
 
