@@ -72,7 +72,7 @@ def must_recompute(model: nn.Module, data: Dataset, training: Training) -> bool:
     index = torch.arange(min(TRIED, len(data.train)), device=device)
     images, labels = data.train.float_images(index), data.train.labels[index]
     with seeded(0, device), frozen(model, "eval"), trainable(model):
-        return memory.must_recompute(training, model, images, labels)
+        return memory.fits_only_recomputed(training, model, images, labels)
 
 
 def check_model(model: nn.Module) -> None:
@@ -160,7 +160,7 @@ def check_head(model: nn.Module, images: Tensor) -> None:
 
 
 def check_objective(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless images are perturbed within [0, 1] and the loss is one a sample."""
     check_is("objective", objective)
@@ -186,7 +186,7 @@ def check_is(name: str, objective: object) -> None:
     """Raise ValueError unless an objective is one, rather than a class or a function."""
     if isinstance(objective, type):
         raise ValueError(f"{name} is the class {objective.__name__}: make one, like Vanilla()")
-    if not isinstance(objective, protocols.Objective):
+    if not isinstance(objective, protocols.ObjectiveLike):
         raise ValueError(
             f"{name} is {objective!r}: give an object with perturb(model, images, labels) and"
             " loss(model, images, labels, adversarial), like objectives.Vanilla()"
@@ -327,7 +327,7 @@ def for_a_few(selector: protocols.Selector) -> protocols.Selector:
 
 
 def check_gradients(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless the gradients to select by are all of those of the `loss`.
 
@@ -366,7 +366,7 @@ def check_gradients(
 
 
 def check_head_passed(
-    objective: protocols.Objective,
+    objective: protocols.ObjectiveLike,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,

@@ -94,11 +94,11 @@ class Training:
     weights: what sharpness-aware training and adversarial weight perturbation need.
     """
 
-    objective: protocols.Objective
+    objective: protocols.ObjectiveLike
     plan: Plan
     generator: torch.Generator
     selector: protocols.Selector | None = None
-    selection_objective: protocols.Objective | None = None
+    selection_objective: protocols.ObjectiveLike | None = None
     learning_rate: float | None = None
     lr_drops: tuple[int, ...] = ()
     lr_factor: float = 0.1
@@ -177,7 +177,7 @@ def fit(
         log, losses = measuring.EpochLog(epoch, rate, device), []
         if training.recompute:
             log.about["recomputed"] = True
-        with drawing(training, epoch.index), telling(device, training):
+        with seeded_for(training, epoch.index), telling(device, training):
             if epoch.phase == "full":  # line 5
                 state.coreset = everything(n)  # line 6
             elif epoch.select:  # line 7
@@ -223,7 +223,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 
 
 @contextlib.contextmanager
-def drawing(training: Training, epoch: int) -> Iterator[None]:
+def seeded_for(training: Training, epoch: int) -> Iterator[None]:
     """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
     seed = training.seed * SEEDS_APART + epoch
     training.generator.manual_seed(seed)

@@ -401,7 +401,7 @@ def test_halving_the_epochs_as_table_3_does():
     "profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))]
 )
 def test_every_run_of_every_table_resolves(profile):
-    for table in paramfiles.tables():
+    for table in paramfiles.item_names():
         for name in items.table_runs(table, profile):
             assert resolve(name, profile).plan.cost > 0
 
@@ -527,7 +527,7 @@ def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkey
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
     ):
-        paramfiles.tables()
+        paramfiles.item_names()
 
 
 def test_unknown_table():

@@ -445,7 +445,7 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
     assert mine == base.model_copy(update=changed)
     assert config.resolve("mine.craig", "short").setting.epochs == 30
     assert items.table_runs("ours", "short") == ["mine.full", "mine.craig"]
-    assert {"ours", "table1"} < set(paramfiles.tables())
+    assert {"ours", "table1"} < set(paramfiles.item_names())
     assert {"short", "demo"} < set(paramfiles.profiles())
 
 
@@ -492,4 +492,4 @@ def test_an_item_with_a_name_that_is_none(settings, said, folder):
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
     with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
-        paramfiles.tables()
+        paramfiles.item_names()

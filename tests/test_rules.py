@@ -62,7 +62,7 @@ def checkout(tmp_path, monkeypatch):
 
 def parsed(seeds=(0,)) -> dict[str, tuple[list[str], str]]:
     """{target: (prerequisites, recipe)} of the rules that have a recipe."""
-    found = RULE.findall(rules.rules("smoke", seeds))
+    found = RULE.findall(rules.all_rules("smoke", seeds))
     with_recipe = [(target, before.split(), recipe) for target, before, recipe in found if recipe]
     assert max(Counter(target for target, _, _ in with_recipe).values()) == 1
     return {target: (before, recipe) for target, before, recipe in with_recipe}
@@ -194,7 +194,7 @@ def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(
 
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):
     made = {name: rule for name, rule in parsed((0, 7)).items() if name.endswith("record.json")}
-    names = {name for item in paramfiles.tables() for name in items.table_runs(item, "smoke")}
+    names = {name for item in paramfiles.item_names() for name in items.table_runs(item, "smoke")}
     assert len(made) == 2 * len(names)
     for name in names:
         before, recipe = made[f"results/smoke/runs/{name}/seed7/record.json"]
@@ -217,9 +217,9 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
     fingerprint = fingerprints.fingerprint(config.resolve(name, "smoke"))
     wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
-    assert wanted in rules.rules("smoke", [0])
+    assert wanted in rules.all_rules("smoke", [0])
     path.unlink()
-    assert wanted not in rules.rules("smoke", [0])
+    assert wanted not in rules.all_rules("smoke", [0])
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "$(shell x)", "a;b", "a:b", "a\nb", "50%", "*"])
@@ -231,5 +231,5 @@ def test_what_make_would_misread_is_refused(name):
 def test_a_file_of_rules_is_written_whole(checkout):
     path = checkout / "results" / ".make" / "smoke.mk"
     rules.write_rules(path, "smoke", [0])
-    assert path.read_text() == rules.rules("smoke", [0])
+    assert path.read_text() == rules.all_rules("smoke", [0])
     assert list(path.parent.iterdir()) == [path]

@@ -884,10 +884,10 @@ def test_an_experiment_is_built_in_one_call(run):
 def test_lpips_network_is_made_before_any_clock_runs(monkeypatch):
     asked, said = [], []
     monkeypatch.setattr(build.lpips, "prepare", lambda *which, device: asked.append(which))
-    build.prepare(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
+    build.prepare_lpips(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
     assert asked == [("digits", 224)]
     assert "LPIPS' network for digits" in said[0]
-    build.prepare(config.resolve("resnet18-linf-cifar10.full", "demo"), "cpu", said.append)
+    build.prepare_lpips(config.resolve("resnet18-linf-cifar10.full", "demo"), "cpu", said.append)
     assert len(asked) == len(said) == 1
 
 

@@ -113,3 +113,25 @@ def test_acslib_itself_loads_no_torch():
     """Its names are looked up when they are asked for."""
     assert "torch" not in loaded("import acslib")
     assert "torch" in loaded("import acslib; acslib.training.fit")
+
+
+def defined() -> dict[str, list[Path]]:
+    """Public functions and classes of all modules, and where each name is defined."""
+    found: dict[str, list[Path]] = {}
+    for path in (ROOT / "acslib").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path)
+    return found
+
+
+def test_a_name_means_one_thing():
+    """What reads the same in two modules is taken for the same; `main` is: what a command calls."""
+    assert {name for name, places in defined().items() if len(places) > 1} == {"main"}
+
+
+def test_no_function_is_called_like_a_module():
+    """But one that its module is made for, and that is imported instead of it."""
+    modules = {path.stem: path for path in (ROOT / "acslib").rglob("*.py")}
+    alike = set(defined()).intersection(modules)
+    assert alike == {"craig", "gradmatch", "build"}

@@ -212,7 +212,7 @@ def sample_cifar10(root: Path | None) -> Raw:
     test = np.concatenate([_sheet(file[f"test_{k:02}.webp"]) for k in range(2)])
     labels = [np.frombuffer(file[f"{split}_labels.u8"], np.uint8) for split in ("train", "test")]
     provenance = "CIFAR-10 sample (data_batch_1 and the first 2000 test images)"
-    return _raw(train, labels[0], test, labels[1], CIFAR10_CLASSES, provenance)
+    return _raw_of_numpy(train, labels[0], test, labels[1], CIFAR10_CLASSES, provenance)
 
 
 def _cifar10(images: Bytes, labels: Bytes, provenance: str, where: Path) -> Raw:
@@ -226,7 +226,7 @@ def _cifar10(images: Bytes, labels: Bytes, provenance: str, where: Path) -> Raw:
                     " it again"
                 )
     train, test = splits.values()
-    return _raw(
+    return _raw_of_numpy(
         images[train], labels[train], images[test], labels[test], CIFAR10_CLASSES, provenance
     )
 
@@ -325,7 +325,7 @@ def sample_svhn(root: Path | None) -> Raw:
     images = _sheet(file["images.webp"])[:1083]
     labels = np.frombuffer(file["train_labels_all73257.u8"], np.uint8)[:1083]
     provenance = "SVHN sample (the first 1083 training images, the last 183 of them as test)"
-    return _raw(images[:900], labels[:900], images[900:], labels[900:], DIGITS, provenance)
+    return _raw_of_numpy(images[:900], labels[:900], images[900:], labels[900:], DIGITS, provenance)
 
 
 def _svhn(files: Sequence[Path]) -> Raw:
@@ -338,7 +338,7 @@ def _svhn(files: Sequence[Path]) -> Raw:
         images = content["X"].transpose(3, 0, 1, 2)
         splits.append((images, content["y"].ravel() % 10))  # the digit 0 is labelled 10
     (train_images, train_labels), (test_images, test_labels) = splits
-    return _raw(train_images, train_labels, test_images, test_labels, DIGITS, "SVHN")
+    return _raw_of_numpy(train_images, train_labels, test_images, test_labels, DIGITS, "SVHN")
 
 
 SOURCES = {
@@ -377,7 +377,7 @@ def _sample(root: Path | None, archive: str) -> Path:
     return require_sha256(file)
 
 
-def _raw(
+def _raw_of_numpy(
     train_images: Bytes,
     train_labels: npt.NDArray[Any],
     test_images: Bytes,

@@ -228,14 +228,14 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
 # ---- selectors, which `METHODS` names
 
 
-def craig(setting: Setting, seed: int) -> Selector:
+def build_craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
     if not setting.selection_epsilon:
         return selectors.craig
     return functools.partial(selectors.craig, epsilon=setting.selection_epsilon, seed=seed)
 
 
-def gradmatch(setting: Setting, seed: int) -> Selector:
+def build_gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
     return functools.partial(
         selectors.gradmatch,
@@ -246,22 +246,22 @@ def gradmatch(setting: Setting, seed: int) -> Selector:
     )
 
 
-def random(setting: Setting, seed: int) -> Selector:
+def build_random(setting: Setting, seed: int) -> Selector:
     """One random subset, kept for the run."""
     return selectors.Random(seed)
 
 
-def adaptive_random(setting: Setting, seed: int) -> Selector:
+def build_adaptive_random(setting: Setting, seed: int) -> Selector:
     """A random subset, drawn anew at every selection."""
     return selectors.AdaptiveRandom(seed)
 
 
-def el2n(setting: Setting, seed: int) -> Selector:
+def build_el2n(setting: Setting, seed: int) -> Selector:
     """The largest errors |p - y|."""
     return selectors.el2n
 
 
-def easiest(setting: Setting, seed: int) -> Selector:
+def build_easiest(setting: Setting, seed: int) -> Selector:
     """The smallest gradients of the loss with respect to the image."""
     return selectors.easiest
 
@@ -327,7 +327,7 @@ class Experiment:
     training: Training
 
 
-def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
+def prepare_lpips(run: Run, device: str, announce: Callable[[str], object]) -> None:
     """Fetch or train what a run needs and does not make itself: the network that LPIPS looks
     through. It stays in the cache, so that this takes long once.
     """

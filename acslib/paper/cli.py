@@ -162,7 +162,7 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
         return
     from acslib.paper import costs
 
-    found = costs.costs([config.resolve(name, profile) for name in names], seeds)
+    found = costs.costs_of([config.resolve(name, profile) for name in names], seeds)
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
@@ -221,7 +221,7 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*paramfiles.tables(), *params.BY_THEMSELVES]
+    known = [*paramfiles.item_names(), *params.BY_THEMSELVES]
     if item not in known:
         raise params.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
@@ -327,7 +327,7 @@ def rules_command(profile: str, seeds: list[int], output: Path | None) -> None:
     if output:
         rules.write_rules(output, profile, seeds)
     else:
-        print(rules.rules(profile, seeds), end="")
+        print(rules.all_rules(profile, seeds), end="")
 
 
 @acs.command("page")

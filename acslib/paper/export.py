@@ -48,7 +48,7 @@ def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, data in files_written.items():
-        files.write_atomically(folder / name, data)
+        files.write_file(folder / name, data)
     return [folder / name for name in files_written]
 
 

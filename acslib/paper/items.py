@@ -37,7 +37,7 @@ def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
 def registered_for(item_name: str) -> list[str]:
     """The methods of one's own that are to be in a table or figure, though its file names none."""
     for method in METHODS.values():
-        refuse_unknown(f"method {method.name!r}, items", method.items, paramfiles.tables())
+        refuse_unknown(f"method {method.name!r}, items", method.items, paramfiles.item_names())
     return [method.name for method in METHODS.values() if item_name in method.items]
 
 

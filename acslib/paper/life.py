@@ -32,9 +32,9 @@ from acslib.training import (
     Training,
     adversarial_gradients,
     coreset_size,
-    drawing,
     fit,
     greedy_solver,
+    seeded_for,
 )
 
 ITEM = "life"
@@ -88,7 +88,7 @@ def candidates(
         name = run.name.replace(f".{run.method}", f".{method}", 1)
         selector = build.build_selector(config.resolve(name, run.profile), seed)
         asks = dataclasses.replace(training, selector=selector)
-        with drawing(training, epoch):
+        with seeded_for(training, epoch):
             gradients = adversarial_gradients(state.model, data, asks, epoch)
             coreset = greedy_solver(state, gradients, budget, asks)
         yield method, 0, coreset
@@ -125,11 +125,11 @@ def errors_of(
     model: nn.Module, data: Dataset, training: Training, coreset: Coreset, epoch: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each of `VIEWS`. The attacks start as those of a selection in that epoch do."""
-    with drawing(training, epoch):
+    with seeded_for(training, epoch):
         plain = view(model, data.train.float_images(), data.train.labels, training)
     yield {"view": "chosen", "error": selectors.gradient_error(plain.gradients, coreset)[1]}
     everything = torch.arange(len(data.train), device=data.train.labels.device)
-    with drawing(training, epoch):
+    with seeded_for(training, epoch):
         crops = data.augmented(everything, training.generator)
         cropped = view(model, crops, data.train.labels, training)
     yield {"view": "crops", "error": selectors.gradient_error(cropped.gradients, coreset)[1]}

@@ -94,9 +94,9 @@ class Entry:
         return f"{self.heading}. {SEEN.get(self.name, self.caption)}"
 
 
-def item_names() -> list[str]:
+def items_in_order() -> list[str]:
     """Every table and figure: the paper's in its order, then one's own."""
-    return [*ORDER, *(name for name in paramfiles.tables() if name not in ORDER)]
+    return [*ORDER, *(name for name in paramfiles.item_names() if name not in ORDER)]
 
 
 def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Entry:
@@ -166,7 +166,7 @@ def introduction(profile: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """A table's cell: `word` stands to the left, `paper` is what the paper prints."""
 
     text: str
@@ -174,12 +174,12 @@ class Cell:
     paper: bool
 
 
-def heads(table: pd.DataFrame) -> list[Cell]:
+def heads(table: pd.DataFrame) -> list[PageCell]:
     """The first line."""
     return [cell(name, name, False) for name in table]
 
 
-def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
+def body(table: pd.DataFrame) -> Iterator[tuple[list[PageCell], bool]]:
     """Each row, and whether it starts another model, objective, data set or period."""
     keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
     before = None
@@ -190,9 +190,9 @@ def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
         before = key
 
 
-def cell(column: str, text: str, quoted: bool) -> Cell:
+def cell(column: str, text: str, quoted: bool) -> PageCell:
     """`quoted`: the whole row is the paper's."""
-    return Cell(text, column in columns.WHO, quoted or column.startswith("paper"))
+    return PageCell(text, column in columns.WHO, quoted or column.startswith("paper"))
 
 
 # ---- HTML
@@ -301,20 +301,20 @@ def publish(
     """
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
     folder = results / "published" / profile
-    for name in item_names():
+    for name in items_in_order():
         for home, kind in ((results, "csv"), (pictures, "png")):
             file = home / profile / f"{name}.{kind}"
             if file.exists():
-                files.write_atomically(folder / file.name, file.read_bytes())
+                files.write_file(folder / file.name, file.read_bytes())
     beside = results / profile  # what belongs to an item, and is no table or picture
     for file in [*beside.glob("study/seed*.jsonl.xz"), *beside.glob("life-choices.csv")]:
-        files.write_atomically(folder / file.relative_to(beside), file.read_bytes())
+        files.write_file(folder / file.relative_to(beside), file.read_bytes())
     made_by = (
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
         " `make publish` this page. A table's CSV says at which commit its runs were trained."
     )
     parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
-    for name in item_names():
+    for name in items_in_order():
         home = results
         if any((folder / f"{name}.{kind}").exists() for kind in ("csv", "png")):
             home = folder.parent
@@ -324,7 +324,7 @@ def publish(
         parts += map(markdown_text, made.notes)
         parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
         parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
-    files.write_atomically(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
+    files.write_file(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
     return folder
 
 
@@ -345,9 +345,9 @@ def write_page(
 ) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER
-    items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
+    items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
     said = introduction(profile)
     made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}
     for kind, content in made.items():
-        files.write_atomically(results / profile / f"paper.{kind}", content)
+        files.write_file(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)

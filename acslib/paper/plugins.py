@@ -184,7 +184,7 @@ def _line_of(error: BaseException, path: Path) -> str:
     return line
 
 
-def files() -> list[Path]:
+def registered_files() -> list[Path]:
     """The files that the registered names depend on, for Make: those of ACS_PLUGINS, and others
     that they import and that register something.
     """

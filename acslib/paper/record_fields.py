@@ -8,29 +8,29 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-NotNegative = Annotated[float, Field(ge=0)]
+AtLeastZero = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
+AtLeastOne = Annotated[int, Field(ge=1)]
 
 
-class Part(BaseModel):
+class RecordPart(BaseModel):
     """Of a record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Metrics(Part):
+class Metrics(RecordPart):
     """Accuracies as fractions, and how many images they are of."""
 
     acc: Fraction = Field(description="Clean accuracy on the test images, a fraction.")
-    n: Count = Field(description="Test images, a number.")
+    n: AtLeastOne = Field(description="Test images, a number.")
     racc: Fraction | None = Field(
         default=None, description="Robust accuracy under PGD on the test images, a fraction."
     )
     autoattack: Fraction | None = Field(
         default=None, description="Robust accuracy under AutoAttack, a fraction."
     )
-    autoattack_n: Count | None = Field(
+    autoattack_n: AtLeastOne | None = Field(
         default=None, description="Test images that AutoAttack ran on, the first so many."
     )
     racc_autoattack_l2: Fraction | None = Field(
@@ -54,44 +54,44 @@ class Metrics(Part):
     racc_lpa: Fraction | None = Field(
         default=None, description="Robust accuracy under LPA, a fraction."
     )
-    threats_n: Count | None = Field(
+    threats_n: AtLeastOne | None = Field(
         default=None,
         description="Test images that each attack of Table C1 ran on, the first so many.",
     )
 
 
-class Cost(Part):
+class PlanCost(RecordPart):
     """What the schedule saves."""
 
-    cost: NotNegative = Field(description="Samples trained on, as a share of full training's.")
-    ceiling: NotNegative = Field(
+    cost: AtLeastZero = Field(description="Samples trained on, as a share of full training's.")
+    ceiling: AtLeastZero = Field(
         description="One over `cost`: the speed-up where selecting is free."
     )
     selections: int = Field(ge=0, description="Epochs that select a coreset, a number.")
 
 
-class Seconds(Part):
+class Seconds(RecordPart):
     """What the run took; `total` is training without what is logged and evaluated."""
 
-    select: NotNegative = Field(description="Selecting coresets, in seconds.")
-    attack: NotNegative = Field(description="Making adversarial images, in seconds.")
-    update: NotNegative = Field(description="Updating weights, in seconds.")
-    total: NotNegative = Field(description="The sum of these three, in seconds.")
-    wall: NotNegative | None = Field(
+    select: AtLeastZero = Field(description="Selecting coresets, in seconds.")
+    attack: AtLeastZero = Field(description="Making adversarial images, in seconds.")
+    update: AtLeastZero = Field(description="Updating weights, in seconds.")
+    total: AtLeastZero = Field(description="The sum of these three, in seconds.")
+    wall: AtLeastZero | None = Field(
         default=None, description="The same by the clock, in seconds; none in version 0.1.0."
     )
-    evaluate: NotNegative | None = Field(
+    evaluate: AtLeastZero | None = Field(
         default=None, description="Evaluating, by the clock, in seconds."
     )
 
 
-class Selection(Part):
+class Selected(RecordPart):
     """The coreset that an epoch selected. Errors are those of eq. (12); a selector that looks at no
     gradients has none.
     """
 
     size: int = Field(ge=0, description="Samples in the coreset, a number.")
-    of: Count | None = Field(
+    of: AtLeastOne | None = Field(
         default=None, description="Samples that it was from, a number; none in version 0.1.0."
     )
     reason: str | None = Field(default=None, description="In words, why the selector stopped.")
@@ -109,15 +109,15 @@ class Selection(Part):
     )
 
 
-class Row(Part):
+class Row(RecordPart):
     """An epoch of the history. One that trains nothing has no loss."""
 
     epoch: int = Field(ge=0, description="From 0.")
     phase: Literal["full", "skip", "coreset"] = Field(
         description="Trained on all images, not trained, or trained on the coreset."
     )
-    rate: NotNegative | None = Field(default=None, description="The learning rate.")
-    selection: Selection | None = Field(description="What was selected in the epoch, if anything.")
+    rate: AtLeastZero | None = Field(default=None, description="The learning rate.")
+    selection: Selected | None = Field(description="What was selected in the epoch, if anything.")
     loss: float | None = Field(
         default=None, description="Mean training loss of a sample, in nats for cross-entropies."
     )
@@ -143,31 +143,31 @@ class Row(Part):
     validation_robust_accuracy: Fraction | None = Field(
         default=None, description="Accuracy on them under the training's attack, a fraction."
     )
-    seconds_select: NotNegative = Field(description="Selecting a coreset, in seconds.")
-    seconds_attack: NotNegative = Field(description="Making adversarial images, in seconds.")
-    seconds_update: NotNegative = Field(description="Updating weights, in seconds.")
-    seconds_wall: NotNegative | None = Field(
+    seconds_select: AtLeastZero = Field(description="Selecting a coreset, in seconds.")
+    seconds_attack: AtLeastZero = Field(description="Making adversarial images, in seconds.")
+    seconds_update: AtLeastZero = Field(description="Updating weights, in seconds.")
+    seconds_wall: AtLeastZero | None = Field(
         default=None, description="The three by the clock, in seconds; none in version 0.1.0."
     )
 
 
-class WarmStart(Part):
+class WarmStart(RecordPart):
     """First epochs that several runs have in common. The history has them as if the run had trained
     them itself, seconds included.
     """
 
     shared: Literal[True] = Field(description="Always so: else there is no such part.")
-    epochs: Count = Field(description="How many.")
+    epochs: AtLeastOne = Field(description="How many.")
     made_by: str = Field(alias="from", description="The run that trained them.")
 
 
-class Calibration(Part):
+class Calibration(RecordPart):
     """What a full epoch takes, which was trained to be timed and thrown away."""
 
-    full_epoch: NotNegative = Field(description="Attack and update as in the history, in seconds.")
+    full_epoch: AtLeastZero = Field(description="Attack and update as in the history, in seconds.")
 
 
-class Made(Part):
+class Made(RecordPart):
     """Versions, hardware and commit, as far as they were recorded."""
 
     versions: dict[str, str] = Field(default={}, description="Of Python and packages, by name.")
@@ -181,7 +181,7 @@ class Provenance(Made):
     """What made the record. What a GPU was told is missing for a CPU."""
 
     precision: str | None = Field(default=None, description="Numbers that networks computed in.")
-    threads: Count | None = Field(default=None, description="In version 0.1.0 alone.")
+    threads: AtLeastOne | None = Field(default=None, description="In version 0.1.0 alone.")
     tf32: bool | None = Field(default=None, description="Whether a GPU rounded products to TF32.")
     cudnn_benchmark: bool | None = Field(
         default=None, description="Whether cuDNN searched for its fastest algorithms."
@@ -198,7 +198,7 @@ class Provenance(Made):
     )
 
 
-class Record(Part):
+class Record(RecordPart):
     """record.json. Everything that tables and figures look at must be there."""
 
     format: Literal[1] = Field(description="Of this file; 1 is the only one so far.")
@@ -212,9 +212,9 @@ class Record(Part):
     method: str | None = Field(default=None, description="The method's name.")
     setting: str | None = Field(default=None, description="The setting's name.")
     data: str = Field(description="Which images, in words.")
-    threads: Count = Field(default=1, description="Of each process; 1 in version 0.1.0.")
-    processes: Count = Field(default=1, description="That shared the run; 1 in version 0.1.0.")
-    plan: Cost | None = Field(default=None, description="Cost of the schedule.")
+    threads: AtLeastOne = Field(default=1, description="Of each process; 1 in version 0.1.0.")
+    processes: AtLeastOne = Field(default=1, description="That shared the run; 1 in version 0.1.0.")
+    plan: PlanCost | None = Field(default=None, description="PlanCost of the schedule.")
     metrics: Metrics = Field(description="Accuracies as fractions.")
     masks: dict[str, str] = Field(
         default={}, description="Of each accuracy, which images are right; see `masks`."

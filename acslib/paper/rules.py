@@ -41,9 +41,9 @@ IMPORT = re.compile(r"^[ \t]*import[ \t]+[^\n]*\bacslib\b", re.M)
 DOTTED = re.compile(r"\bacslib(?:\.\w+)*")
 
 
-def rules(profile: str, seeds: Sequence[int]) -> str:
+def all_rules(profile: str, seeds: Sequence[int]) -> str:
     """Everything that Make has to know of a profile. Raises ParamsError."""
-    needed = {item: runs(item, profile) for item in paramfiles.tables()}
+    needed = {item: runs_of(item, profile) for item in paramfiles.item_names()}
     every = {run.name: run for of_item in needed.values() for run in of_item}
     together = paramfiles.of_all()
     recorded = {run.name: run for item in together for run in needed[item]}
@@ -57,20 +57,20 @@ def rules(profile: str, seeds: Sequence[int]) -> str:
         *(item_rules(item, profile, seeds, needed[item]) for item in needed),
         *(item_rules(item, profile, seeds, []) for item in params.BY_THEMSELVES),
         # a source that has gone is no error: what was made with it is old
-        f"{in_make(sources())}:",
+        f"{in_make(source_files())}:",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_rules(path: Path, profile: str, seeds: Sequence[int]) -> None:
     """All of the rules or none: two makes in one folder may write them at the same time."""
-    files.write_atomically(path, rules(profile, seeds).encode())
+    files.write_file(path, all_rules(profile, seeds).encode())
 
 
 # ---- runs
 
 
-def runs(item: str, profile: str) -> list[config.Run]:
+def runs_of(item: str, profile: str) -> list[config.Run]:
     """The runs that a table or figure is gathered from."""
     return [config.resolve(name, profile) for name in items.table_runs(item, profile)]
 
@@ -185,7 +185,8 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
         experiment = first_file("notebooks/experiments/any.ipynb")
         drawing = first_file("notebooks/figures/any.ipynb")
     made = {}
-    own = [in_checkout(path) for path in plugins.files()]  # labels, colours, the methods of items
+    # labels, colours, the methods of items
+    own = [in_checkout(path) for path in plugins.registered_files()]
     if experiment:
         made[csv] = table_rule(csv, experiment, profile, seeds, needed)
     if drawing:
@@ -243,7 +244,7 @@ def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     found = [path for name in names for path in paramfiles.files_of(name)]
-    return [in_checkout(path) for path in [*found, *plugins.files()]]
+    return [in_checkout(path) for path in [*found, *plugins.registered_files()]]
 
 
 def layers(profile: str) -> list[str]:
@@ -304,11 +305,11 @@ def printed_tables() -> list[Path]:
     return [in_checkout(path) for path in sorted((ROOT / "results" / "paper").glob("*.csv"))]
 
 
-def sources() -> list[Path]:
+def source_files() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
     found = [*(ROOT / "acslib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
-    return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.files()]]
+    return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.registered_files()]]
 
 
 def in_checkout(path: Path) -> Path:
