@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import Objective, gradients_by_autograd, gradients_of
 from acslib.passes import frozen
+from acslib.schedule import coreset_size
 from acslib.selectors.coreset import (
     NotACoreset,
     check_coreset,
@@ -235,7 +235,7 @@ def check_selection(
             " selectors.Random(seed)"
         )
     n = len(data.train)
-    budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
+    budget = coreset_size(training.plan.coreset_fraction, n)
     first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
         found = training.selector(Samples(n, data.train.labels, first), budget)

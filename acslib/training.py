@@ -24,7 +24,7 @@ from acslib.draws import check_seed, seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
-from acslib.schedule import Epoch, Phase, Plan
+from acslib.schedule import Epoch, Phase, Plan, coreset_size
 from acslib.selectors.coreset import (
     Coreset,
     NotACoreset,
@@ -244,11 +244,6 @@ def telling(device: torch.device, training: Training) -> contextlib.AbstractCont
 def everything(n: int) -> Coreset:
     """All n samples with weight 1 (line 6)."""
     return Coreset(torch.arange(n), torch.ones(n))
-
-
-def coreset_size(fraction: float, n: int) -> int:
-    """k of n samples, rounded up."""
-    return math.ceil(fraction * n - 1e-9)
 
 
 def adversarial_gradients(

@@ -43,13 +43,9 @@ refuse = $(error $1 is "$($1)": give $2)
 # $(call check,NAME,WHAT IT MUST BE,CHARACTERS,ANOTHER): stops unless NAME has a value of these characters
 check = $(if $(or $(if $(strip $($1)),,empty),$(call left,$3,$(if $4,$(subst $4,,$($1)),$($1)))),$(call refuse,$1,$2))
 count = $(call check,$1,a whole number from 1 on,$(digits))$(if $(filter 0%,$($1)),$(call refuse,$1,a whole number from 1 on))
-# $(call folder,NAME): stops if NAME is a folder that Make or the shell would read as something else
-folder = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(unfit),$(findstring $c,$($1))))),\
-	$(call refuse,$1,a folder without spaces and without any of $(unfit)))
-
-# $(call several,NAME,WHAT): the same for several folders or files, separated by colons
-several = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(filter-out :,$(unfit)),$(findstring $c,$($1))))),\
-	$(call refuse,$1,$2 separated by colons$(comma) without spaces and without any of $(filter-out :,$(unfit))))
+# $(call path,NAME,WHAT,CHARACTERS): stops if Make or the shell would read NAME as something else than a path
+path = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$3,$(findstring $c,$($1))))),\
+	$(call refuse,$1,$2 without spaces and without any of $3))
 
 $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
 $(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
@@ -66,9 +62,9 @@ $(if $(THREADS),$(call count,THREADS))
 $(if $(NPROC),$(call count,NPROC))
 $(if $(ACS_PROCESSES),$(call count,ACS_PROCESSES))
 $(if $(ACS_THREADS),$(call count,ACS_THREADS))
-$(call folder,ACS_RESULTS)
-$(call several,ACS_PARAMS,folders)
-$(call several,ACS_PLUGINS,files)
+$(call path,ACS_RESULTS,a folder,$(unfit))
+$(call path,ACS_PARAMS,folders separated by colons$(comma),$(filter-out :,$(unfit)))
+$(call path,ACS_PLUGINS,files separated by colons$(comma),$(filter-out :,$(unfit)))
 $(foreach file,$(subst :, ,$(ACS_PLUGINS)),$(if $(wildcard $(file)),,$(call refuse,ACS_PLUGINS,files that are there: $(file) is not)))
 
 # ---- what follows

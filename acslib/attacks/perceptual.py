@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from acslib.attacks.common import (
     Base,
     ascent,
-    check_amounts,
-    check_counts,
+    check_search,
     clipped,
     margin,
     norms,
@@ -44,8 +43,7 @@ class _PerceptualAttack(Base):
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        check_amounts(bound=self.bound)
-        check_counts(1, iterations=self.iterations)
+        check_search(self.bound, self.iterations)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         distance = LPIPS(model) if self.distance is None else self.distance

@@ -22,7 +22,8 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
 from acslib.protocols import Model, Selector, head_of
-from acslib.training import State, Training, coreset_size
+from acslib.schedule import coreset_size
+from acslib.training import State, Training
 
 # what asks nothing of a data set, where it is not null
 WITHOUT = {

@@ -25,17 +25,9 @@ from acslib.paper import build, checkpoints, config, rows
 from acslib.paper.methods import METHODS
 from acslib.paper.style import QUIET, line, looks
 from acslib.passes import attacker
-from acslib.schedule import Epoch, Plan
+from acslib.schedule import Epoch, Plan, coreset_size
 from acslib.selectors.coreset import Coreset
-from acslib.training import (
-    State,
-    Training,
-    adversarial_gradients,
-    coreset_size,
-    fit,
-    greedy_solver,
-    seeded_for,
-)
+from acslib.training import State, Training, adversarial_gradients, fit, greedy_solver, seeded_for
 
 ITEM = "life"
 VIEWS = {
