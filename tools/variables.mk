@@ -69,7 +69,7 @@ $(foreach file,$(subst :, ,$(ACS_PLUGINS)),$(if $(wildcard $(file)),,$(call refu
 
 # ---- what follows
 
-DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
+DRY := $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE))$(filter-out 1,$(NPROC)),1,$(CORES)))
 THREADS := $(or $(THREADS),$(ACS_THREADS),1)
