@@ -64,11 +64,6 @@ class ItemLimits(Section):
     settings: Names | None = Field(default=None, description="Only these settings; by default all.")
     vary: Values = Field(default=Layer(), description="What is changed in all of its runs.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def lists(cls, content: Any) -> Any:
-        return _listed(content, "settings")
-
 
 class Profile(Section):
     """params/profiles/<name>.yaml: numbers laid over the paper's.
@@ -140,8 +135,8 @@ class Group(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def lists(cls, content: Any) -> Any:
-        content = _listed(_listed(content, "settings"), "methods")
+    def one_change(cls, content: Any) -> Any:
+        """`vary: {steps: 1}` is as good as a list with that alone."""
         if isinstance(content, dict) and not isinstance(content.get("vary", []), list):
             content = content | {"vary": [content["vary"]]}
         return content
@@ -283,13 +278,6 @@ FILES: dict[str, type[Section]] = {
 BY_THEMSELVES = ("theorem1", "time")  # items that train no runs: a notebook makes each whole
 
 
-def _listed(content: Any, name: str) -> Any:
-    """Refuse a word where a list of words is needed, of which Python would make letters."""
-    if isinstance(content, dict) and not isinstance(content.get(name, []), list | tuple):
-        raise ValueError(f"{name} holds {shown(content[name])}, a list of {name} is needed")
-    return content
-
-
 # ---- mistakes as sentences
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -337,6 +325,10 @@ def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
         return f"{place}: {value} is not known{nearest(mistake['input'], known) if known else ''}"
     if kind in ("model_type", "dict_type", "mapping_type"):
         return f"{place}{': ' * bool(name)}{name} holds {value}, names with values are needed"
+    if kind == "tuple_type":
+        return f"{place}: {name} holds {value}, a list of {name} is needed"
+    if kind == "bool_type":
+        return f"{place}: {name} is {value}, it must be true or false"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = re.sub(r"^\w+ (should have .*) after validation.*", r"\1", message)
     message = re.sub(r"[0-9]{12,}", lambda digits: f"{float(digits[0]):g}", message)
