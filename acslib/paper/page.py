@@ -18,7 +18,7 @@ from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
 from acslib.paper import columns, files, paramfiles, records, rows, style, tables
-from acslib.paper.items import seeds as seeds_of
+from acslib.paper.items import wanted_seeds
 
 # the paper's order
 ORDER = (
@@ -133,7 +133,7 @@ def table_rows(
     """A table that is made, or the rows whose runs are trained; and how many runs are not."""
     if (results / profile / f"{name}.csv").exists():
         return tables.read_table(name, profile, results), 0
-    seeds = seeds_of(name, profile, asked)
+    seeds = wanted_seeds(name, profile, asked)
     return (
         rows.gather(name, profile, seeds, results, partial=True),
         len(rows.missing(name, profile, seeds, results)),
