@@ -1,8 +1,8 @@
 """BatchNorm folded into the convolution before it: in evaluation mode the same logits, sooner.
 
 A pair is folded only where that is certain: `acslib.tracing` follows a symbolic image through the
-network, and the BatchNorm must be all that ever sees the convolution's output. The folded network is
-followed too, and must take the same steps. A network that cannot be followed keeps its BatchNorm.
+network, and the BatchNorm must be all that ever sees the convolution's output. The folded network
+is followed too, and must take the same steps. What cannot be followed keeps its BatchNorm.
 """
 
 import copy

@@ -1,6 +1,7 @@
 """Two storeys: the method knows nothing of the experiments, and loads no more than it needs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -135,3 +136,27 @@ def test_no_function_is_called_like_a_module():
     modules = {path.stem: path for path in (ROOT / "acslib").rglob("*.py")}
     alike = set(defined()).intersection(modules)
     assert alike == {"craig", "gradmatch", "build"}
+
+
+def test_the_map_has_every_module_once_and_no_other():
+    """`docs/architecture.md`, in the row of the folder that it is in."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (.*?) \| (.*) \|$", text.partition("## Every module")[2], re.M)
+    named: dict[str, list[str]] = {}
+    storey = ""
+    for first, modules in rows:
+        if found := re.fullmatch(r"in `(acslib/\S*)`", first):
+            storey = found[1]
+        elif first != "---":
+            inside = re.fullmatch(r"`(\w+/)`", first)
+            named.setdefault(storey + (inside[1] if inside else ""), []).extend(
+                re.findall(r"`(\w+)`", modules)
+            )
+    there: dict[str, list[str]] = {}
+    for path in (ROOT / "acslib").rglob("*.py"):
+        if path.stem != "__init__":
+            folder = f"{path.parent.relative_to(ROOT)}/"
+            there.setdefault(folder, []).append(path.stem)
+    assert {folder: sorted(names) for folder, names in named.items()} == {
+        folder: sorted(names) for folder, names in there.items()
+    }
