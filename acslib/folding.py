@@ -18,6 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from acslib.tracing import Pairs, pairs_in, same_steps, steps_of
 
+SETTINGS = (bool, int, float, str, NoneType)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
 
 @torch.no_grad()
 def folded(model: nn.Module, dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -175,6 +178,8 @@ def _contents(model: nn.Module) -> tuple[list[object], list[object]]:
                 continue
             values = [*value, *value.values()] if isinstance(value, dict) else [value]
             objects += values
+            if isinstance(value, list | set):
+                objects += [one for one in value if type(one) in SETTINGS]
             places += [_place(one) for one in values if isinstance(one, Tensor)]
     return objects, places
 
@@ -321,14 +326,21 @@ def foldable(model: nn.Module) -> Pairs:
 
 def _settings(model: nn.Module) -> object:
     """All that can decide which way a pass in evaluation mode takes, the images apart."""
-    return [
-        (name, type(module), [item for item in vars(module).items() if _is_setting(*item)])
-        for name, module in model.named_modules()
-    ]
+    return [(name, type(module), _settings_of(module)) for name, module in model.named_modules()]
 
 
-def _is_setting(name: str, value: object) -> bool:
-    return type(value) in (bool, int, float, str, NoneType) and name != "training"
+def _settings_of(module: nn.Module) -> dict[str, str]:
+    values = vars(module).items()
+    return {name: repr(v) for name, v in values if name != "training" and _plain_data(v)}
+
+
+def _plain_data(value: object) -> bool:
+    """Whether it is a setting, or holds nothing but settings."""
+    if isinstance(value, dict):
+        return all(_plain_data(one) for item in value.items() for one in item)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_plain_data, value))
+    return type(value) in SETTINGS
 
 
 def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
@@ -340,17 +352,16 @@ def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
         and norm.running_mean is not None
         and norm.running_var is not None
         and conv.weight.dtype == norm.running_mean.dtype
-        and not any(
-            hooks
-            for module in (conv, norm)
-            for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        )
+        and not any(getattr(module, hooks) for module in (conv, norm) for hooks in HOOKS)
     )
 
 
 def _find(model: nn.Module) -> Pairs:
     try:
         steps = steps_of(_shared(model, {}))
+        with torch.enable_grad():  # as attacks run it: it may take another way there
+            if not same_steps(steps, steps_of(_shared(model, {}))):
+                return []
         pairs = [pair for pair in pairs_in(steps) if _plain(model, *pair)]
         instead = _replacements(model, pairs, None)
         if pairs and not same_steps(steps, steps_of(_shared(model, instead))):

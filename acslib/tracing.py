@@ -42,9 +42,13 @@ def _defaults(method: Any) -> dict[str, Any]:
 
 
 class _Image(fx.Proxy):
-    """A symbolic tensor that knows where it is, as all in a network are on one device."""
+    """A symbolic tensor that knows where it is, as all in a network are on one device. It says that
+    it is a tensor to a network that asks.
+    """
 
     device = property(lambda self: self.tracer.where)
+    __class__ = property(lambda self: Tensor)
+    _is_param = _is_buffer = False
 
 
 class _Tracer(fx.Tracer):
@@ -54,6 +58,9 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Image(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # else a constant
 
 
 def pairs_in(steps: Steps) -> Pairs:

@@ -224,6 +224,8 @@ def split_of(n=3, side=2):
         ({"padding": -1}, "padding is -1"),
         ({"padding": 1.5}, "padding is 1.5"),
         ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),
+        ({"augmentation": lambda images: images}, r"augmentation\(images, generator\): too many"),
+        ({"augmentation": torch.nn.Identity()}, r"augmentation\(images, generator\): too many"),
         ({"test": split_of(side=3)}, "for training are 1x2x2, others 1x3x3"),
     ],
 )
@@ -547,6 +549,7 @@ def test_arrays_are_copied():
         (np.full((4, 1, 8, 8), np.inf), "the value inf"),
         (np.zeros((0, 1, 8, 8), np.uint8), "images are none"),
         (None, "no array of numbers"),
+        ([torch.zeros(1, 8, 8), torch.zeros(1, 4, 8)], "images do not make one tensor: stack exp"),
     ],
 )
 def test_images_that_are_none_or_ambiguous_are_refused(images, message):
@@ -575,6 +578,7 @@ def test_an_ambiguous_axis_may_be_stated_and_holds_for_the_test():
         ([0, 1, -1, 0], {}, r"label -1 is outside 0 \.\.\. 1"),
         ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"label 2 is outside 0 \.\.\. 1"),
         ([0, 1, 1, 0], {"class_names": ["a", "a"]}, "'a' twice"),
+        ([torch.tensor(0), 1, 1, None], {}, "labels do not make one tensor"),
         ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(4,\), like labels.squeeze\(1\)"),
     ],
 )
@@ -618,6 +622,15 @@ def test_torch_data_sets_give_the_same_as_their_arrays(transform):
     assert mine.class_names == ("a", "b", "c", "d")
     assert mine.source == "Pairs, 6x5, 12/5"
     assert mine.flip
+
+
+def test_labels_of_data_sets_may_be_of_several_kinds():
+    pixels, labels = arrays(4)
+    mixed = [torch.tensor(labels[0]), int(labels[1]), np.int64(labels[2]), np.array(labels[3])]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        theirs = Pairs(pixels[order], [mixed[k] for k in order])
+        found = data.from_dataset(theirs, theirs, class_names="a b c d".split()).train.labels
+        assert found.tolist() == labels[order].tolist()
 
 
 def test_grey_images_of_data_sets_keep_one_channel():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from acslib.data.augmentation import augment, jitter, resized_crop, rotate
 from acslib.data.files import DataError
-from acslib.protocols import whole_labels
+from acslib.protocols import whole_labels, why_not_called
 
 LARGEST = 0.25  # of a GPU's memory that images may fill, each split by itself
 Index = Tensor | slice | Sequence[int]
@@ -231,6 +231,12 @@ def check_augmentation(augmentation: object) -> None:
         raise DataError(
             f"augmentation is {augmentation!r}: choose crop or resized_crop, or give a function"
             " (images, generator) -> images"
+        )
+    reason = why_not_called(augmentation, "images", "generator") if callable(augmentation) else None
+    if reason is not None:
+        raise DataError(
+            f"the augmentation cannot be called as augmentation(images, generator): {reason}; wrap"
+            " it, as lambda images, generator: augmentation(images)"
         )
 
 

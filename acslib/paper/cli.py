@@ -1,8 +1,8 @@
 """`acs`: the experiments by name, from a command line; what Make calls, too.
 
 It ends with 0; with 2 after one line on stderr that says what was wrong and the way out; with 130
-when it was interrupted. What a command needs is imported by it, so that all but those that train,
-export or draw answer without loading torch.
+when it was interrupted. What a command needs is imported by it, so that all but `run` and `export`
+answer without loading torch.
 """
 
 import json
@@ -68,6 +68,9 @@ def acs() -> None:
 
     ACS_PLUGINS names files with methods, models, data sets and objectives of your own, ACS_PARAMS
     folders with settings, items and profiles, ACS_RESULTS where results are kept.
+
+    All but run, export and page answer within a second. export loads torch, and page draws a PDF:
+    both take two to three. Files of ACS_PLUGINS are run first, and most of them load torch.
 
     \b
     Examples:
