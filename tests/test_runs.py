@@ -299,6 +299,8 @@ def test_records_stay_valid_when_a_parameter_is_added():
             "gradient_clip": None,
             "stem": "cifar",
             "threats_n": 1000,
+            "color_jitter": 0,
+            "rotation": 0,
         },
     }
     for name, digest in known.items():
