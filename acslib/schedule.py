@@ -57,6 +57,11 @@ class Plan:
         return sum(epoch.select for epoch in self.epochs)
 
 
+def coreset_size(fraction: float, n: int) -> int:
+    """k of n samples, rounded up."""
+    return math.ceil(fraction * n - 1e-9)  # 0.07 * 100 is 7.000000000000001
+
+
 def check_epochs(epochs: object) -> None:
     """Raise ValueError unless it is a number of epochs."""
     if not isinstance(epochs, SupportsIndex) or operator.index(epochs) < 1:

@@ -214,7 +214,7 @@ def test_list_is_what_an_item_trains(acs):
 def test_a_cost_is_a_records_or_expected_from_its_kind_or_unknown(acs, results):
     def cost(name, seed=0):
         run = config.resolve(name, "smoke")
-        (found,) = costs.costs([run], [seed])
+        (found,) = costs.costs_of([run], [seed])
         return found
 
     acs("runs")
@@ -291,7 +291,8 @@ def test_a_run_is_running_as_long_as_its_process_lives(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     code = (
         "import sys, time; from pathlib import Path; from acslib.paper import records;\n"
-        "with records.training(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+        "with records.marked_as_training(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); time.sleep(60)"
     )
     monkeypatch.setattr(files, "RESULTS", tmp_path)
     assert not records.is_training(folder)
@@ -299,7 +300,7 @@ def test_a_run_is_running_as_long_as_its_process_lives(tmp_path, monkeypatch):
         assert going.stdout.readline() == b"locked\n"
         assert records.is_training(folder)
         assert [one.state for one in inventory.found()] == ["running"]
-        with records.training(folder):
+        with records.marked_as_training(folder):
             pass  # several may
         going.kill()
     deadline = time.time() + 10
@@ -386,9 +387,9 @@ def test_an_item_is_not_called_what_make_or_a_notebook_is(name, tmp_path, monkey
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
     (tmp_path / f"{name}.yaml").write_text((ROOT / "examples/sweep.yaml").read_text())
     with pytest.raises(config.ParamsError, match=f"the name '{name}' is taken"):
-        paramfiles.tables()
+        paramfiles.item_names()
     (tmp_path / f"{name}.yaml").rename(tmp_path / f"my_{name}.yaml")
-    assert f"my_{name}" in paramfiles.tables()
+    assert f"my_{name}" in paramfiles.item_names()
 
 
 def test_all_parameters_on_a_line_each(acs):

@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from acslib.paper import rules
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = [
@@ -146,6 +148,57 @@ def test_help_lists_every_target_and_variable():
         assert re.search(rf"^  make {target} +\w", shown, re.M), target
     for variable in names():
         assert re.search(rf"^  .*\b{variable}\b", shown, re.M), variable
+
+
+# what GNU Make's NEWS names as new after 3.81, which macOS has
+LATER = re.compile(
+    r"^[^\t#]*?[\w.)]\s*(!=|::?:=)"  # shell and POSIX assignment
+    r"|^[^\t#]*&::?(\s|$)"  # grouped targets
+    r"|^\s*-?(undefine|load|private)\s"
+    r"|^\s*define\s+\S+\s*[:?+]?="
+    r"|^\s*(override\s+export|export\s+override)\s"  # several modifiers
+    r"|\$[({](file|guile|let|intcmp)\s"
+    r"|\.(ONESHELL|RECIPEPREFIX|SHELLFLAGS|SHELLSTATUS|EXTRA_PREREQS|LOADED|NOTINTERMEDIATE|WAIT)\b"
+    r"|\b(GNUMAKEFLAGS|MAKE_TERMOUT|MAKE_TERMERR|MAKE_HOST)\b"
+    r"|--(output-sync|trace|eval|shuffle)\b",
+    re.M,
+)
+
+
+@pytest.mark.parametrize("name", ["Makefile", "tools/variables.mk", "rules"])
+def test_make_is_asked_for_nothing_that_version_3_81_lacks(name):
+    text = rules.all_rules("smoke", [0]) if name == "rules" else (ROOT / name).read_text()
+    assert len(text.splitlines()) > 50
+    assert not LATER.search(text), LATER.search(text)[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("X != date", "X ::= 1", "X :::= 1", "a b &: c", "undefine X", "private X := 1"),
+        *("load mk_temp.so", "define X :=", "override export X", "X := $(file < a)"),
+        *(".ONESHELL:", ".RECIPEPREFIX = >", "X := $(let a,b,c)", "MAKEFLAGS += --output-sync"),
+    ],
+)
+def test_what_came_after_version_3_81_is_recognised(line):
+    assert LATER.search(f"all:\n\techo\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "dry"),
+    [
+        (["-n"], True),
+        (["-nk", "--no-print-directory"], True),
+        ([], False),
+        (["-s"], False),
+        (["--no-print-directory"], False),
+        (["PROFILE=mini"], False),
+    ],
+)
+def test_a_dry_run_is_told_from_flags_that_have_an_n_too(flags, dry, tmp_path):
+    file = tmp_path / "Makefile"
+    file.write_text(f"include {ROOT}/tools/variables.mk\n$(info dry: $(DRY))\nall:\n")
+    assert ("dry: n\n" in make("all", "-f", str(file), *flags).stdout) is dry
 
 
 def names() -> list[str]:

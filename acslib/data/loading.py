@@ -15,7 +15,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from acslib.data import imagenet, sources
+from acslib.data import imagenet, published, sources
 from acslib.data.drawing import hold_out
 from acslib.data.files import DataError, Raw, cache_folder, user_folder
 from acslib.data.preparing import Preparation, check_count, prepared
@@ -158,6 +158,6 @@ def _digits() -> Raw:
         labels[kept],
         images[held_out],
         labels[held_out],
-        sources.DIGITS,
+        published.DIGITS,
         "scikit-learn digits",
     )

@@ -188,7 +188,7 @@ def list_command(
     from acslib.paper import costs
 
     runs = [config.resolve(name, profile) for name in names]
-    found = costs.costs(runs, items.seeds(item, profile, seeds))
+    found = costs.costs_of(runs, items.wanted_seeds(item, profile, seeds))
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
@@ -247,7 +247,7 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*paramfiles.tables(), *params.BY_THEMSELVES]
+    known = [*paramfiles.item_names(), *params.BY_THEMSELVES]
     if item not in known:
         raise params.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
@@ -351,7 +351,7 @@ def rules_command(profile: str, seeds: list[int] | None, output: Path | None) ->
     if output:
         rules.write_rules(output, profile, seeds)
     else:
-        print(rules.rules(profile, seeds), end="")
+        print(rules.all_rules(profile, seeds), end="")
 
 
 @acs.command("page")
