@@ -224,6 +224,7 @@ def test_only_true_and_false_are_truth_values(word, tmp_path, monkeypatch):
         ({"epochs": 10**9}, "epochs is 1000000000, it should be less than or equal to 100000"),
         ({"epochs": 10**30}, "epochs is 1000.*, it should be less than or equal to 100000"),
         ({"steps": 100_000}, "steps is 100000, it should be less than or equal to 10000"),
+        ({"threats_n": 0}, "threats_n is 0, it should be greater than or equal to 1"),
         ({"depths": [1000] * 4}, "depths has 4000 blocks in all: take at most 1000, or null"),
         ({"width": 4096, "depths": [1000]}, r"width 4096 and .* 2\.9e\+11 weights: take fewer"),
         (

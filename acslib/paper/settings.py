@@ -288,7 +288,7 @@ class Setting(BaseModel):
         "Test images that AutoAttack runs on, the first so many; 0 for none, null for all.",
         of="evaluation",
     )
-    threats_n: CountOrNone | None = parameter(
+    threats_n: Count | None = parameter(
         "Test images that each attack of Table C1 runs on, the first so many; null for all.",
         of="evaluation",
     )
