@@ -524,7 +524,7 @@ def test_predictions_come_before_pictures_and_a_slider_has_its_place(source):
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
     assert code.index("prediction = None") < code.index("course.predicted(")
     assert "course.slider(" in code
-    assert "course.show(" in code or source.stem.startswith("09")
+    assert "course.show(" in code
 
 
 @each_lesson
