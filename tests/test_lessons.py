@@ -568,14 +568,39 @@ def test_links_between_lessons_lead_somewhere(source):
         assert (FOLDER / f"{target}.py").exists()
 
 
-def test_links_to_documents_lead_somewhere_from_where_a_lesson_is_written(tmp_path):
-    found = 0
+def links(notebook):
+    """Where the links and pictures of its text lead, but for other lessons and the network."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    found = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", text)
+    return [target for target in found if not re.fullmatch(r"\d\d_\w+\.ipynb", target)]
+
+
+def test_links_to_documents_lead_somewhere_from_where_a_lesson_is_written():
+    folder = ROOT / "build" / "lessons" / "student"
+    root = lessons.root_from(folder)
+    found = [
+        target
+        for source in SOURCES
+        for target in links(lessons.notebook(source, "student", root=root))
+    ]
+    assert {Path(target).suffix for target in found} == {".md", ".png"}
+    for target in found:
+        assert (folder / target).resolve().is_file(), target
+
+
+def test_what_is_handed_out_leads_to_nothing_outside_its_folder(tmp_path):
+    """Written elsewhere, a lesson names its documents, and its pictures lie beside it."""
+    pictures = 0
     for path in lessons.make(tmp_path):
-        for cell in nbformat.read(path, as_version=4).cells:
-            for target in re.findall(r"\]\((\.\.?/[^)]+)\)", cell.source):
-                assert (path.parent / target).resolve().is_file(), f"{target} in {path.name}"
-                found += 1
-    assert found
+        lesson = nbformat.read(path, as_version=4)
+        for target in links(lesson):
+            assert (path.parent / target).is_file(), f"{target} in {path.name}"
+            assert Path(target).name == target
+            pictures += 1
+        assert "](../" not in "".join(cell.source for cell in lesson.cells)
+    assert pictures == 2 * len(lessons.pictures()) > 0
+    last = (tmp_path / "student" / f"{SOURCES[-1].stem}.ipynb").read_text()
+    assert "claims (`docs/claims.md` in the repository)" in last
 
 
 def test_the_last_lesson_says_what_the_study_found():
