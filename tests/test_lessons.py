@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -77,7 +78,6 @@ def given():
     def of(source):
         if source not in made:
             names = vars(checks) | {"checks": checks, "torch": torch}
-            names |= {"projected": lambda x, images, e: x.clamp(images - e, images + e).clamp(0, 1)}
             names |= {"next_pick": checks.next_pick, "positive_refit": checks.refit_nonnegative}
             cells = lessons.notebook(source, "answers").cells
             imports = next(cell.source for cell in cells if cell.cell_type == "code")
@@ -136,6 +136,17 @@ def ascend(model, images, labels, size, sign=1):
     return (images + sign * size * gradient.sign()).clamp(0, 1)
 
 
+def climb(model, images, labels, epsilon, step, steps, *, fixed=False, late=False):
+    """PGD with a mistake: gradients at the images alone, or one projection, at the end."""
+    x = images
+    for _ in range(steps):
+        at = (images if fixed else x).clone().requires_grad_()
+        loss = cross_entropy(model(at), labels, reduction="sum")
+        x = x + step * torch.autograd.grad(loss, at)[0].sign()
+        x = x if late else checks.projected(x, images, epsilon)
+    return checks.projected(x, images, epsilon)
+
+
 def loop(*arguments, **changes):
     """Algorithm 1 with one thing changed: of what the objective, the selector or the plan do."""
     model, optimiser, images, labels, plan, book, select = arguments
@@ -178,15 +189,22 @@ WRONG = {
     "1_3": [
         (lambda m, x, y, e, step, steps: ascend(m, x, y, step), "stops after one step"),
         (lambda m, x, y, e, step, steps: ascend(m, x, y, 0.9), "project"),
-        (lambda m, x, y, e, step, steps: ascend(m, x, y, e / 2), "ends elsewhere"),
+        (lambda m, x, y, e, step, steps: climb(m, x, y, e, -step, steps), "goes down"),
+        (lambda m, x, y, e, step, steps: climb(m, x, y, e, e, steps), "size epsilon: take"),
+        (lambda m, x, y, e, step, steps: climb(m, x, y, e, e / steps, steps), "epsilon / steps"),
+        (lambda *a: climb(*a, fixed=True), "always the one at the images"),
+        (lambda *a: climb(*a, late=True), "once, at the end"),
+        (lambda *a: climb(*a[:-1], a[-1] - 1), "ends elsewhere"),
     ],
     "1_4": [
         (lambda right: right.float().mean(), "mean over restarts"),
         (lambda right: right.float().mean(1).max(), "weakest single"),
         (lambda right: right.any(0).float().mean(), "every restart must"),
-        (lambda right: 0.55, "expected 0.2"),
+        (lambda right: right.float().mean(1).min(), "strongest single"),
+        (lambda right: 1 - right.all(0).float().mean(), "share that is fooled"),
+        (lambda right: 0.55, "it is 0.167, not 0.550"),
     ],
-    "1_5": [(50, "one restart"), (10, "50 steps"), (60, "times")],
+    "1_5": [(50, "one restart"), (10, "50 steps"), (60, "times"), (501, "times")],
     "2_1": [
         (lambda t, x, y, e: x + e * y[:, None] * t.sign(), "margins grow"),
         (lambda t, x, y, e: x - 2 * e * y[:, None] * t.sign(), "moves by"),
@@ -403,7 +421,13 @@ WRONG = {
         (lambda d, s, g: d * s / len(g) ** 0.5, "noise alone"),
         (lambda d, s, g: 0.1, "not 0.100"),
     ],
-    "8_4": [(lambda d, s, w: d * s / w, "square it"), (lambda d, s, w: 7, "it takes")],
+    "8_4": [
+        (lambda d, s, w: d * s / w, "square it"),
+        (lambda d, s, w: math.ceil(d * s / w), "square it"),
+        (lambda d, s, w: (d * s / w) ** 2, "are whole"),
+        (lambda d, s, w: int((d * s / w) ** 2), "are whole"),
+        (lambda d, s, w: 7, "it takes"),
+    ],
     "8_5": [("a", "convex"), ("c", "projected"), ("?", "not one of")],
     "9_1": [
         (lambda t, f: [1, 2], "missing value"),
