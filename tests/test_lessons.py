@@ -312,6 +312,7 @@ WRONG = {
     "5_3": [
         (checks.refit, "negative"),
         (lambda g, t, s: checks.refit(g, t, s).clamp_min(0), "fitted anew"),
+        (lambda g, t, s: checks.refit_nonnegative(g, t, s).numpy(), "from_numpy"),
         (lambda g, t, s: torch.ones(len(s)), "nearer"),
     ],
     "5_4": [
@@ -322,6 +323,9 @@ WRONG = {
         (lambda g, k: checks.pursuit(g, 2), "expected the picks"),
         (lambda g, k: (checks.pursuit(g, k)[0], torch.ones(1)), "as many weights"),
         (lambda g, k: (checks.pursuit(g, k)[0], torch.ones(k)), "fit all weights"),
+        (lambda g, k: (sorted(checks.pursuit(g, k)[0]), torch.ones(k)), "order of picking"),
+        (lambda g, k: matched(g, k, by_size=True), "negative score"),
+        (lambda g, k: matched(g, k), "use `positive_refit`"),
     ],
     "5_5": [
         (lambda w: w.sum() ** 2 / w.square().sum(), "effective number"),
@@ -408,6 +412,9 @@ WRONG = {
     "8_1": [
         (lambda g, c: len(g) * checks.gradient_error(g, c), "divide by n"),
         (lambda g, c: (len(g) * checks.gradient_error(g, c)) ** 2, "no square"),
+        (lambda g, c: (g.mean(0) - c.weights @ g[c.indices]).norm(), "divided by n, too"),
+        (lambda g, c: (g.mean(0) - shared(c) @ g[c.indices]).norm(), "sum of its weights"),
+        (lambda g, c: (g.mean(0) - g[c.indices].mean(0)).norm(), "have weights"),
         (lambda g, c: 0.0, "not 0.0000"),
     ],
     "8_2": [
@@ -466,6 +473,25 @@ WRONG = {
         (lambda s, h: 1000, "it takes"),
     ],
 }
+
+
+def matched(gradients, budget, *, by_size=False):
+    """Matching pursuit whose weights may be negative; its picks by the sizes of the scores."""
+    target = gradients.sum(0)
+    chosen, missing = [], target
+    for _ in range(budget):
+        found = checks.scores(gradients, missing)
+        found = found.abs() if by_size else found
+        found[chosen] = -torch.inf
+        chosen.append(int(found.argmax()))
+        weights = checks.refit(gradients, target, chosen)
+        missing = target - weights @ gradients[chosen]
+    return chosen, weights
+
+
+def shared(coreset):
+    """The coreset's weights with the sum 1."""
+    return coreset.weights / coreset.weights.sum()
 
 
 def around(differences, half):

@@ -85,6 +85,8 @@ def call(function, *arguments):
 
 def tensor(value, shape) -> Tensor:
     """The value as float64, if it is a tensor of this shape and without a graph behind it."""
+    if isinstance(value, np.ndarray):
+        raise Wrong("it gives a numpy array: torch.from_numpy makes a tensor of it")
     if not isinstance(value, Tensor):
         raise Wrong(f"it gives {kind(value)}: return a tensor")
     if value.shape != shape:
@@ -737,6 +739,13 @@ def arrows() -> Tensor:
     return torch.randn(8, 3, generator=generator).double() + torch.tensor([0.9, 0.6, 0.5])
 
 
+def crossing() -> Tensor:
+    """Six gradients with four entries: the fourth pick makes the first one's weight negative."""
+    rows = [[-1, -1, -1, 2], [-2, 3, 1, 2], [-1, -2, 0, 3]]
+    rows += [[1, -2, -2, -1], [0, 1, 3, 3], [3, 2, 2, 0]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def scores(gradients: Tensor, missing: Tensor) -> Tensor:
     """How well each gradient is aligned with what is missing, (n,)."""
     return gradients @ missing
@@ -843,13 +852,21 @@ def check_5_4(answer):
         return (
             "it takes the three largest first scores: after each refit, look at what is missing now"
         )
+    if picks == [0, 7, 4]:  # by the sizes of the scores
+        return "the third pick has a negative score: pick the largest score, not the largest size"
+    if picks != expected and sorted(picks) == sorted(expected):
+        return f"give the picks in the order of picking, {expected}, and the weights likewise"
     if picks != expected:
         return f"expected the picks {expected}, got {picks}"
     if weights.shape != fitted.shape:
         return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
-    return (
-        None if close(weights, fitted) else "the picks are right; fit all weights anew at the end"
-    )
+    if not close(weights, fitted):
+        return "the picks are right; fit all weights anew at the end"
+    weights = torch.as_tensor(call(answer, crossing(), 4)[1]).double()
+    if (weights < -1e-9).any():
+        return f"with other gradients a weight is {float(weights.min()):.2f}: use `positive_refit`"
+    fitted = pursuit(crossing(), 4)[1]
+    return None if close(weights, fitted) else f"with other gradients it gives {weights.tolist()}"
 
 
 def effective_share(weights: Tensor) -> float:
@@ -1245,8 +1262,15 @@ def slack(gap: float, gradient: Tensor, theta: Tensor, optimum: Tensor) -> float
 )
 def check_8_1(answer):
     gradients = arrows()
-    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 3.0]).double())
+    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 1.5]).double())
     got, expected = scalar(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
+    of_coreset = coreset.weights @ gradients[coreset.indices]
+    if number(got, float((gradients.mean(0) - of_coreset).norm()), 1e-4):
+        return "the coreset's sum is divided by n, too"
+    if number(got, float((gradients.mean(0) - of_coreset / coreset.weights.sum()).norm()), 1e-4):
+        return "divide the coreset's sum by n, not by the sum of its weights"
+    if number(got, float((gradients.mean(0) - gradients[coreset.indices].mean(0)).norm()), 1e-4):
+        return "the coreset's gradients have weights"
     if number(got, expected * len(gradients), 1e-4):
         return "that is for L the sum of the losses: divide by n for the mean"
     if number(got, (expected * len(gradients)) ** 2, 1e-4):
