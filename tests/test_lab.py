@@ -110,6 +110,8 @@ def open_notebook(page, lab: str, path: str):
     """Opens a notebook by its path in the checkout, and waits for its kernel; gives its cells."""
     page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
+    # a notebook that runs before it has its kernel is asked which one it wants
+    page.wait_for_selector("#jp-main-statusbar :text('(ipykernel) | Idle')")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     return page.locator(".jp-Notebook .jp-Cell")
 
