@@ -151,7 +151,11 @@ def test_the_index_comes_first_and_leads_to_documents(page, lab):
 
 
 @pytest.mark.parametrize(
-    "path", ["notebooks/index.ipynb", "notebooks/run.ipynb", "build/lessons/student/04_craig.ipynb"]
+    "path",
+    [
+        *("notebooks/index.ipynb", "notebooks/run.ipynb", "notebooks/own.ipynb"),
+        "build/lessons/student/04_craig.ipynb",
+    ],
 )
 def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
     open_notebook(page, lab, path)
