@@ -155,6 +155,9 @@ def loop(*arguments, **changes):
             tuple(type(e)(e.index, e.phase, e.select and e.index < 5) for e in plan),
             plan.coreset_fraction,
         )
+    if changes.get("clean"):
+        loss = book.loss
+        book.loss = lambda model, images, labels, adversarial: loss(model, images, labels, images)
     if changes.get("halved"):
         select = lambda gradients, budget: book.select(gradients, budget // 2)  # noqa: E731
     if changes.get("unweighted"):
@@ -246,7 +249,7 @@ WRONG = {
         (lambda e, h: e @ e.T + h @ h.T, "product of the two"),
         (lambda e, h: e @ e.T, "explicit"),
     ],
-    "3_4": [((100 + 2048) / (100 * 2049), "turn"), (204_900, "length"), (3, "divide")],
+    "3_4": [((100 + 2048) / (100 * 2049), "turn"), (204_900, "length"), (100, "divide")],
     "3_5": [
         (lambda m, x, y, a: checks.adversarial_gradients(m, x, y, lambda m, x, y: x), "clean"),
         (lambda m, x, y, a: checks.errors(m(x), y), "return LastLayerGradients"),
@@ -352,6 +355,7 @@ WRONG = {
         (lambda *a: loop(*a, blind=True), "look at `epoch.select`"),
         (lambda *a: loop(*a, halved=True), "it must be 30"),
         (lambda *a: loop(*a, unweighted=True), "normalised weight"),
+        (lambda *a: loop(*a, clean=True), "clean images"),
         (lambda *a: loop(*a, uncounted=True), "it returns"),
         (lambda *a: [0] * 8, "selects 0 times"),
     ],
@@ -439,6 +443,16 @@ WRONG = {
     "9_1": [
         (lambda t, f: [1, 2], "missing value"),
         (lambda t, f: [0, 1], "first row is right"),
+        (
+            lambda t, f: t.index[t.acc_diff_printed_pct + f.acc_pct != t.acc_pct].tolist(),
+            "missing value",
+        ),
+        (
+            lambda t, f: t.index[
+                (t.acc_diff_printed_pct - (t.acc_pct - f.acc_pct)).abs() > 0
+            ].tolist(),
+            "own rounding",
+        ),
         (lambda t, f: [], "row 1 prints"),
     ],
     "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
@@ -456,6 +470,20 @@ WRONG = {
                 a.time_min < b.time_min or (a.acc_pct > b.acc_pct and a.time_min <= b.time_min)
             ),
             "RACC is lower",
+        ),
+        (
+            lambda a, b: (
+                a.racc_pct >= b.racc_pct
+                and a.time_min <= b.time_min
+                and (a.acc_pct, a.racc_pct, a.time_min) != (b.acc_pct, b.racc_pct, b.time_min)
+            ),
+            "and ACC is lower",
+        ),
+        (
+            lambda a, b: (
+                a.acc_pct > b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min
+            ),
+            "whichever they are",
         ),
     ],
     "9_4": [("a", "twice as much"), ("c", "cheaper"), ("x", "not one of")],
