@@ -21,12 +21,12 @@ $(STAMP): requirements.txt pyproject.toml
 
 all: ## every table and figure in one profile; study, life and time are by themselves
 paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
-	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)"
+	@$(PY) -m acslib.paper page --profile $(PROFILE) $(SEEDED)
 records: ## train what all tables and figures need, and no more
 class-pack: records ## all that is trained of a profile in one file, to be unpacked over clones: build/class-pack.zip
-	@$(PY) tools/class_pack.py --profile $(PROFILE) --seeds "$(SEEDS)"
+	@$(PY) tools/class_pack.py --profile $(PROFILE) $(SEEDED)
 publish: $(STAMP) ## copy what there is of a profile to results/published/PROFILE, which git keeps; fill in the documents
-	@$(PY) -m acslib.paper page --profile $(PROFILE) --seeds "$(SEEDS)" --publish
+	@$(PY) -m acslib.paper page --profile $(PROFILE) $(SEEDED) --publish
 	@$(PY) tools/claims.py
 
 ifneq (,$(filter $(ITEMS) all paper records class-pack %.json %.csv %.pdf,$(MAKECMDGOALS)))
@@ -36,7 +36,7 @@ endif
 
 $(RESULTS)/.make/%.mk: $(PLUGINS) $(FILES) $(wildcard $(PARAMS:=/profiles/*.yaml) acslib/schedule.py acslib/paper/*.py \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
-	@$(PY) -m acslib.paper rules --profile $(PROFILE) --seeds "$(SEEDS)" --output $@
+	@$(PY) -m acslib.paper rules --profile $(PROFILE) $(SEEDED) --output $@
 
 # ---- working with it
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acslib.attacks.autoattack import AutoAttack
 from acslib.attacks.calling import bound_to, call
 from acslib.attacks.common import Base, ordinary, right
 from acslib.attacks.pgd import PGD
@@ -60,9 +61,10 @@ def robust_accuracy(
 
     `attacked` is a faster twin of `model` (see `models.folded`) for the attack to work on, and to
     stop early by. `model` judges what the attack gives. Where what fools the twin does not fool it
-    the attack is run again on `model` itself, and who withstands PGD on the twin is attacked on
-    `model` too, by a tenth of the steps (5 at least) from the strongest iterate, and as many from a
-    fresh start.
+    the attack is run again on `model` itself. Who withstands it on the twin is attacked on `model`
+    too, by a tenth of the steps (5 at least): under PGD from the strongest iterate and from a fresh
+    start, under AutoAttack by PGD, under the other attacks of `acslib.attacks` by a short one of
+    the same kind. Another library's attack has no short form, and is run on the twin alone.
     """
     if bound_to(attack) is not None:  # it attacks its own network, whatever the twin
         attacked = _checked_bound(attack, model)
@@ -147,7 +149,33 @@ def _robust(
         if rows.any():
             again = call(attack, model, images[rows], labels[rows])
             mask[rows] = right(model(again), labels[rows])
+        rows, short = mask & ~rows, _short(attack, images.device)
+        if short is not None and rows.any():
+            again = short(model, images[rows], labels[rows])
+            mask[rows] = right(model(again), labels[rows])
     return mask
+
+
+def _short(attack: Callable[..., Any], device: torch.device) -> Callable[..., Any] | None:
+    """An attack of a tenth of the steps, 5 at least, or None where it has none that we know.
+
+    It draws from a generator of its own: what the attack draws next stays as it is.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    if isinstance(attack, AutoAttack):
+        return PGD(
+            attack.norm,
+            attack.epsilon,
+            attack.epsilon / 4,
+            10,
+            early_stop=True,
+            generator=generator,
+        )
+    for name in ("steps", "iterations"):
+        if isinstance(attack, Base) and isinstance(count := getattr(attack, name, None), int):
+            fewer = {name: min(count, max(5, count // 10))}
+            return dataclasses.replace(attack, generator=generator, **fewer)  # type: ignore[arg-type]
+    return None
 
 
 def _checked_bound(attack: Callable[..., Any], model: nn.Module) -> nn.Module:

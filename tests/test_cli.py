@@ -135,6 +135,10 @@ def test_a_table_is_shown_without_torch():
         (["runs", "--profile", "dmo"], "no profile 'dmo': did you mean 'demo'?"),
         (["list", "table1", "--jsn"], "Did you mean '--json'?; acs list --help says more"),
         (["export", f"{FULL}+lr@0.5", "--profile", "smoke"], "weights.safetensors: train"),
+        (
+            ["export", CRAIG, "--profile", "smoke", "--to", "/dev/null/net"],
+            "cannot make the folder /dev/null/net (Not a directory): name another one by --to",
+        ),
         (["run", FULL, "--seed", "-1"], "seeds are '-1': write whole numbers"),
         (["compare", FULL, CRAIG, "--seed", "0 1"], "give one"),
         (["lst"], "No such command 'lst'"),
@@ -300,7 +304,8 @@ def test_every_parameter_is_explained(name, acs):
 
 def test_limits_are_those_that_a_value_is_checked_by():
     said = {
-        "lr": "a number above 0",
+        "lr": "a number above 0 up to 1000",
+        "beta": "a number from 0",
         "coreset_fraction": "a number above 0 up to 1",
         "momentum": "a number from 0 below 1",
         "batch_size": "a whole number from 2",

@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from acslib import data
+from acslib._torchvision import torchvision
 from acslib.data import DataError, augmentation
+
+TF = torchvision.transforms.functional
 
 pytestmark = pytest.mark.usefixtures("alone")
 
@@ -341,6 +344,76 @@ def test_a_data_set_may_be_augmented_by_resized_crops(digits):
     assert not torch.equal(first, other)
     assert first.shape == digits.train.images[:500].shape
     assert (first.min() >= 0) & (first.max() <= 1)
+
+
+@settings(deadline=None, max_examples=30)
+@given(strength=st.floats(0.01, 1), channels=st.sampled_from([1, 3]), seed=st.integers(0, 2**31))
+def test_colours_vary_as_by_torchvision(strength, channels, seed):
+    """Its functions, one image at a time, with the factors and the order that ours draws."""
+    images = torch.rand(6, channels, 9, 7, generator=torch.Generator().manual_seed(seed))
+    ours = data.jitter(images, torch.Generator().manual_seed(seed + 1), strength=strength)
+    generator = torch.Generator().manual_seed(seed + 1)
+    factors = 1 - strength + 2 * strength * torch.rand(3, 6, generator=generator)
+    order = torch.rand(6, 3, generator=generator).argsort(dim=1)
+    change = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation)
+    for k, image in enumerate(images):
+        for kind in order[k].tolist():
+            image = change[kind](image, float(factors[kind, k]))
+        assert torch.allclose(ours[k], image, atol=1e-4)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    degrees=st.floats(0, 180),
+    shape=st.tuples(st.integers(1, 3), st.integers(2, 30), st.integers(2, 30)),
+    seed=st.integers(0, 2**31),
+)
+def test_images_are_turned_as_by_torchvision(degrees, shape, seed):
+    images = torch.rand(5, *shape, generator=torch.Generator().manual_seed(seed))
+    ours = data.rotate(images, torch.Generator().manual_seed(seed + 1), degrees=degrees)
+    generator = torch.Generator().manual_seed(seed + 1)
+    angles = (2 * torch.rand(5, generator=generator, dtype=torch.float64) - 1) * degrees
+    theirs = torch.stack(
+        [TF.rotate(image, float(angle)) for image, angle in zip(images, angles, strict=True)]
+    )
+    # where two pixels are equally near, rounding decides
+    assert (ours != theirs).float().mean() < 0.02
+
+
+def test_a_data_set_varies_colours_and_angles(digits):
+    mine = dataclasses.replace(digits, color_jitter=0.25, rotation=10, padding=2)
+    rows = torch.arange(50)
+    generator = torch.Generator().manual_seed(4)
+    moved = data.augment(mine.train.images[rows], generator, padding=2, flip=False)
+    coloured = data.jitter(moved.float() / 255, generator, strength=0.25)
+    expected = data.rotate(coloured, generator, degrees=10)
+    seen = []
+    mine = dataclasses.replace(mine, augmentation=lambda images, _: seen.append(images) or images)
+    ours = mine.augmented(rows, torch.Generator().manual_seed(4))
+    assert torch.allclose(ours, expected, atol=1e-6)
+    assert seen[0].dtype == torch.float32  # an augmentation of one's own comes last
+    assert ours.min() >= 0
+    assert ours.max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"color_jitter": 1.5}, "color_jitter is 1.5: give a share from 0 to 1"),
+        ({"color_jitter": float("nan")}, "color_jitter is nan: give a share"),
+        ({"rotation": -2}, "rotation is -2: give degrees from 0 to 180"),
+        ({"rotation": "2"}, "rotation is '2': give degrees"),
+    ],
+)
+def test_variation_has_limits(digits, change, message):
+    with pytest.raises(data.DataError, match=message):
+        dataclasses.replace(digits, **change)
+
+
+def test_what_is_neither_grey_nor_coloured_has_no_colours_to_vary(digits):
+    two = data.ImageSet(digits.train.images.expand(-1, 2, -1, -1), digits.train.labels)
+    with pytest.raises(data.DataError, match="color_jitter is 0.1 with images of 2 channels"):
+        dataclasses.replace(digits, train=two, validation=None, test=two, color_jitter=0.1)
 
 
 def test_an_augmentation_of_ones_own_comes_after_crop_and_flip(digits):

@@ -5,6 +5,8 @@ import torch
 
 from acslib import models
 from acslib.attacks import PGD
+from acslib.attacks.autoattack import AutoAttack
+from acslib.attacks.unseen import JPEG, ReColor, StAdv
 from acslib.evaluation import clean_accuracy, robust_accuracy
 from acslib.paper import config
 
@@ -68,6 +70,52 @@ def test_attack_on_a_folded_twin_is_judged_by_the_model(undefended, digits):
 
     fooled, _ = robust_accuracy(undefended, images, labels, attack, attacked=Confused())
     assert fooled == pytest.approx(plain, abs=0.02)
+
+
+class Constant(torch.nn.Module):
+    """Sure of one class, whatever it sees: nothing fools it, and nothing can be learnt from it."""
+
+    def __init__(self, label: int):
+        super().__init__()
+        self.label = label
+
+    def forward(self, x):
+        logits = torch.zeros(len(x), 10) + 0 * x.sum()
+        return logits + torch.nn.functional.one_hot(torch.tensor(self.label), 10)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        PGD("linf", 0.2, 0.05, 20),
+        AutoAttack("linf", 0.2, ("apgd-ce",)),
+        JPEG(1.0, 50),
+        ReColor(0.3, 50),
+        StAdv(0.5, 50),
+    ],
+    ids=lambda attack: type(attack).__name__,
+)
+def test_who_withstands_an_attack_on_the_twin_is_attacked_on_the_network(
+    attack, undefended, digits
+):
+    """Never optimistic, however little the twin is worth."""
+    of_one = (digits.test.labels == 3).nonzero().squeeze(1)[:20]
+    images, labels = digits.test.float_images(of_one), digits.test.labels[of_one]
+    clean, _ = clean_accuracy(undefended, images, labels)
+    robust, _ = robust_accuracy(undefended, images, labels, attack, attacked=Constant(3))
+    assert clean > 0.9
+    assert robust < 0.5
+
+
+def test_the_short_attack_leaves_the_draws_of_the_long_one_alone(undefended, digits):
+    images, labels = digits.test.float_images(slice(0, 20)), digits.test.labels[:20]
+    ends = []
+    for twin in (models.folded(undefended), None):
+        generator = torch.Generator().manual_seed(0)
+        attack = ReColor(0.01, 10, generator=generator)  # so weak that all stand
+        robust_accuracy(undefended, images, labels, attack, attacked=twin)
+        ends.append(generator.get_state())
+    assert torch.equal(*ends)
 
 
 def test_a_collapsed_network_is_evaluated(batch):

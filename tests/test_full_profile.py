@@ -54,7 +54,7 @@ def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     monkeypatch.setenv("ACS_OFFLINE", "1")
     monkeypatch.setattr(build.lpips, "distance_for", untrained)
     run = config.resolve(f"{name}.gradmatch", "full")
-    dataset = a_few_images(run.setting.dataset)
+    dataset = build.varied(a_few_images(run.setting.dataset), run.setting)
     model = build.build_model(run.setting, dataset, 0, "cpu")
     optimiser = build.build_optimiser(run.setting, model)
     few = run.model_copy(
@@ -72,3 +72,12 @@ def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     assert [row["phase"] for row in state.history] == ["full", "skip", "coreset"]
     assert all(row["loss"] > 0 for row in state.history if "loss" in row)
     assert state.history[2]["selection"]["error"] >= 0
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_perceptual_training_alone_varies_colours_and_angles(name):
+    """As the authors' code does."""
+    for profile in ("full", "mini", "demo"):
+        setting = config.resolve(f"{name}.full", profile).setting
+        varied = profile == "full" and setting.objective == "fast_lpa"
+        assert (setting.color_jitter, setting.rotation) == ((0.25, 2) if varied else (0, 0))

@@ -3,6 +3,7 @@ own claims.
 """
 
 import contextlib
+import hashlib
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from acslib.attacks.alexnet_trained import load_alexnet, save_alexnet, train_ale
 from acslib.attacks.common import margin
 from acslib.attacks.lpips import LPIPS, distance_for
 from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project
+from acslib.data.files import Unavailable
 
 ATTACKS = [FastLPA, LPA, PPGD]
 
@@ -418,12 +420,43 @@ def test_a_distance_that_is_not_prepared_says_how(tmp_path, monkeypatch):
         monkeypatch.setenv(name, str(tmp_path))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(alexnet_trained, "train_alexnet", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr(torch.hub, "download_url_to_file", lambda *_, **__: pytest.fail("fetched"))
+    monkeypatch.setattr(alexnet_imagenet, "download", lambda *_, **__: pytest.fail("fetched"))
     monkeypatch.setattr(alexnet_imagenet.subprocess, "run", lambda *_, **__: pytest.fail("fetched"))
     with pytest.raises(data.DataError, match="not trained yet .*: make lpips-net DATA=digits"):
         distance_for("digits", 8)
     with pytest.raises(data.DataError, match="make lpips-net DATA=imagenet12"):
         distance_for("imagenet100", 64)
+
+
+@pytest.mark.parametrize("sound", [True, False])
+def test_torchvisions_weights_are_downloaded_as_all_else_is(sound, tmp_path, monkeypatch):
+    """By `downloads`, with its limits, and opened once their checksum is that of the name."""
+    monkeypatch.delenv("ACS_OFFLINE", raising=False)
+    net = random_alexnet("imagenet")
+    name = alexnet_imagenet.TORCHVISION_FILE
+    (tmp_path / "web").mkdir()
+    torch.save(net.state_dict(), tmp_path / "web" / name)
+    digest = hashlib.sha256((tmp_path / "web" / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(alexnet_imagenet, "TORCHVISION_URL", f"file://{tmp_path}/web/{name}")
+    monkeypatch.setattr(alexnet_imagenet, "TORCHVISION_SHA256", digest[:8] if sound else "00000000")
+    if sound:
+        found = alexnet_imagenet._from_origin()
+        assert torch.equal(found["features.0.weight"], net.state_dict()["features.0.weight"])
+        assert [path.name for path in (tmp_path / "hub" / "checkpoints").glob("*.pth")] == [name]
+        return
+    with pytest.raises(Unavailable, match=f"{name} is damaged .SHA-256 {digest[:12]}"):
+        alexnet_imagenet._from_origin()
+    assert not list((tmp_path / "hub" / "checkpoints").glob("*.pth"))
+
+
+def test_weights_are_found_in_a_folder_that_begins_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("ACS_DATA", "~/images")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "alexnet_features.npz").write_bytes(b"no archive")
+    with pytest.raises(data.DataError, match=f"{tmp_path}/images/alexnet_features.npz is damaged"):
+        alexnet_imagenet._from_folder()
 
 
 def test_a_distance_is_prepared_once(tmp_path, monkeypatch):

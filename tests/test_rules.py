@@ -158,3 +158,39 @@ def test_a_file_of_rules_is_written_whole(checkout):
     rules.write_rules(path, "smoke", [0])
     assert path.read_text() == rules.rules("smoke", [0])
     assert list(path.parent.iterdir()) == [path]
+
+
+def trained_seeds(text: str) -> dict[str, set[int]]:
+    """{run: seeds} of all runs that Make can train by these rules."""
+    found: dict[str, set[int]] = {}
+    for run, seed in re.findall(r"runs/(\S+)/seed(\d+)/record.json:", text):
+        found.setdefault(run, set()).add(int(seed))
+    return found
+
+
+def test_table_5_is_an_average_of_five_runs_in_full(monkeypatch):
+    """As the paper says; whoever names seeds gets these, and other tables have one."""
+    monkeypatch.setenv("ACS_RESULTS", "results")
+    made = trained_seeds(rules.rules("full"))
+    of_table_5 = set(items.table_runs("table5", "full"))
+    assert {frozenset(made[run]) for run in of_table_5} == {frozenset(range(5))}
+    assert {frozenset(made[run]) for run in set(made) - of_table_5} == {frozenset({0})}
+    for asked in ([3], [0, 2]):
+        named = trained_seeds(rules.rules("full", asked))
+        assert {frozenset(seeds) for seeds in named.values()} == {frozenset(asked)}
+    for profile in ("mini", "demo", "smoke"):
+        assert rules.rules(profile) == rules.rules(profile, [0])
+
+
+def test_a_profile_says_how_many_seeds_an_item_has(tmp_path, monkeypatch):
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "mine.yaml").write_text(
+        "extends: smoke\nitems:\n  table3: {seeds: 2}\n"
+    )
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    assert items.seeds("table3", "mine", None) == [0, 1]
+    assert items.seeds("table1", "mine", None) == [0]
+    assert items.seeds("table3", "mine", [7]) == [7]
+    (tmp_path / "profiles" / "none.yaml").write_text("items:\n  table3: {seeds: 0}\n")
+    with pytest.raises(params.ParamsError, match="seeds is 0, it should be greater than or equal"):
+        items.seeds("table3", "none", None)

@@ -200,6 +200,24 @@ def test_offline_lists_what_was_tried_and_the_way_out(tmp_path):
         assert part in str(caught.value)
 
 
+@pytest.mark.parametrize("word", ["1", "true", "Yes", "on"])
+def test_words_that_forbid_the_network(word, monkeypatch):
+    monkeypatch.setenv("ACS_OFFLINE", word)
+    assert files.offline()
+
+
+@pytest.mark.parametrize("word", ["", "0", "false", "No", "off"])
+def test_words_that_allow_the_network(word, monkeypatch):
+    monkeypatch.setenv("ACS_OFFLINE", word)
+    assert not files.offline()
+
+
+def test_a_word_that_says_neither_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACS_OFFLINE", "maybe")
+    with pytest.raises(DataError, match="ACS_OFFLINE is 'maybe': set it to 1, or to 0 to use"):
+        data.load("cifar10", root=tmp_path)
+
+
 def test_a_sample_must_be_asked_for(tmp_path):
     """Whoever did not ask for a part of the data set is told, not given one."""
     (tmp_path / "svhn_train_first1083.zip").write_bytes(b"never opened")

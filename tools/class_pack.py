@@ -21,24 +21,28 @@ KEPT = ("record.json", "weights.safetensors", "coreset-*.safetensors")
 EARLIEST = (1980, 1, 1, 0, 0, 0)  # that a zip file can name
 
 
-def contents(profile: str, seeds: Sequence[int]) -> Iterator[Path]:
+def contents(profile: str, asked: Sequence[int] | None) -> Iterator[Path]:
     """The files of a profile. Raises RecordError where a run that a table needs is not finished."""
-    runs = {name: None for item in paramfiles.of_all() for name in items.table_runs(item, profile)}
-    for name in runs:
+    runs = {
+        (name, seed): None
+        for item in paramfiles.of_all()
+        for name in items.table_runs(item, profile)
+        for seed in items.seeds(item, profile, asked)
+    }
+    for name, seed in runs:
         run = config.resolve(name, profile)
-        for seed in seeds:
-            if records.finished_record(run, seed) is None:
-                raise files.RecordError(
-                    f"{name}, seed {seed}, is not trained: make class-pack PROFILE={profile} trains"
-                    " what is missing"
-                )
-            folder = records.run_folder(run, seed)
-            for pattern in KEPT:
-                yield from sorted(folder.glob(pattern))
+        if records.finished_record(run, seed) is None:
+            raise files.RecordError(
+                f"{name}, seed {seed}, is not trained: make class-pack PROFILE={profile} trains"
+                " what is missing"
+            )
+        folder = records.run_folder(run, seed)
+        for pattern in KEPT:
+            yield from sorted(folder.glob(pattern))
     yield from sorted((files.RESULTS / profile).glob("*.csv*"))  # and their checksums
 
 
-def pack(path: Path, profile: str, seeds: Sequence[int]) -> int:
+def pack(path: Path, profile: str, seeds: Sequence[int] | None) -> int:
     """Write the file; gives how many files it holds."""
     found = list(contents(profile, seeds))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,11 +58,12 @@ def pack(path: Path, profile: str, seeds: Sequence[int]) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="demo")
-    parser.add_argument("--seeds", default="0", help='which, as "0 1 2"')
+    parser.add_argument("--seeds", help='which, as "0 1 2"; default: what the profile says')
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "class-pack.zip")
     options = parser.parse_args()
     try:
-        count = pack(options.output, options.profile, config.seeds(options.seeds))
+        seeds = None if options.seeds is None else config.seeds(options.seeds)
+        count = pack(options.output, options.profile, seeds)
     except (params.ParamsError, files.RecordError) as error:
         sys.exit(f"class-pack: {error}")
     size = options.output.stat().st_size / 1e6

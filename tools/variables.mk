@@ -1,7 +1,7 @@
 # What may be given to make, as `make table1 PROFILE=mini SEEDS="0 1 2"`, and what follows from it.
 
 ## PROFILE   demo (digits, minutes), mini (real images, small networks), full (the paper's, for GPUs); default demo
-## SEEDS     which seeds, as "0 1 2"; default 0
+## SEEDS     which seeds, as "0 1 2"; default what the profile says, mostly 0
 ## JOBS      runs at the same time; default the number of cores, 1 for PROFILE=full
 ## NPROC     processes that share one run; default 1, as results depend on their number
 ## THREADS   threads for each run; default 1, as results depend on their number
@@ -23,7 +23,6 @@ given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
 $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 PROFILE ?= demo
-SEEDS ?= 0
 SEED ?= 0
 DATA ?= digits
 TORCH ?= 2.6.0
@@ -52,7 +51,7 @@ several = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($
 	$(call refuse,$1,$2 separated by colons$(comma) without spaces and without any of $(filter-out :,$(unfit))))
 
 $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
-$(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space))
+$(if $(filter undefined,$(origin SEEDS)),,$(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space)))
 $(call check,SEED,one whole number from 0 on,$(digits))
 $(call check,DATA,one of $(datasets),$(letters) $(digits))
 $(if $(filter $(DATA),$(datasets)),,$(call refuse,DATA,$(subst $(comma) imagenet100, or imagenet100,$(subst $(space),$(comma) ,$(datasets)))))
@@ -91,6 +90,7 @@ STAMP := .venv/.complete
 RESULTS := $(patsubst %/,%,$(or $(ACS_RESULTS),results))
 PARAMS := params $(patsubst %/,%,$(subst :, ,$(ACS_PARAMS)))
 PLUGINS := $(subst :, ,$(ACS_PLUGINS))
+SEEDED := $(if $(SEEDS),--seeds "$(SEEDS)")
 FILES := $(wildcard $(PARAMS:=/*.yaml))
 ITEMS := $(sort $(filter-out settings attacks,$(basename $(notdir $(FILES)))))
 ACS := OMP_NUM_THREADS=$(THREADS) $(LAUNCH) $(PY) -m

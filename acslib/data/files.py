@@ -54,6 +54,16 @@ def user_folder(folder: str | Path, what: str) -> Path:
         ) from error
 
 
+def offline() -> bool:
+    """Whether `ACS_OFFLINE` forbids the network. Raises DataError where it says neither."""
+    said = os.environ.get("ACS_OFFLINE", "").strip()
+    if said.lower() in ("1", "true", "yes", "on"):
+        return True
+    if said.lower() in ("", "0", "false", "no", "off"):
+        return False
+    raise DataError(f"ACS_OFFLINE is {said!r:.200}: set it to 1, or to 0 to use the network")
+
+
 def cache_folder() -> Path:
     """`ACS_CACHE` (default ``~/.cache/acs``), made if need be. Raises DataError."""
     folder = user_folder(os.environ.get("ACS_CACHE") or "~/.cache/acs", "ACS_CACHE")

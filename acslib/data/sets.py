@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from acslib.data.augmentation import augment, resized_crop
+from acslib.data.augmentation import augment, jitter, resized_crop, rotate
 from acslib.data.files import DataError
 from acslib.protocols import whole_labels
 
@@ -122,10 +122,12 @@ class Dataset:
     """Three splits (`validation` is None unless asked for), and how their images may be augmented.
 
     `flip` says whether a mirrored image keeps its meaning, `padding` how many pixels a random crop
-    may shift by; `augmentation` "resized_crop" takes a random part instead, a function of one's own
-    comes after both. `source` is a clause for tables: which images these are, their size and how
-    many train / test. Raises DataError unless the splits' shapes agree, the class names differ from
-    each other, and every label is one of theirs.
+    may shift by; `augmentation` "resized_crop" takes a random part instead. `color_jitter` is by
+    which share brightness, contrast and saturation vary, `rotation` by how many degrees images are
+    turned. An augmentation of one's own, a function, comes after all of these. `source` is a clause
+    for tables: which images these are, their size and how many train / test. Raises DataError
+    unless the splits' shapes agree, the class names differ from each other, and every label is one
+    of theirs.
     """
 
     name: str
@@ -137,16 +139,32 @@ class Dataset:
     padding: int
     source: str
     augmentation: Augmentation = "crop"
+    color_jitter: float = 0.0
+    rotation: float = 0.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", checked_names("class_names", self.class_names))
         if not isinstance(self.padding, int) or isinstance(self.padding, bool) or self.padding < 0:
             raise DataError(f"padding is {self.padding!r}: give a whole number of pixels from 0 on")
         check_augmentation(self.augmentation)
+        self._check_variation()
         for split in (self.train, self.validation, self.test):
             if split is not None and len(split):
                 check_label_range(split.labels, len(self.class_names))
                 self._check_shape(split)
+
+    def _check_variation(self) -> None:
+        for name, largest, unit in (("color_jitter", 1, "a share"), ("rotation", 180, "degrees")):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 <= value <= largest:
+                raise DataError(f"{name} is {value!r}: give {unit} from 0 to {largest}")
+        channels = self.train.images.shape[1]
+        if self.color_jitter and channels not in (1, 3):
+            raise DataError(
+                f"color_jitter is {self.color_jitter} with images of {channels} channels: it is for"
+                " colours, 3, or grey, 1; set it to 0"
+            )
 
     def _check_shape(self, split: ImageSet) -> None:
         shape, expected = tuple(split.images.shape[1:]), tuple(self.train.images.shape[1:])
@@ -166,11 +184,23 @@ class Dataset:
         images = self.train.pixels(indices)
         if self.augmentation == "resized_crop":
             images = resized_crop(images, generator, flip=self.flip)
-            return images.div_(255).clamp_(0, 1)  # interpolation may round up beyond white
-        images = augment(images, generator, padding=self.padding, flip=self.flip)
+            images = images.div_(255).clamp_(0, 1)  # interpolation may round up beyond white
+        else:
+            images = augment(images, generator, padding=self.padding, flip=self.flip)
+        if self.color_jitter or self.rotation:
+            images = _unit(images)
+        if self.color_jitter:
+            images = jitter(images, generator, strength=self.color_jitter)
+        if self.rotation:
+            images = rotate(images, generator, degrees=self.rotation)
         if callable(self.augmentation):
             return _ones_own(self.augmentation, images, generator)
-        return images.float().div_(255)
+        return _unit(images)
+
+
+def _unit(images: Tensor) -> Tensor:
+    """Bytes as float32 in [0, 1]; floats are in it already."""
+    return images.float().div_(255) if images.dtype == torch.uint8 else images
 
 
 def check_label_range(labels: Tensor, classes: int) -> None:

@@ -30,6 +30,7 @@ from acslib.data.files import (
     Unavailable,
     cache_folder,
     load_cached,
+    offline,
     save_cached,
     sha256_of,
 )
@@ -105,7 +106,7 @@ def read_published(name: str, root: Path | None, sample: bool) -> Raw:
 
 def _why_no_network(name: str, sample: bool) -> str:
     """Empty when the network may be tried."""
-    if os.environ.get("ACS_OFFLINE", "0") not in ("", "0"):
+    if offline():
         return "network: ACS_OFFLINE is set"
     stamp, kept = (
         cache_folder() / f"{name}{suffix}" for suffix in (".unreachable", "-sample.safetensors")

@@ -73,8 +73,16 @@ def load_data(setting: Setting, device: str, seed: int = 0) -> data.Dataset:
     if setting.draw_images == "each":
         asked["seed"] = seed
     if own is not None:
-        return load_own(setting.dataset, own, asked, device)
-    return data.load(setting.dataset, device=device, sample=setting.sample, **asked)
+        return varied(load_own(setting.dataset, own, asked, device), setting)
+    dataset = data.load(setting.dataset, device=device, sample=setting.sample, **asked)
+    return varied(dataset, setting)
+
+
+def varied(dataset: data.Dataset, setting: Setting) -> data.Dataset:
+    """A data set with the setting's variation of colours and angles; 0 leaves it as it is."""
+    asked: dict[str, Any] = {"color_jitter": setting.color_jitter, "rotation": setting.rotation}
+    changes = {name: value for name, value in asked.items() if value}
+    return dataclasses.replace(dataset, **changes) if changes else dataset
 
 
 def load_own(

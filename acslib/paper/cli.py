@@ -22,6 +22,12 @@ def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> l
     return config.seeds(text)
 
 
+def seeds_of_items(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> list[int] | None:
+    return None if text is None else config.seeds(text)
+
+
 def to_seed(context: click.Context, parameter: click.Parameter, text: str) -> int:
     return config.one_seed(text)
 
@@ -37,6 +43,13 @@ seeds_option = click.option(
     show_default=True,
     callback=to_seeds,
     help='One or several, like "0 1 2".',
+)
+of_items_option = click.option(
+    "--seeds",
+    "--seed",
+    "seeds",
+    callback=seeds_of_items,
+    help='One or several, like "0 1 2"; default: what the profile says, mostly 0.',
 )
 seed_option = click.option("--seed", default="0", show_default=True, callback=to_seed)
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -142,10 +155,12 @@ def what_is_kept(run: config.Run, seed: int) -> str:
 @acs.command("list")
 @click.argument("item")
 @profile_option
-@seeds_option
+@of_items_option
 @click.option("--cost", is_flag=True, help="How long each takes here, as far as that is known.")
 @json_option
-def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json: bool) -> None:
+def list_command(
+    item: str, profile: str, seeds: list[int] | None, cost: bool, as_json: bool
+) -> None:
     """The runs that a table or figure needs.
 
     The cost is that of finished runs of the same kind on this machine, scaled to the number of
@@ -162,7 +177,8 @@ def list_command(item: str, profile: str, seeds: list[int], cost: bool, as_json:
         return
     from acslib.paper import costs
 
-    found = costs.costs([config.resolve(name, profile) for name in names], seeds)
+    runs = [config.resolve(name, profile) for name in names]
+    found = costs.costs(runs, items.seeds(item, profile, seeds))
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
@@ -309,13 +325,13 @@ def explain_command(parameter: str | None, as_json: bool) -> None:
 
 @acs.command("rules")
 @profile_option
-@seeds_option
+@of_items_option
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="A file to write them to; by default they are printed.",
 )
-def rules_command(profile: str, seeds: list[int], output: Path | None) -> None:
+def rules_command(profile: str, seeds: list[int] | None, output: Path | None) -> None:
     """The rules by which Make makes a profile's tables and figures.
 
     \b
@@ -332,9 +348,9 @@ def rules_command(profile: str, seeds: list[int], output: Path | None) -> None:
 
 @acs.command("page")
 @profile_option
-@seeds_option
+@of_items_option
 @click.option("--publish", is_flag=True, help="Into results/published.")
-def page_command(profile: str, seeds: list[int], publish: bool) -> None:
+def page_command(profile: str, seeds: list[int] | None, publish: bool) -> None:
     """All tables and figures on one page.
 
     \b

@@ -17,12 +17,15 @@ from acslib import models
 from acslib.paper import files, fingerprints, records, runs
 from acslib.paper.config import Run
 from acslib.paper.settings import MODELS
+from acslib.writing import reason
 
 TORCHVISION = ("resnet18", "resnet34", "resnet50")
 
 
 def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
-    """Write the folder; gives its files. Raises RecordError for a run that is not trained."""
+    """Write the folder; gives its files. Raises RecordError for a run that is not trained, or a
+    folder that cannot be made.
+    """
     model, dataset = runs.load_trained(run, seed, device="cpu")
     channels, *sides = dataset.train.images.shape[1:]
     about = {
@@ -46,7 +49,12 @@ def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
         "model.json": json.dumps(about | {"build": how}, indent=1).encode(),
         "load.py": f'"""{HEAD.format(run=run.name)}"""\n\n{code}'.encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise files.RecordError(
+            f"cannot make the folder {folder} ({reason(error)}): name another one by --to"
+        ) from error
     for name, data in files_written.items():
         files.write_atomically(folder / name, data)
     return [folder / name for name in files_written]

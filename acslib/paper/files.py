@@ -71,7 +71,7 @@ def unwritten(path: Path, error: OSError) -> RecordError:
     full = error.errno == errno.ENOSPC
     reason = "the disk is full: free some space" if full else f"{error.strerror}: mend that"
     return RecordError(
-        f"could not write {path}, {reason} and run again, it goes on from the last epoch"
+        f"could not write {path}, {reason} and run again; a run goes on from its last epoch"
     )
 
 

@@ -1,5 +1,6 @@
 """Tables and figures: the runs that each of them needs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from acslib.paper import config, paramfiles, params
@@ -50,6 +51,14 @@ def table_runs(item_name: str, profile_name: str) -> list[str]:
                 for method in ("full", *group["methods"]):
                     names[config.run_name(setting_name, method, varied)] = None
     return list(names)
+
+
+def seeds(item_name: str, profile_name: str, asked: Sequence[int] | None) -> list[int]:
+    """Those that are asked for, or as many as the profile has of a table or figure."""
+    if asked is not None:
+        return list(asked)
+    limits = paramfiles.profile(profile_name).items.get(item_name, ItemLimits())
+    return list(range(limits.seeds))
 
 
 def by_itself(item_name: str, profile_name: str) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def trained_on(
     """The network after each of some epochs on a coreset, of which `state` knows nothing."""
     assert training.learning_rate is not None
     if condition == "no augmentation":
-        data = dataclasses.replace(data, flip=False, padding=0)
+        data = dataclasses.replace(data, flip=False, padding=0, color_jitter=0, rotation=0)
     if condition == "a tenth of the rate":
         training = dataclasses.replace(training, learning_rate=training.learning_rate / 10)
     model, optimiser = copy.deepcopy((state.model, state.optimiser))

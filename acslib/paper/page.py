@@ -18,6 +18,7 @@ from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
 from acslib.paper import columns, files, paramfiles, records, rows, style, tables
+from acslib.paper.items import seeds as seeds_of
 
 # the paper's order
 ORDER = (
@@ -99,7 +100,9 @@ def item_names() -> list[str]:
     return [*ORDER, *(name for name in paramfiles.tables() if name not in ORDER)]
 
 
-def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures: Path) -> Entry:
+def entry(
+    name: str, profile: str, seeds: Sequence[int] | None, results: Path, pictures: Path
+) -> Entry:
     """What there is of a table or figure."""
     picture = pictures / profile / f"{name}.png"
     there = picture if picture.is_file() else None
@@ -125,11 +128,12 @@ def entry(name: str, profile: str, seeds: Sequence[int], results: Path, pictures
 
 
 def table_rows(
-    name: str, profile: str, seeds: Sequence[int], results: Path
+    name: str, profile: str, asked: Sequence[int] | None, results: Path
 ) -> tuple[pd.DataFrame, int]:
     """A table that is made, or the rows whose runs are trained; and how many runs are not."""
     if (results / profile / f"{name}.csv").exists():
         return tables.read_table(name, profile, results), 0
+    seeds = seeds_of(name, profile, asked)
     return (
         rows.gather(name, profile, seeds, results, partial=True),
         len(rows.missing(name, profile, seeds, results)),
@@ -294,7 +298,10 @@ def draw_picture(pdf: FPDF, item: Entry) -> None:
 
 
 def publish(
-    profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
+    profile: str,
+    seeds: Sequence[int] | None,
+    results: Path | None = None,
+    pictures: Path | None = None,
 ) -> Path:
     """Copy tables and figures to results/published/<profile>/, and write a README.md of all that
     is published there, now or earlier; gives its path.
@@ -341,7 +348,10 @@ def markdown_table(table: pd.DataFrame) -> str:
 
 
 def write_page(
-    profile: str, seeds: Sequence[int], results: Path | None = None, pictures: Path | None = None
+    profile: str,
+    seeds: Sequence[int] | None,
+    results: Path | None = None,
+    pictures: Path | None = None,
 ) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or style.FOLDER

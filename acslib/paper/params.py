@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from acslib.paper import plugins
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import Layer, Setting, choices, given
-from acslib.paper.values import Count, Flag, Name, Names, Part, Positive
+from acslib.paper.values import Count, Flag, Name, Names, Part, Positive, Seeds
 
 IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and has its name from
 SHOWN = 200  # characters of a value in a sentence
@@ -63,6 +63,7 @@ class ItemLimits(Section):
 
     settings: Names | None = Field(default=None, description="Only these settings; by default all.")
     vary: Values = Field(default=Layer(), description="What is changed in all of its runs.")
+    seeds: Seeds = Field(default=1, description="How many, from 0 on, unless others are asked for.")
 
     @model_validator(mode="before")
     @classmethod

@@ -34,30 +34,44 @@ STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made 
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
 
 
-def rules(profile: str, seeds: Sequence[int]) -> str:
-    """Everything that Make has to know of a profile. Raises ParamsError."""
+def rules(profile: str, asked: Sequence[int] | None = None) -> str:
+    """Everything that Make has to know of a profile, for the seeds that are asked for, or for as
+    many as the profile has of each table or figure. Raises ParamsError.
+    """
     needed = {item: runs(item, profile) for item in paramfiles.tables()}
-    every = {run.name: run for of_item in needed.values() for run in of_item}
-    together = paramfiles.of_all()
-    recorded = {run.name: run for item in together for run in needed[item]}
-    of_all = [record_path(run, seed) for run in recorded.values() for seed in seeds]
-    networks = {lpips_network(run): None for run in every.values() if run.setting.norm == "lpips"}
+    alone = params.BY_THEMSELVES
+    seeds = {item: items.seeds(item, profile, asked) for item in (*needed, *alone)}
+    every: dict[int, dict[str, config.Run]] = {}
+    for item, of_item in needed.items():
+        for seed in seeds[item]:
+            every.setdefault(seed, {}).update({run.name: run for run in of_item})
+    of_all = {
+        record_path(run, seed): None
+        for item in paramfiles.of_all()
+        for run in needed[item]
+        for seed in seeds[item]
+    }
+    networks = {
+        lpips_network(run): None
+        for of_item in needed.values()
+        for run in of_item
+        if run.setting.norm == "lpips"
+    }
     parts = [
-        f"all: {in_make(map(Path, [*together, 'theorem1']))}",
+        f"all: {in_make(map(Path, [*paramfiles.of_all(), 'theorem1']))}",
         f"records: {in_make(of_all)}",
         *map(lpips_rule, networks),
-        *(run_rules(list(every.values()), seed) for seed in seeds),
-        *(item_rules(item, profile, seeds, needed[item]) for item in needed),
-        *(item_rules(item, profile, seeds, []) for item in params.BY_THEMSELVES),
+        *(run_rules(list(of_seed.values()), seed) for seed, of_seed in every.items()),
+        *(item_rules(item, profile, seeds[item], needed.get(item, [])) for item in seeds),
         # a source that has gone is no error: what was made with it is old
         f"{in_make(sources())}:",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def write_rules(path: Path, profile: str, seeds: Sequence[int]) -> None:
+def write_rules(path: Path, profile: str, asked: Sequence[int] | None) -> None:
     """All of the rules or none: two makes in one folder may write them at the same time."""
-    files.write_atomically(path, rules(profile, seeds).encode())
+    files.write_atomically(path, rules(profile, asked).encode())
 
 
 # ---- runs

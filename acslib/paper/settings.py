@@ -18,6 +18,8 @@ from acslib.paper.values import (
     Channels,
     Count,
     CountOrNone,
+    Decay,
+    Degrees,
     Draws,
     Epochs,
     Factor,
@@ -28,6 +30,7 @@ from acslib.paper.values import (
     Part,
     Pixels,
     Positive,
+    Rate,
     Share,
     Steps,
     distinct,
@@ -62,6 +65,9 @@ def known_to(registry: Registry) -> AfterValidator:
 
     return AfterValidator(known)
 
+
+MOST_BLOCKS = 1000  # twice as many as the deepest ResNet that was ever published
+MOST_WEIGHTS = 10**9  # the paper's largest network has 36 million
 
 ModelName = Annotated[Name, known_to(MODELS)]
 DatasetName = Annotated[Name, known_to(DATASETS)]
@@ -128,6 +134,15 @@ class Setting(BaseModel):
         " random part, for image folders.",
         neutral="crop",
     )
+    color_jitter: Share = parameter(
+        "By which share brightness, contrast and saturation of training images vary; 0 for not at"
+        " all.",
+        neutral=0.0,
+    )
+    rotation: Degrees = parameter(
+        "By how many degrees, either way, training images may be turned; 0 for not at all.",
+        neutral=0.0,
+    )
 
     # the objective and its attack
     objective: ObjectiveName = parameter(
@@ -170,7 +185,7 @@ class Setting(BaseModel):
     )
 
     # optimisation
-    lr: Positive = parameter("The initial learning rate.")
+    lr: Rate = parameter("The initial learning rate.")
     lr_drops: tuple[Count, ...] = parameter("Epochs at which the rate is multiplied.")
     lr_factor: Part = parameter("What the rate is multiplied by.")
     lr_warmup: Steps = parameter("Epochs of rising rate at the start; 0 for none.", neutral=0)
@@ -178,7 +193,7 @@ class Setting(BaseModel):
         "Largest entry of a weight's gradient; null for no limit.", neutral=None
     )
     momentum: BelowOne = parameter("SGD's momentum.")
-    weight_decay: NotNegative = parameter("SGD's weight decay.")
+    weight_decay: Decay = parameter("SGD's weight decay.")
     batch_size: Annotated[Count, Field(ge=2)] = parameter("Images in a training batch.")
     epochs: Epochs = parameter("Epochs, E; skipped ones count.")
 
@@ -209,7 +224,7 @@ class Setting(BaseModel):
         of="coreset",
         neutral=0.0,
     )
-    tolerance: NotNegative = parameter(
+    tolerance: BelowOne = parameter(
         "Algorithm 3's epsilon, as a share of the total gradient; the paper prints none.",
         of="coreset",
         neutral=1e-6,
@@ -311,6 +326,7 @@ class Setting(BaseModel):
                 f"width is {self.width} in memory_format channels_last, in which torch may crash"
                 " below 8 channels: take contiguous, or 8 or more"
             )
+        self._check_size()
         if self.only_correct and self.objective != "fast_lpa":
             raise ValueError(
                 f"only_correct is true with objective {self.objective}: it is for fast_lpa"
@@ -323,6 +339,20 @@ class Setting(BaseModel):
                 " trades"
             )
         return self
+
+    def _check_size(self) -> None:
+        depths, width = self.depths or (), self.width or 1
+        if sum(depths) > MOST_BLOCKS:
+            raise ValueError(
+                f"depths has {sum(depths)} blocks in all: take at most {MOST_BLOCKS}, or null"
+            )
+        # a block of a stage with c channels has some 17 c^2 weights, and each stage doubles c
+        weights = sum(depth * 17 * (width * 2**stage) ** 2 for stage, depth in enumerate(depths))
+        if weights > MOST_WEIGHTS:
+            raise ValueError(
+                f"width {width} and depths {list(depths)} make a network of {weights:.0e} weights:"
+                f" take fewer, at most {MOST_WEIGHTS:.0e} can be trained"
+            )
 
     def scaled(self) -> "Setting":
         """Apply `epoch_factor` and `period_factor` to every epoch-related number, once.
