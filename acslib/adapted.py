@@ -96,14 +96,15 @@ class Adapted(nn.Module):
             ) from error
         finally:
             seen, end.seen = end.seen, None
-        if output is not seen:
+        if output is not seen or _version(output) != end.version:  # nor changed in place
             mode = "training" if self.training else "evaluation"
             raise NotTheLastLayer(
                 f"what {self._of} returns in {mode} mode is"
                 f" not just the output of its layer {self._name!r}: take away what follows it"
                 f" (softmax, Dropout, further outputs), or {WAY_OUT}"
             )
-        if isinstance(output, Tensor) and output.ndim != 2:
+        dimensions = getattr(output, "ndim", None)
+        if isinstance(dimensions, int) and dimensions != 2:  # `folding` follows a symbol through
             raise NotTheLastLayer(
                 f"the layer {self._name!r} of {self._of} sees features of shape"
                 f" {tuple(output.shape)}: they must be (n, D), one row an image"
@@ -114,6 +115,16 @@ class Adapted(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return last_layer(self.head, self.features(images))
+
+    def plain_state(self) -> dict[str, Tensor]:
+        """The weights under the names that `net` had for them, without `mean` and `std`."""
+        prefixes = {"net": "", "head": f"{self._name}."}
+        split = (
+            (*name.partition(".")[::2], tensor)
+            for name, tensor in self.state_dict().items()
+            if name not in ("mean", "std")
+        )
+        return {prefixes[part] + rest: tensor for part, rest, tensor in split}
 
 
 WAY_OUT = "name the right nn.Linear, adapt(net, head=...)"
@@ -127,10 +138,22 @@ class _End(nn.Module):
     """In the last layer's place: gives on what that layer would see, and remembers it."""
 
     seen: Tensor | None = None
+    version: int | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        self.seen = features
+        self.seen, self.version = features, _version(features)
         return features
+
+
+def _version(tensor: Tensor) -> int | None:
+    """How often a tensor was changed in place; None where nobody counts, as in inference mode and
+    for the symbols that `folding` follows.
+    """
+    try:
+        version = tensor._version
+    except RuntimeError:
+        return None
+    return version if isinstance(version, int) else None
 
 
 def _with_instead(
@@ -267,6 +290,7 @@ def _check_passes(model: Adapted, images: Tensor) -> None:
         return
 
 
+@torch.inference_mode(False)  # in which changes in place are not counted
 @torch.no_grad()
 def _pass(
     net: nn.Module, images: Tensor, mode: Literal["eval", "train"], method: str = "forward"

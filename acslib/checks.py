@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from acslib import memory, protocols
+from acslib.adapted import NotTheLastLayer
 from acslib.attacks.calling import bound_to
 from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
@@ -55,9 +56,11 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
     labels = data.train.labels[index]
     with seeded(0, images.device), frozen(model, "eval"):
         check_head(model, images)
-        check_objective(training.objective, model, images, labels)
+        check_outputs_in_training(model, images)
+        check_objective("objective", training.objective, model, images, labels)
         if training.selection_objective is not None:
-            check_is("selection_objective", training.selection_objective)
+            wanted = training.selection_objective
+            check_objective("selection_objective", wanted, model, images, labels)
         if any(epoch.select for epoch in training.plan):
             check_selection(training, model, data, images, labels)
 
@@ -96,10 +99,16 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
     weights = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
     if not weights:
         raise ValueError("no weight of the model asks for a gradient: call requires_grad_() on it")
-    if isinstance(optimiser, torch.optim.LBFGS):
+    if not all(hasattr(optimiser, name) for name in ("param_groups", "zero_grad", "step")):
         raise ValueError(
-            "LBFGS evaluates the loss several times a step, which Algorithm 1 does not: take"
-            " another optimiser, like torch.optim.SGD"
+            f"the optimiser is a {type(optimiser).__name__}: give one of torch's kind, like"
+            " torch.optim.SGD(model.parameters(), lr=0.1)"
+        )
+    # the class's own: a scheduler puts another in its place
+    if protocols.why_not_called(type(optimiser).step, "self") is not None:  # it wants a closure
+        raise ValueError(
+            f"{type(optimiser).__name__} evaluates the loss several times a step, which Algorithm 1"
+            " does not: take another optimiser, like torch.optim.SGD"
         )
     if not any(id(p) in weights for group in optimiser.param_groups for p in group["params"]):
         raise ValueError(
@@ -147,6 +156,7 @@ def check_head(model: nn.Module, images: Tensor) -> None:
             " acslib.models.adapt(net) makes a model that fits"
         )
     logits = model(images)
+    protocols.check_logits(logits, len(images))
     if not logits.isfinite().all():
         raise ValueError("the model's outputs are not all finite: check its weights")
     expected = head(features.to(head.weight.dtype))
@@ -159,12 +169,25 @@ def check_head(model: nn.Module, images: Tensor) -> None:
         )
 
 
+@torch.no_grad()
+def check_outputs_in_training(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError unless the model gives logits in training mode, too."""
+    with frozen(model, "train"):
+        try:
+            logits = model(images)
+        except NotTheLastLayer:
+            raise
+        except Exception:  # what fails on a few images need not fail on a batch
+            return
+    protocols.check_logits(logits, len(images))
+
+
 def check_objective(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    name: str, objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless images are perturbed within [0, 1] and the loss is one a sample."""
-    check_is("objective", objective)
-    check_bound(getattr(objective, "attack", None), model)
+    check_is(name, objective)
+    check_bound(getattr(objective, "attack", None), model, images)
     adversarial = objective.perturb(model, images, labels)
     if not isinstance(adversarial, Tensor) or adversarial.shape != images.shape:
         found = tuple(adversarial.shape) if isinstance(adversarial, Tensor) else type(adversarial)
@@ -191,19 +214,43 @@ def check_is(name: str, objective: object) -> None:
             f"{name} is {objective!r}: give an object with perturb(model, images, labels) and"
             " loss(model, images, labels, adversarial), like objectives.Vanilla()"
         )
+    batch = ("model", "images", "labels")
+    methods = {
+        "perturb": batch,
+        "loss": (*batch, "adversarial"),
+        "gradients": (*batch, "adversarial"),
+    }
+    for method, names in methods.items():
+        if hasattr(objective, method):
+            reason = protocols.why_not_called(getattr(objective, method), *names)
+            if reason is not None:
+                raise ValueError(
+                    f"the {method} of {name} cannot be called as {method}({', '.join(names)}):"
+                    f" {reason}"
+                )
 
 
-def check_bound(attack: object, model: nn.Module) -> None:
-    """Raise ValueError for an attack that was built on a network of other weights."""
+@torch.no_grad()
+def check_bound(attack: object, model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError for an attack that was built on a network of other weights, or on one that
+    answers otherwise, as the network without the model's normalisation does.
+    """
     network = bound_to(attack) if callable(attack) else None
-    if network is not None:
-        weights = {id(parameter) for parameter in model.parameters()}
-        if not any(id(parameter) in weights for parameter in network.parameters()):
-            raise ValueError(
-                f"the attack {type(attack).__name__} was built on another network than the one to"
-                " be trained: build it on that, or, if a transferred attack is meant, wrap it as"
-                " lambda model, images, labels: attack(images, labels)"
-            )
+    if network is None or network is model:
+        return
+    weights = {id(parameter) for parameter in model.parameters()}
+    same = any(id(parameter) in weights for parameter in network.parameters())
+    if same:
+        with frozen(network, "eval"):
+            logits, expected = network(images), model(images)
+        same = isinstance(logits, Tensor) and logits.shape == expected.shape
+        same = same and torch.allclose(logits.float(), expected.float(), rtol=1e-2, atol=1e-3)
+    if not same:
+        raise ValueError(
+            f"the attack {type(attack).__name__} was built on another network than the one to"
+            " be trained: build it on that, or, if a transferred attack is meant, wrap it as"
+            " lambda model, images, labels: attack(images, labels)"
+        )
 
 
 @contextmanager
@@ -238,7 +285,8 @@ def check_selection(
     budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
     first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
-        found = training.selector(Samples(n, data.train.labels, first), budget)
+        with mistakes_told("the number of samples"):
+            found = training.selector(Samples(n, data.train.labels, first), budget)
         check_coreset(found, n, most_returned(training.selector, n, budget))
         return
     objective = training.selection_objective or training.objective
@@ -297,20 +345,35 @@ def outcome(
     """Whether a selector's result could be trained on. An error of its own says nothing: it may
     want more samples. Raises NotACoreset for a mistake in its code.
     """
-    n = len(gradients)
+    n, coreset = len(gradients), None
+    with mistakes_told("gradients"):
+        try:
+            coreset = selector(gradients, budget)
+        except NotACoreset:
+            return "refused"
+        except (ValueError, IndexError, RuntimeError):
+            return "unknown"
     try:
-        coreset = selector(gradients, budget)
         check_coreset(coreset, n, most_returned(selector, n, budget))
     except NotACoreset:
         return "refused"
+    return "fine" if float(coreset.weights.sum()) > 0 else "empty"
+
+
+@contextmanager
+def mistakes_told(given: str) -> Iterator[None]:
+    """Raise NotACoreset for an error that is no selector's way to refuse: it may be called with
+    other arguments than it takes.
+    """
+    try:
+        yield
     except (ValueError, IndexError, RuntimeError):
-        return "unknown"
-    except Exception as error:  # it may be called with other arguments than it takes
+        raise
+    except Exception as error:
         raise NotACoreset(
-            "the selector, which is called with gradients and a budget, stopped with"
+            f"the selector, which is called with {given} and a budget, stopped with"
             f" {type(error).__name__}: {error}"
         ) from error
-    return "fine" if float(coreset.weights.sum()) > 0 else "empty"
 
 
 def for_a_few(selector: protocols.Selector) -> protocols.Selector:

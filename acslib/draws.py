@@ -11,11 +11,19 @@ from typing import SupportsIndex
 import numpy as np
 import torch
 
+SEEDS_APART = 100_003  # an epoch's draws come from seed * SEEDS_APART + epoch
+
 
 def check_seed(seed: object) -> None:
     """Raise ValueError unless torch's generators take it."""
     if not isinstance(seed, SupportsIndex) or not -(2**63) <= operator.index(seed) < 2**64:
         raise ValueError(f"seed is {seed!r}: give a whole number of at most 64 bits")
+
+
+def seed_of(seed: int, epoch: int) -> int:
+    """One seed for each epoch of a run, of at most 64 bits."""
+    whole = seed * SEEDS_APART + epoch
+    return whole if abs(whole) < 2**62 else whole % 2**62
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from acslib.attacks.common import Base, ordinary, right
 from acslib.attacks.pgd import PGD
 from acslib.attacks.restarts import Found, finish, search
 from acslib.passes import frozen
-from acslib.protocols import check_channels, check_images, checked_labels, classes_of
+from acslib.protocols import check_channels, check_images, check_logits, checked_labels, classes_of
 
 
 @torch.no_grad()
@@ -127,7 +127,11 @@ def _standing(model: nn.Module, found: Found, labels: Tensor, batch_size: int) -
 
 
 def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    return torch.cat([model(part) for part in torch.split(images, batch_size)])
+    found = []
+    for part in torch.split(images, batch_size):
+        found.append(model(part))
+        check_logits(found[-1], len(part))
+    return torch.cat(found)
 
 
 def _robust(

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+SETTINGS = (bool, int, float, str, NoneType)
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 Pairs = list[tuple[str, str]]
 Steps = list[tuple[fx.Graph, dict[str, Tensor]]]
 
@@ -179,6 +181,8 @@ def _contents(model: nn.Module) -> tuple[list[object], list[object]]:
                 continue
             values = [*value, *value.values()] if isinstance(value, dict) else [value]
             objects += values
+            if isinstance(value, list | set):
+                objects += [one for one in value if type(one) in SETTINGS]
             places += [_place(one) for one in values if isinstance(one, Tensor)]
     return objects, places
 
@@ -325,14 +329,21 @@ def foldable(model: nn.Module) -> Pairs:
 
 def _settings(model: nn.Module) -> object:
     """All that can decide which way a pass in evaluation mode takes, the images apart."""
-    return [
-        (name, type(module), [item for item in vars(module).items() if _is_setting(*item)])
-        for name, module in model.named_modules()
-    ]
+    return [(name, type(module), _settings_of(module)) for name, module in model.named_modules()]
 
 
-def _is_setting(name: str, value: object) -> bool:
-    return type(value) in (bool, int, float, str, NoneType) and name != "training"
+def _settings_of(module: nn.Module) -> dict[str, str]:
+    values = vars(module).items()
+    return {name: repr(v) for name, v in values if name != "training" and _plain_data(v)}
+
+
+def _plain_data(value: object) -> bool:
+    """Whether it is a setting, or holds nothing but settings."""
+    if isinstance(value, dict):
+        return all(_plain_data(one) for item in value.items() for one in item)
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_plain_data, value))
+    return type(value) in SETTINGS
 
 
 def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
@@ -344,17 +355,16 @@ def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
         and norm.running_mean is not None
         and norm.running_var is not None
         and conv.weight.dtype == norm.running_mean.dtype
-        and not any(
-            hooks
-            for module in (conv, norm)
-            for hooks in (module._forward_hooks, module._forward_pre_hooks)
-        )
+        and not any(getattr(module, hooks) for module in (conv, norm) for hooks in HOOKS)
     )
 
 
 def _find(model: nn.Module) -> Pairs:
     try:
         steps = _follow(_shared(model, {}))
+        with torch.enable_grad():  # as attacks run it: it may take another way there
+            if not _same(steps, _follow(_shared(model, {}))):
+                return []
         pairs = [pair for pair in _edges(steps) if _plain(model, *pair)]
         instead = _replacements(model, pairs, None)
         if pairs and not _same(steps, _follow(_shared(model, instead))):
@@ -392,9 +402,13 @@ def _defaults(method: Any) -> dict[str, Any]:
 
 
 class _Image(fx.Proxy):
-    """A symbolic tensor that knows where it is, as all in a network are on one device."""
+    """A symbolic tensor that knows where it is, as all in a network are on one device. It says that
+    it is a tensor to a network that asks.
+    """
 
     device = property(lambda self: self.tracer.where)
+    __class__ = property(lambda self: Tensor)
+    _is_param = _is_buffer = False
 
 
 class _Tracer(fx.Tracer):
@@ -404,6 +418,9 @@ class _Tracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Image(node, self)
+
+    def create_arg(self, a: Any) -> Any:
+        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # else a constant
 
 
 def _edges(steps: Steps) -> Pairs:

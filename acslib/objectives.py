@@ -23,13 +23,17 @@ from acslib.protocols import check_images, check_labels
 class Objective:
     """The base of objectives: nothing is perturbed, and gradients are autograd's of `loss`.
 
-    A subclass that has a `loss` of its own, and no `gradients`, gets autograd's: the closed form of
-    the class above it would be another loss's.
+    A subclass that has a `loss` of its own, or of a mixin, and no `gradients`, gets autograd's: the
+    closed form of the class above it would be another loss's.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if "loss" in vars(cls) and "gradients" not in vars(cls):
+        loss, gradients = (
+            next(place for place, kind in enumerate(cls.__mro__) if name in vars(kind))
+            for name in ("loss", "gradients")
+        )
+        if loss < gradients:
             cls.gradients = Objective.gradients  # type: ignore[method-assign]
 
     def perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

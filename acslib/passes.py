@@ -62,12 +62,21 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
 
 
 def check_initialised(model: nn.Module) -> None:
-    """Raise ValueError for a lazy module that has not seen a batch yet."""
+    """Raise ValueError for what is no network, for a lazy module that has not seen a batch yet, and
+    for weights that cannot take part in a gradient.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"the model is a {type(model).__name__}: give a torch.nn.Module")
     for module in model.modules():
         if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():
             raise ValueError(
                 f"{type(module).__name__} has no weights yet: pass a batch through it first"
             )
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(
+            "the model was made in torch.inference_mode(), where weights never have gradients: make"
+            " it outside"
+        )
 
 
 def _is_batch_norm(module: nn.Module) -> bool:

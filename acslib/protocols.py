@@ -7,7 +7,8 @@ What does not fit together `training.fit` says in one sentence before anything i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -209,6 +210,21 @@ def _check_span(labels: Tensor, classes: int | None) -> None:
         raise ValueError(f"labels span {low}..{high}: class indices begin at 0")
 
 
+def check_logits(logits: Any, n: int) -> None:
+    """Raise ValueError unless what a model gave for n images are its logits, (n, C)."""
+    if not isinstance(logits, Tensor) or not logits.is_floating_point():
+        kind = logits.dtype if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(
+            f"the model's output is {kind}: return its logits, a floating-point tensor"
+            f" ({n}, classes)"
+        )
+    if logits.ndim != 2 or len(logits) != n:
+        raise ValueError(
+            f"the model's output has shape {tuple(logits.shape)}: return logits of shape"
+            f" ({n}, classes), one row an image"
+        )
+
+
 def check_loss(losses: Any, n: int) -> None:
     """Raise ValueError unless a loss is one floating-point number for each of n samples."""
     if not isinstance(losses, Tensor) or not losses.is_floating_point():
@@ -219,3 +235,22 @@ def check_loss(losses: Any, n: int) -> None:
             f"the objective's loss has shape {tuple(losses.shape)}: return one number for each of"
             f' the {n} samples, like cross_entropy(..., reduction="none")'
         )
+
+
+# ---- functions
+
+
+def why_not_called(function: Callable[..., Any], *names: str) -> str | None:
+    """Why a function cannot be called with so many arguments; None where it can, or where only the
+    call can tell.
+    """
+    called = function.forward if isinstance(function, nn.Module) else function
+    try:
+        signature = inspect.signature(called)
+    except (TypeError, ValueError):  # compiled
+        return None
+    try:
+        signature.bind(*names)
+    except TypeError as error:
+        return str(error)
+    return None

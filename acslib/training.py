@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
@@ -20,7 +20,7 @@ from torch.nn.utils import clip_grad_value_
 from acslib import devices, measuring, memory, parallel, protocols
 from acslib.checks import check_optimiser, check_training, must_recompute
 from acslib.data.sets import Dataset
-from acslib.draws import check_seed, seeded
+from acslib.draws import check_seed, seed_of, seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
@@ -36,7 +36,6 @@ from acslib.selectors.coreset import (
 )
 from acslib.selectors.scores import input_gradient_norms
 
-SEEDS_APART = 100_003  # an epoch's draws come from seed * SEEDS_APART + epoch
 PROCESSES_APART = 1 << 40  # what is added for each further process, once the order is drawn
 
 
@@ -63,9 +62,10 @@ class Training:
     gradients are computed for the selection. selector: any callable like `selectors.gradmatch`; see
     `protocols.Selector`.
 
-    generator: draws the order of samples, their augmentation and the attacks' starts. It, and the
-    global generators of torch, numpy and Python, are seeded with (seed, epoch) at every epoch, so
-    that a resumed run repeats the same draws.
+    generator: draws the order of samples, their augmentation and the attacks' starts. It, those
+    that the objectives' attacks have of their own, and the global generators of torch, numpy and
+    Python are seeded with (seed, epoch) at every epoch, so that a resumed run repeats the same
+    draws.
 
     learning_rate: of every group of the optimiser, None for the optimiser's own rates. The rate is
     multiplied by `lr_factor` at each epoch of `lr_drops`, and rises in `lr_warmup` equal steps
@@ -128,28 +128,40 @@ class Training:
             value = getattr(self, name)
             if not isinstance(value, SupportsIndex) or operator.index(value) < least:
                 raise ValueError(f"{name} is {value!r}: give a whole number of at least {least}")
-        if not all(isinstance(drop, SupportsIndex) for drop in self.lr_drops):
+        drops = self.lr_drops
+        if not isinstance(drops, Iterable) or not all(isinstance(e, SupportsIndex) for e in drops):
             raise ValueError(f"lr_drops are {self.lr_drops!r}: give epochs, whole numbers")
-        if not all(isinstance(epoch, Epoch) for epoch in self.plan):
+        plan = self.plan
+        if not isinstance(plan, Plan) or not all(isinstance(epoch, Epoch) for epoch in plan):
             raise ValueError(
                 f"the plan is {self.plan!r}: give one that schedule.plan or schedule.full makes"
             )
         for name in ("lr_factor", "gradient_clip"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"{name} is {value}: give a finite number above 0")
+            if value is not None and not _above_zero(value):
+                raise ValueError(f"{name} is {value!r}: give a finite number above 0")
+        if self.learning_rate is not None and not _above_zero(self.learning_rate):
+            raise ValueError(f"learning_rate is {self.learning_rate!r}: give a finite one above 0")
         if self.micro_batch is not None and not (
             isinstance(self.micro_batch, SupportsIndex) and operator.index(self.micro_batch) >= 1
         ):
             raise ValueError(
                 f"micro_batch is {self.micro_batch!r}: give a whole number of at least 1, or None"
             )
-        if self.before_step is not None and not callable(self.before_step):
+        if self.before_step is not None and (
+            not callable(self.before_step)
+            or protocols.why_not_called(self.before_step, "model", "compute_gradients") is not None
+        ):
             raise ValueError(
                 f"before_step is {self.before_step!r}: give a function (model, compute_gradients)"
             )
-        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {self.learning_rate}: give a finite one above 0")
+
+
+def _above_zero(value: Any) -> bool:
+    try:
+        return not isinstance(value, str) and 0 < float(value) < math.inf
+    except (TypeError, ValueError):
+        return False
 
 
 @torch.inference_mode(False)
@@ -167,9 +179,16 @@ def fit(
     the end of an epoch in which a loss, a weight or a gradient was not finite; `on_epoch` has then
     seen every epoch before.
     """
+    for what, given, wanted in (("state", state, State), ("training", training, Training)):
+        if not isinstance(given, wanted):
+            raise ValueError(f"{what} is a {type(given).__name__}: give a {wanted.__name__}")
+    if not callable(on_epoch) or protocols.why_not_called(on_epoch, "state") is not None:
+        raise ValueError(f"on_epoch is {on_epoch!r}: give a function of the state, or leave it out")
     check_training(state.model, data, training)
     check_optimiser(state.model, state.optimiser)
     model, n, device = state.model, len(data.train), data.train.device
+    if state.coreset is not None:  # of an earlier part of the run
+        check_coreset(state.coreset, n, n)
     training = replace(training, recompute=must_recompute(model, data, training))
     budget = coreset_size(training.plan.coreset_fraction, n)
     for epoch in training.plan.epochs[state.epoch :]:  # line 4
@@ -225,9 +244,14 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 @contextlib.contextmanager
 def drawing(training: Training, epoch: int) -> Iterator[None]:
     """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
-    seed = training.seed * SEEDS_APART + epoch
-    training.generator.manual_seed(seed)
-    with seeded(seed + parallel.rank() * PROCESSES_APART, training.generator.device):
+    seed = seed_of(training.seed, epoch)
+    own = seed + parallel.rank() * PROCESSES_APART
+    for objective in (training.objective, training.selection_objective):
+        generator = getattr(getattr(objective, "attack", None), "generator", None)
+        if isinstance(generator, torch.Generator):
+            generator.manual_seed(own)
+    training.generator.manual_seed(seed)  # last: it may be the attacks', too
+    with seeded(own, training.generator.device):
         yield
 
 
@@ -442,6 +466,7 @@ def sgd_step(
     said: list[Tensor] = []
 
     def compute_gradients() -> Tensor:
+        model.zero_grad(set_to_none=True)  # the optimiser need not have all of its weights
         state.optimiser.zero_grad(set_to_none=True)
         total: Tensor | None = None
         said.clear()

@@ -5,7 +5,9 @@ Equality is asserted: the same atoms as scikit-learn's, exact non-negative least
 objective of the other facility locations to 2e-6.
 """
 
+import contextlib
 import multiprocessing
+import os
 import resource
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +35,7 @@ def rows() -> Iterator[Row]:
         yield from batches_of_cifar()
         yield from facility_locations()
         yield from imagenet100()
+    yield from with_all_cores()
 
 
 def pursuit(n: int, budget: int) -> float:
@@ -79,6 +82,42 @@ def pursuit_from_factors(n: int = 5000, budget: int = 500) -> Iterator[Row]:
     took, _ = in_turn({"select": lambda: gradmatch(gradients, budget)}, rounds=5)
     work = Work(pursuit(n, budget) + gram_rows(budget, n), "float64")
     yield Row(GRADMATCH, f"{n} to {budget}, from the factors", took["select"], work=work)
+
+
+def with_all_cores(n: int = 2500, budget: int = 1250, rounds: int = 3) -> Iterator[Row]:
+    """By the clock, with all cores at hand and with one: more of them must not make it slower.
+
+    Each in a process of its own, as a linear algebra library looks for cores once.
+    """
+    cores = os.cpu_count() or 1
+    seconds: dict[int, list[float]] = {cores: [], 1: []}
+    for _ in range(rounds):
+        for count, taken in seconds.items():
+            with at_hand(count), multiprocessing.get_context("spawn").Pool(1) as pool:
+                taken.append(pool.apply(_by_the_clock, (n, budget)))
+    name = f"{n} to {budget}, from the factors, {cores} cores at hand, by the clock"
+    yield Row(GRADMATCH, name, seconds[cores], "one core at hand", seconds[1])
+
+
+@contextlib.contextmanager
+def at_hand(cores: int) -> Iterator[None]:
+    """So many cores for the libraries of the processes that are started within."""
+    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ |= dict.fromkeys(names, str(cores))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def _by_the_clock(n: int, budget: int) -> float:
+    gradients = network_like(n)
+    gradmatch(network_like(50), 10)  # compiles
+    started = time.perf_counter()
+    gradmatch(gradients, budget)
+    return time.perf_counter() - started
 
 
 def batches_of_cifar(n: int = 50_000, batch_size: int = 128) -> Iterator[Row]:

@@ -271,12 +271,26 @@ class Weights(OwnNet):
 
 
 NOT_THE_OUTPUT = "is not just the output of its layer"
+
+
+class Doubling(nn.Module):
+    def forward(self, logits):
+        logits *= 2
+        return logits
+
+
 REFUSED = {
     "softmax after it": (lambda: OwnNet(nn.Softmax(1)), NOT_THE_OUTPUT),
     "dropout after it": (lambda: OwnNet(nn.Dropout()), f"in training mode {NOT_THE_OUTPUT}"),
     "BatchNorm after it": (
         lambda: OwnNet(nn.BatchNorm1d(CLASSES)),
         "fails without its layer 'last'",
+    ),
+    "scaled in place after it": (lambda: OwnNet(Doubling()), NOT_THE_OUTPUT),
+    "ReLU in its place": (lambda: OwnNet(nn.ReLU(inplace=True)), NOT_THE_OUTPUT),
+    "dropout in its place": (
+        lambda: OwnNet(nn.Dropout(inplace=True)),
+        f"in training mode {NOT_THE_OUTPUT}",
     ),
     "two outputs": (Tuple, NOT_THE_OUTPUT),
     "outputs in training": (
@@ -318,8 +332,11 @@ REFUSED = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_adapted_is_told_why(name):
     make, message = REFUSED[name]
+    net = make()
     with pytest.raises(ValueError, match=message):
-        adapt(make())
+        adapt(net)
+    with pytest.raises(ValueError, match=message), torch.inference_mode():
+        adapt(net)
 
 
 def test_a_head_that_is_not_there_or_not_linear_is_named():

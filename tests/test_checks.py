@@ -25,6 +25,7 @@ from acslib.objectives import (
 )
 from acslib.schedule import full, plan
 from acslib.selectors import (
+    AdaptiveRandom,
     BatchWise,
     BiasOnly,
     Coreset,
@@ -90,6 +91,18 @@ class Convolved(Plain):
         self.head = nn.Conv2d(12, 10, 1)
 
 
+class Returned(Plain):
+    """Gives its logits in something, perhaps in training mode alone."""
+
+    def __init__(self, wrap, always=True):
+        super().__init__()
+        self.wrap, self.always = wrap, always
+
+    def forward(self, images):
+        logits = super().forward(images)
+        return self.wrap(logits) if self.always or self.training else logits
+
+
 class Reshaped(Plain):
     def features(self, images):
         return self.body(images)[:, :6]
@@ -108,6 +121,9 @@ class Listed(Plain):
         (Unused(), r"output is not head\(features\(images\)\)"),
         (Convolved(), "head is Conv2d: it must be the last layer, nn.Linear"),
         (Reshaped(), r"features have shape \(4, 6\), the head takes \(4, 12\)"),
+        (Returned(lambda z: (z, z)), r"output is tuple: return its logits, .* \(4, classes\)"),
+        (Returned(lambda z: {"logits": z}, always=False), "output is dict: return its logits"),
+        (Returned(lambda z: z[..., None]), r"output has shape \(4, 10, 1\): return logits of"),
         (Plain().double(), "Plain of torch.float64 weights does not take .* float32 of shape"),
         (Listed(), r"features\(images\) are a list: return a tensor of shape \(4, 12\)"),
         (
@@ -159,6 +175,11 @@ class Elsewhere(Vanilla):
         return super().gradients(model, images, labels.roll(1), adversarial)
 
 
+class OfThree(Vanilla):
+    def loss(self, model, images, labels):
+        return cross_entropy(model(images), labels, reduction="none")
+
+
 class Detached(Vanilla):
     def loss(self, model, images, labels, adversarial=None):
         return super().loss(model, images, labels, adversarial).detach()
@@ -201,13 +222,31 @@ class Bound:
         (lambda model, images, labels: images, "give an object with perturb"),
         (Functional(), "the loss does not pass through the model's head"),
         (Decayed(), "uses the weights of the model's head besides its outputs"),
+        (
+            OfThree(),
+            r"the loss of .*objective cannot be called as loss\(model, images, labels, adv",
+        ),
         (Detached(), "loss has no gradient with respect to the model's weights"),
         (AdversarialTraining(Bound(Plain())), "Bound was built on another network"),
     ],
 )
 def test_objectives(few, objective, message):
+    """What is trained, and what is selected by."""
     with pytest.raises((ValueError, NotImplementedError), match=message):
         train(Plain(), few, objective)
+    message = message.replace("objective is the class", "selection_objective is the class")
+    with pytest.raises((ValueError, NotImplementedError), match=message):
+        train(Plain(), few, Vanilla(), selection_objective=objective)
+
+
+def test_an_attack_on_the_network_without_its_normalisation_is_refused(few):
+    """It shares the weights, and attacks another function."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    assert train(models.adapt(net), few, AdversarialTraining(Foreign(net))).epoch == 2
+    normalising = models.adapt(net, mean=[0.5], std=[0.1])
+    with pytest.raises(ValueError, match="Foreign was built on another network"):
+        train(normalising, few, AdversarialTraining(Foreign(net)))
+    assert train(normalising, few, AdversarialTraining(Foreign(normalising))).epoch == 2
 
 
 @dataclasses.dataclass
@@ -246,6 +285,8 @@ class Blind:
         (BatchWise(gradmatch, groups=torch.arange(90) // 10), "one integer for each of the 100"),
         (Blind(lambda samples, k: torch.arange(k)), "selector returned a Tensor"),
         (Blind(lambda samples, k: everything(len(samples))), "100 samples; the budget allows 50"),
+        (Blind(lambda samples, k: samples.squared_norms()), "and a budget, stopped with Attribute"),
+        (BatchWise(gradmatch, groups=["a"] * 100), "groups are no numbers: give one integer"),
     ],
 )
 def test_selectors(few, selector, message):
@@ -302,6 +343,12 @@ def test_data_of_other_shapes_and_kinds(few):
         clean_accuracy(Plain(), few.train.float_images().numpy(), few.train.labels)
 
 
+class Closing(torch.optim.SGD):
+    def step(self, closure):
+        closure()
+        super().step()
+
+
 def test_what_cannot_be_trained(few):
     with pytest.raises(ValueError, match="no weight of the model asks for a gradient"):
         train(Plain().requires_grad_(False), few)
@@ -311,6 +358,34 @@ def test_what_cannot_be_trained(few):
     model = Plain()
     with pytest.raises(ValueError, match="LBFGS evaluates the loss several times a step"):
         fit(State(model, torch.optim.LBFGS(model.parameters())), few, training)
+    with pytest.raises(ValueError, match="Closing evaluates the loss several times a step"):
+        fit(State(model, Closing(model.parameters(), 0.1)), few, training)
+    with pytest.raises(ValueError, match="the optimiser is a list: give one of torch's kind"):
+        fit(State(model, list(model.parameters())), few, training)
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    with pytest.raises(ValueError, match="state is a Plain: give a State"):
+        fit(model, few, training)
+    with pytest.raises(ValueError, match="training is a Vanilla: give a Training"):
+        fit(State(model, optimiser), few, Vanilla())
+    for on_epoch in (None, lambda: None):
+        with pytest.raises(ValueError, match="on_epoch is .*: give a function of the state"):
+            fit(State(model, optimiser), few, training, on_epoch)
+    with pytest.raises(ValueError, match="sample number 100; there are 100"):
+        fit(
+            State(model, optimiser, coreset=Coreset(torch.tensor([100]), torch.ones(1))),
+            few,
+            training,
+        )
+    with torch.inference_mode():
+        model = Plain()
+    with pytest.raises(ValueError, match=r"made in torch.inference_mode\(\).*make it outside"):
+        clean_accuracy(model, few.test.float_images(), few.test.labels)
+    blind = Plain()
+    blind.body.forward = torch.no_grad()(blind.body.forward)
+    with pytest.raises(ValueError, match="no gradient with respect to the images"):
+        ATTACK(blind, few.test.float_images(), few.test.labels)
+    with pytest.raises(ValueError, match="the model is a function: give a torch.nn.Module"):
+        clean_accuracy(lambda images: images, few.test.float_images(), few.test.labels)
     for options, message in (
         ({"batch_size": 8.5}, "batch_size is 8.5: give a whole number of at least 1"),
         ({"monitor": -1}, "monitor is -1: give a whole number of at least 0"),
@@ -318,6 +393,7 @@ def test_what_cannot_be_trained(few):
         ({"gradient_clip": -1.0}, "gradient_clip is -1.0: give a finite number above 0"),
         ({"lr_factor": 0}, "lr_factor is 0: give a finite number above 0"),
         ({"before_step": "awp"}, r"before_step is 'awp': give a function \(model, compute"),
+        ({"before_step": lambda model: None}, r"before_step is .* give a function \(model, comp"),
     ):
         with pytest.raises(ValueError, match=message):
             Training(Vanilla(), full(1), torch.Generator(), **options)
@@ -632,9 +708,17 @@ def test_a_selector_that_cannot_be_used_is_told_before_training(few, selector, s
         train(Plain(), few, selector=selector)
 
 
-def test_an_attack_of_other_arguments_is_told_what_it_is_called_with(few):
+class OfTwo(nn.Module):
+    """Has a network, under a name that nobody knows."""
+
+    def forward(self, images, labels):
+        return images
+
+
+@pytest.mark.parametrize("attack", [lambda images, labels: images, OfTwo()])
+def test_an_attack_of_other_arguments_is_told_what_it_is_called_with(few, attack):
     with pytest.raises(TypeError, match=r"cannot be called as attack\(model, images, labels\)"):
-        train(Plain(), few, AdversarialTraining(lambda images, labels: images))
+        train(Plain(), few, AdversarialTraining(attack))
 
 
 @pytest.mark.parametrize(
@@ -655,6 +739,18 @@ def test_an_attack_of_other_arguments_is_told_what_it_is_called_with(few):
             "lr_drops are .*: give epochs, whole numbers",
         ),
         (
+            lambda: Training(Vanilla(), full(2), torch.Generator(), lr_drops=3),
+            "lr_drops are 3: give epochs, whole numbers",
+        ),
+        (
+            lambda: Training(Vanilla(), list(full(2)), torch.Generator()),
+            "give one that schedule.plan or schedule.full makes",
+        ),
+        (
+            lambda: Training(Vanilla(), full(2), torch.Generator(), learning_rate="0.1"),
+            "learning_rate is '0.1': give a finite one above 0",
+        ),
+        (
             lambda: Training(Vanilla(), full(2), torch.Generator(), seed=2**70),
             "seed is .*: give a whole number of at most 64 bits",
         ),
@@ -673,3 +769,52 @@ class NoNumber(Objective):
 def test_a_loss_that_is_no_number_is_called_that(few):
     with pytest.raises(ValueError, match="the loss is not finite on the first images"):
         train(Plain(), few, NoNumber())
+
+
+def counted(gradients, budget, samples=1):
+    """A parameter of its own, of a name that others use."""
+    return gradmatch(gradients, budget - samples)
+
+
+@pytest.mark.parametrize(
+    "selector", [easiest, BatchWise(gradmatch, 30), BatchWise(el2n, 30), Random(0), counted]
+)
+def test_a_partial_of_a_selector_is_that_selector(few, selector):
+    """It needs what that needs, and may return as many."""
+    options = {"samples": 2} if selector is counted else {}
+    row = train(Plain(), few, selector=functools.partial(selector, **options)).history[-1]
+    expected = 48 if selector is counted else 60 if isinstance(selector, BatchWise) else 50
+    assert row["selection"]["size"] <= expected
+    if isinstance(selector, Score):
+        inside = BatchWise(functools.partial(selector), 30)
+        assert len(train(Plain(), few, selector=inside).coreset) in (60, 40)
+
+
+class Smoothing:
+    """A loss to be mixed into a class."""
+
+    def loss(self, model, images, labels, adversarial=None):
+        adversarial = images if adversarial is None else adversarial
+        return cross_entropy(model(adversarial), labels, reduction="none", label_smoothing=0.3)
+
+
+class MixedIn(Smoothing, AdversarialTraining):
+    pass
+
+
+class BelowIt(MixedIn):
+    pass
+
+
+@pytest.mark.parametrize("kind", [MixedIn, BelowIt])
+def test_the_loss_of_a_mixin_has_gradients_of_its_own(batch, kind):
+    objective, model = kind(ATTACK), Plain().eval()
+    adversarial = objective.perturb(model, *batch)
+    found = objective.gradients(model, *batch, adversarial).dense()
+    exact = gradients_by_autograd(objective, model, *batch, adversarial).dense()
+    torch.testing.assert_close(found, exact)
+
+
+@pytest.mark.parametrize("seed", [2**63, -(2**63), 2**64 - 1])
+def test_every_seed_that_is_taken_can_be_drawn_by(few, seed):
+    assert train(Plain(), few, selector=AdaptiveRandom(seed), seed=seed).epoch == 2

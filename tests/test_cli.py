@@ -26,7 +26,7 @@ from acslib.paper import (
     records,
     runs,
 )
-from acslib.paper.settings import Setting, owner
+from acslib.paper.settings import MODELS, Setting, owner
 
 ROOT = Path(__file__).parents[1]
 SETTING = "resnet18-linf-cifar10"
@@ -125,10 +125,29 @@ def test_a_table_is_shown_without_torch():
     assert done.stdout.splitlines()[-1] == "0 False"
 
 
+def test_a_page_is_written_without_torch_and_without_drawing(results):
+    code = (
+        "import sys; from acslib.paper.cli import main;"
+        "print(main(sys.argv[1:]), {'torch', 'matplotlib', 'numba'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "page", "--profile", "smoke"],
+        env=os.environ | {"ACS_RESULTS": str(results)},
+        capture_output=True,
+        text=True,
+    )
+    *written, last = done.stdout.splitlines()
+    assert [Path(name).name for name in written] == ["paper.html", "paper.pdf"]
+    assert last == "0 set()"
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["explain", "lrr"], "parameter: 'lrr' is not known: did you mean 'lr'?"),
+        (["explain", "LR"], "parameter: 'LR' is not known: did you mean 'lr'?"),
+        (["list", "theorem1"], "theorem1 trains no runs: make theorem1 makes it"),
+        (["list", "Table1"], "no table or figure 'Table1': did you mean 'table1'?"),
         (["compare", FULL, CRAIG], "profile demo is not trained: acs run"),
         (["compare", "nothing", FULL], "has no method"),
         (["compare", FULL], "Missing argument 'B'; acs compare --help says more"),
@@ -139,6 +158,8 @@ def test_a_table_is_shown_without_torch():
             ["export", CRAIG, "--profile", "smoke", "--to", "/dev/null/net"],
             "cannot make the folder /dev/null/net (Not a directory): name another one by --to",
         ),
+        (["export", CRAIG, "--to", ""], "Invalid value for '--to': it is empty: name a place"),
+        (["rules", "--output="], "Invalid value for '--output': it is empty: name a place"),
         (["run", FULL, "--seed", "-1"], "seeds are '-1': write whole numbers"),
         (["compare", FULL, CRAIG, "--seed", "0 1"], "give one"),
         (["lst"], "No such command 'lst'"),
@@ -361,11 +382,11 @@ def test_all_parameters_on_a_line_each(acs):
 # ---- export
 
 
-def loaded(folder):
+def loaded(folder, *net):
     spec = importlib.util.spec_from_file_location("load", folder / "load.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.load()
+    return module.load(*net)
 
 
 def test_an_exported_network_is_the_trained_one(acs, results, tmp_path, digits):
@@ -382,6 +403,50 @@ def test_an_exported_network_is_the_trained_one(acs, results, tmp_path, digits):
     assert about["images"] == {"channels": 1, "height": 8, "width": 8, "range": [0, 1]}
     weights = torch.load(tmp_path / "net" / "weights.pt", weights_only=True)
     assert set(weights) == set(trained.state_dict())
+
+
+OWN_NETWORKS = """
+from torch import nn
+from acslib.paper import register
+from acslib import models
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(64, 32)  # a name that the adapted network has for another layer
+        self.net = nn.Sequential(nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 10))
+
+    def forward(self, images):
+        return self.net(self.head(images.flatten(1)))
+
+def plain(setting, dataset):
+    return Net()
+
+def with_features(setting, dataset):
+    return models.build("resnet18", channels=1, width=4, depths=(1, 1))
+
+register.model("plain", plain)
+register.model("with_features", with_features)
+"""
+
+
+@pytest.mark.parametrize("name", ["plain", "with_features"])
+def test_a_network_of_ones_own_is_loaded_as_its_function_makes_it(
+    name, acs, results, tmp_path, digits, use_plugins
+):
+    path = tmp_path / "nets.py"
+    path.write_text(OWN_NETWORKS)
+    use_plugins(path)
+    run = config.resolve(f"{FULL}+model@{name}", "smoke")
+    runs.execute(run, 0, "cpu", results)
+    acs("export", run.name, "--profile", "smoke", "--to", str(tmp_path / "net"))
+    trained, _ = runs.load_trained(run, 0, "cpu", results)
+    net = MODELS[name](run.setting, digits)
+    assert torch.load(tmp_path / "net" / "weights.pt").keys() == net.state_dict().keys()
+    images = digits.test.float_images(slice(0, 20))
+    assert torch.equal(loaded(tmp_path / "net", net)(images), trained(images))
+    about = json.loads((tmp_path / "net" / "model.json").read_text())
+    assert about["build"]["registered_in"] == "nets.py"
 
 
 @pytest.mark.parametrize("name", export.TORCHVISION)

@@ -224,6 +224,8 @@ def split_of(n=3, side=2):
         ({"padding": -1}, "padding is -1"),
         ({"padding": 1.5}, "padding is 1.5"),
         ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),
+        ({"augmentation": lambda images: images}, r"augmentation\(images, generator\): too many"),
+        ({"augmentation": torch.nn.Identity()}, r"augmentation\(images, generator\): too many"),
         ({"test": split_of(side=3)}, "for training are 1x2x2, others 1x3x3"),
     ],
 )
@@ -410,6 +412,16 @@ def test_variation_has_limits(digits, change, message):
         dataclasses.replace(digits, **change)
 
 
+def test_numbers_may_be_numpys():
+    given = {"train_limit": 100, "test_limit": 50, "validation_fraction": 0.5, "seed": 3}
+    types = {"validation_fraction": np.float32}
+    theirs = {name: types.get(name, np.int64)(value) for name, value in given.items()}
+    ours, others = data.load("digits", **given), data.load("digits", **theirs)
+    assert torch.equal(ours.train.images, others.train.images)
+    assert ours.source == others.source
+    assert dataclasses.replace(ours, padding=np.int64(2), rotation=np.float32(1)).padding == 2
+
+
 def test_what_is_neither_grey_nor_coloured_has_no_colours_to_vary(digits):
     two = data.ImageSet(digits.train.images.expand(-1, 2, -1, -1), digits.train.labels)
     with pytest.raises(data.DataError, match="color_jitter is 0.1 with images of 2 channels"):
@@ -547,6 +559,7 @@ def test_arrays_are_copied():
         (np.full((4, 1, 8, 8), np.inf), "the value inf"),
         (np.zeros((0, 1, 8, 8), np.uint8), "images are none"),
         (None, "no array of numbers"),
+        ([torch.zeros(1, 8, 8), torch.zeros(1, 4, 8)], "images do not make one tensor: stack exp"),
     ],
 )
 def test_images_that_are_none_or_ambiguous_are_refused(images, message):
@@ -575,6 +588,7 @@ def test_an_ambiguous_axis_may_be_stated_and_holds_for_the_test():
         ([0, 1, -1, 0], {}, r"label -1 is outside 0 \.\.\. 1"),
         ([0, 1, 2, 0], {"class_names": ["a", "b"]}, r"label 2 is outside 0 \.\.\. 1"),
         ([0, 1, 1, 0], {"class_names": ["a", "a"]}, "'a' twice"),
+        ([torch.tensor(0), 1, 1, None], {}, "labels do not make one tensor"),
         ([[0], [1], [1], [0]], {}, r"shape \(4, 1\): give \(4,\), like labels.squeeze\(1\)"),
     ],
 )
@@ -618,6 +632,15 @@ def test_torch_data_sets_give_the_same_as_their_arrays(transform):
     assert mine.class_names == ("a", "b", "c", "d")
     assert mine.source == "Pairs, 6x5, 12/5"
     assert mine.flip
+
+
+def test_labels_of_data_sets_may_be_of_several_kinds():
+    pixels, labels = arrays(4)
+    mixed = [torch.tensor(labels[0]), int(labels[1]), np.int64(labels[2]), np.array(labels[3])]
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0]):
+        theirs = Pairs(pixels[order], [mixed[k] for k in order])
+        found = data.from_dataset(theirs, theirs, class_names="a b c d".split()).train.labels
+        assert found.tolist() == labels[order].tolist()
 
 
 def test_grey_images_of_data_sets_keep_one_channel():

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import json
 import sys
 import types
 from pathlib import Path
@@ -254,6 +255,11 @@ def test_what_a_sweep_varies_is_a_column(small, capsys):
 # ---- AutoAttack's and RobustBench's own evaluation
 
 
+def said_to_be(folder, **changes):
+    about = json.loads((folder / "model.json").read_text())
+    (folder / "model.json").write_text(json.dumps(about | changes))
+
+
 @pytest.fixture
 def exported(small, tmp_path):
     assert cli.main(["run", f"{SETTING}.full", "--profile", "smoke"]) == 0
@@ -305,5 +311,19 @@ def test_robustbenchs_own_evaluation(exported, monkeypatch):
     stand_in.benchmark = benchmark
     monkeypatch.setitem(sys.modules, "robustbench", stand_in)
     example = module("robustbench_eval")
+    said_to_be(exported, dataset="cifar10")
     assert example.main(str(exported), "robustbench") == {"clean": 0.5, "robust": 0.25}
     assert asked == {"n": 10_000, "dataset": "cifar10", "threat_model": "Linf", "eps": 0.125}
+
+
+def test_what_neither_can_judge_is_refused(exported):
+    """A network of other images would have been evaluated on CIFAR-10."""
+    example, folder = module("robustbench_eval"), str(exported)
+    with pytest.raises(ValueError, match="judge is 'robustbnch': write autoattack or robustbench"):
+        example.main(folder, "robustbnch")
+    with pytest.raises(ValueError, match="trained on digits, and RobustBench brings CIFAR-10"):
+        example.main(folder, "robustbench")
+    said_to_be(exported, evaluated_by={"norm": "lpips", "epsilon": 0.5})
+    for judge in ("autoattack", "robustbench"):
+        with pytest.raises(ValueError, match="evaluated under lpips, and both have linf and l2"):
+            example.main(folder, judge)

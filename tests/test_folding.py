@@ -182,6 +182,18 @@ class BySetting(Net):
         return self.norm(h.relu() if self.between else h)
 
 
+class ByWhetherItIsATensor(Net):
+    def forward(self, x):
+        h = self.conv(x)
+        return self.norm(h) + h if isinstance(x, torch.Tensor) else self.norm(h)
+
+
+class ByTheGradientMode(Net):
+    def forward(self, x):
+        h = self.conv(x)
+        return self.norm(h) + h if torch.is_grad_enabled() else self.norm(h)
+
+
 class OfAnUnregisteredList(Net):
     def __init__(self):
         super().__init__()
@@ -215,6 +227,12 @@ def swapped(**parts):
     return net
 
 
+def hooked_backwards(where):
+    net = Net()
+    getattr(net, where).register_full_backward_hook(lambda module, into, out: (into[0] * 2,))
+    return net
+
+
 def hooked(where):
     net = Net()
     getattr(net, where).register_forward_hook(lambda module, given, output: output.abs() + 1)
@@ -235,6 +253,8 @@ NOT_FOLDED = {
     "InstanceNorm": lambda: swapped(norm=nn.InstanceNorm2d(4, track_running_stats=True)),
     "hook on the convolution": lambda: hooked("conv"),
     "hook on the norm": lambda: hooked("norm"),
+    "backward hook on the norm": lambda: hooked_backwards("norm"),
+    **{kind.__name__: kind for kind in (ByWhetherItIsATensor, ByTheGradientMode)},
     "spectral_norm": lambda: swapped(conv=parametrizations.spectral_norm(nn.Conv2d(4, 4, 3))),
     "weight_norm": lambda: swapped(conv=parametrizations.weight_norm(nn.Conv2d(4, 4, 3))),
     "older spectral_norm": lambda: swapped(conv=nn.utils.spectral_norm(nn.Conv2d(4, 4, 3))),
@@ -272,6 +292,12 @@ def test_a_setting_changed_later_is_seen():
     net.between = True
     check(net, expected=0)
     net.between = False
+    check(net, expected=1)
+    net.between = []  # what it holds is a setting, too
+    check(net, expected=1)
+    net.between.append("relu")
+    check(net, expected=0)
+    net.between.clear()
     check(net, expected=1)
     net.norm = nn.BatchNorm2d(4).double()
     net.conv.register_forward_pre_hook(lambda module, given: (given[0] + 1,))

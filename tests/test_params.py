@@ -5,6 +5,7 @@ from pathlib import Path
 
 import hypothesis
 import pytest
+import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -147,6 +148,17 @@ def test_a_missing_parameter_is_named():
     del layer["lr"]
     with pytest.raises(ParamsError, match="lr is missing"):
         validated("here", layer)
+
+
+@pytest.mark.parametrize("name", ["model", "dataset", "objective", "norm"])
+def test_a_setting_that_does_not_say_what_it_is(name, tmp_path, monkeypatch):
+    whole = {"model": "resnet18", "dataset": "cifar10", "objective": "adversarial", "norm": "linf"}
+    del whole[name]
+    (tmp_path / "settings.yaml").write_text(yaml.safe_dump({"settings": {"mine": whole}}))
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    for profile in ("smoke", "demo", "full"):
+        with pytest.raises(ParamsError, match=f"{name} is missing: add it to params/settings.yaml"):
+            resolve("mine.full", profile)
 
 
 @pytest.mark.parametrize(

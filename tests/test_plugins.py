@@ -17,7 +17,9 @@ from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
 from acslib.paper import (
     build,
+    cli,
     config,
+    files,
     fingerprints,
     items,
     paramfiles,
@@ -103,7 +105,7 @@ def test_whatever_is_accepted_as_a_name_is_one_in_runs(name, forgotten):
         return
     METHODS.own.clear()
     METHODS.sources.clear()
-    register.method(name, print)
+    register.method(name, print, label=f"One's own {name}")
     run = config.run_name(SETTING, name, {"lr": 0.5})
     assert config.parse(run) == (SETTING, name, {"lr": 0.5})
     assert config.resolve(run, "smoke").name == run
@@ -121,6 +123,18 @@ def test_whatever_is_accepted_as_a_name_is_one_in_runs(name, forgotten):
         ('register.method("a", print, build=print)', "both a selector and a build"),
         ('register.method("a", 3)', "3 cannot be called"),
         ('register.method("a", print, items="table1")', r"items is 'table1', give a list"),
+        ('register.method("a", print, label=3)', "the label is 3, give a text"),
+        ('register.method("a", print, label=" ")', "the label is ' ', give a text"),
+        ('register.method("a", print, label="Adv. CRAIG")', "label 'Adv. CRAIG', as craig has"),
+        (
+            'register.method("a", build=lambda setting: print)',
+            r"called with \(setting, seed\), and too many positional arguments",
+        ),
+        (
+            'register.model("a", lambda dataset: 3)',
+            r"called with \(setting, dataset\), and too many",
+        ),
+        ('register.objective("a", lambda: 3)', r"called with \(setting, attack\), and too many"),
         ('register.method("a", print, colour="red")', "'red': write it like #E69F00"),
         ('register.method("a", print, marker="Q")', "'Q': take one of"),
         ('register.model("resnet18", print)', "model 'resnet18', which is built in"),
@@ -146,6 +160,18 @@ def test_an_item_that_is_not_there_is_refused(use):
     use(NOTHING + 'register.method("mine", print, items=["tabel1"])')
     with pytest.raises(ParamsError, match="'mine', items: 'tabel1' is not known: did you mean"):
         items.table_runs("table1", "demo")
+
+
+@pytest.mark.parametrize("item", paramfiles.tables())
+def test_an_item_has_the_method_that_names_it_or_refuses_it(item, use):
+    """Never neither: a method that is left out silently, or trained and shown nowhere."""
+    use(f'{NOTHING}register.method("mine", print, items=["{item}"])')
+    if item in items.OF_CERTAIN_METHODS:
+        with pytest.raises(ParamsError, match=f"{item} is about certain methods and takes no"):
+            items.table_runs(item, "demo")
+    else:
+        found = items.table_runs(item, "demo")
+        assert any(".mine" in name for name in found)
 
 
 def test_all_files_register_or_none(use):
@@ -208,6 +234,21 @@ def test_a_cell_may_be_edited_and_run_again(forgotten):
         cell(3, text.format("craig") + text.format("craig"))
 
 
+def test_a_record_that_a_cell_s_method_made_is_refused_elsewhere(forgotten, tmp_path):
+    cell(1, 'register.method("mine", selectors.craig)')
+    run = config.resolve(f"{SETTING}.mine", "smoke")
+    runs.execute(run, 0, "cpu", tmp_path)
+    METHODS.own.clear()
+    METHODS.sources.clear()
+    with pytest.raises(RecordError, match="nowhere here: a notebook cell registered it, for its"):
+        records.read_record(records.run_folder(run, 0, tmp_path) / "record.json")
+
+
+def test_a_refusal_is_a_sentence_in_a_notebook():
+    error = PluginError("take another name")
+    assert error._render_traceback_() == ["take another name"]
+
+
 def test_what_has_no_text_is_refused(forgotten):
     with pytest.raises(PluginError, match="must stand in a file or in a notebook cell"):
         exec("register.method('mine', print)", {"register": register})
@@ -263,6 +304,22 @@ def test_a_changed_file_has_its_runs_trained_anew(use, tmp_path):
         RecordError, match="made with the method 'mine', which is registered nowhere.*, mine0.py"
     ):
         records.read_record(folder / "record.json")
+
+
+def test_a_record_of_an_earlier_content_is_not_compared_under_the_name(
+    use, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
+    use(FIRST.format(selector="gradmatch"))
+    name = f"{SETTING}.mine+epochs@4"
+    runs.execute(config.resolve(name, "smoke"), 0, "cpu", files.RESULTS)
+    assert cli.main(["compare", name, name, "--profile", "smoke"]) == 0
+    use(FIRST.format(selector="craig"))
+    capsys.readouterr()
+    assert cli.main(["compare", name, name, "--profile", "smoke"]) == 2
+    assert "profile smoke is outdated, as acs runs says: acs run" in capsys.readouterr().err
+    (folder,) = files.RESULTS.glob("smoke/runs/*/seed0")
+    assert cli.main(["compare", str(folder), str(folder)]) == 0
 
 
 def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_path):
@@ -493,3 +550,43 @@ def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
     with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
         paramfiles.tables()
+
+
+# ---- a mistake in one's own code
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("register.method('mine', build=lambda setting, seed: 1 / 0)", "ZeroDivisionError"),
+        ("register.method('mine', lambda gradients, budget: 1 / 0)", "ZeroDivisionError"),
+        ("register.method('mine', lambda gradients, budget: int('x'))", "ValueError"),
+        ("register.method('mine', lambda gradients, budget: gradients[0, 9999])", "IndexError"),
+        ("register.method('mine', lambda gradients, budget: gradients.no)", "AttributeError"),
+        ("register.method('mine', lambda gradients, budget: exit(3))", "SystemExit (3)"),
+    ],
+)
+def test_a_mistake_in_ones_own_code_is_told_with_its_line(
+    text, said, use, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
+    (path,) = use(NOTHING + text)
+    assert cli.main(["run", f"{SETTING}.mine", "--profile", "smoke"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"{path}, line 2" in error
+    assert said in error
+
+
+def test_a_refusal_of_ours_that_ones_own_code_calls_for_stays_as_it_is(
+    use, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(files, "RESULTS", tmp_path / "results")
+    use(
+        f"{NOTHING}from acslib import data\n"
+        "register.dataset('own', lambda **rest: data.from_folder('nowhere', **rest))"
+    )
+    assert cli.main(["run", f"{SETTING}.full+dataset@own", "--profile", "smoke"]) == 2
+    error = capsys.readouterr().err
+    assert "there is no folder nowhere: give one" in error
+    assert "stopped with" not in error

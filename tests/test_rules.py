@@ -117,6 +117,42 @@ def test_a_file_of_ones_own_is_a_prerequisite_of_tables_and_figures(
     assert "grep -s" in " ".join(parsed()[run][0])
 
 
+def test_a_table_is_made_again_with_and_without_files_of_ones_own(
+    checkout, monkeypatch, use_plugins
+):
+    """Each time, though none of them is newer than the table: other methods were asked for."""
+
+    def mark():
+        before, recipe = parsed()["results/smoke/table4.csv"]
+        (found,) = re.findall(r"wildcard ([^\s)]+)\)", " ".join(before))
+        assert recipe.endswith(f"touch {found}")
+        return found
+
+    def plugin(name, content):
+        path = checkout / name
+        path.write_text(f"from acslib.paper import register\n{content}")
+        return path
+
+    first = plugin("one.py", "register.method('mine', print, items=['table4'])")
+    second = plugin("two.py", "register.method('other', print, items=['table4'])")
+    marks = [mark()]
+    for path in (first, second):
+        use_plugins(path)
+        marks.append(mark())
+    for label in ("A", "B"):
+        settings = checkout / label / "settings.yaml"
+        settings.parent.mkdir()
+        settings.write_text(f"settings: {{{label}: {{extends: resnet18-linf-cifar10}}}}")
+        monkeypatch.setenv("ACS_PARAMS", str(settings.parent))
+        marks.append(mark())
+    assert len(set(marks)) == len(marks)
+    monkeypatch.delenv("ACS_PARAMS")
+    use_plugins(first)
+    assert mark() == marks[1]
+    use_plugins()
+    assert mark() == marks[0] == "results/.make/smoke-table4.seeds-0"
+
+
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):
     made = {name: rule for name, rule in parsed((0, 7)).items() if name.endswith("record.json")}
     names = {name for item in paramfiles.tables() for name in items.table_runs(item, "smoke")}

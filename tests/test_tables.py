@@ -730,3 +730,16 @@ def test_the_values_of_objectives_are_the_papers(gathered):
     assert {value for table in gathered.values() for value in table.objective} == set(
         printed.OBJECTIVES
     )
+
+
+@pytest.mark.parametrize("text", ["[2]", "[2, 3]", "[]"])
+def test_a_list_that_varies_is_shown_as_yaml_has_it(text, tmp_path, monkeypatch):
+    described = (
+        "title: x\nruns: [{settings: [resnet18-linf-cifar10], methods: [gradmatch],"
+        f" vary: [{{lr_drops: {text}}}]}}]"
+    )
+    (tmp_path / "drops.yaml").write_text(described)
+    monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
+    (row,) = rows.planned("drops", "smoke")
+    shown = rows.value_of("lr_drops", row, "smoke")
+    assert columns.value_text(shown) == text

@@ -422,6 +422,38 @@ def test_a_resumed_run_repeats_every_draw(few):
     assert of_whole[1:] == draws[1:5] + draws[6:], "but for the trial before each start"
 
 
+def test_a_resumed_run_repeats_the_draws_of_an_attack_with_a_generator(few):
+    """It is the attack's own, or the training's."""
+    for shared in (None, torch.Generator()):
+
+        def settings(epochs, shared=shared):
+            own = shared or torch.Generator()
+            attack = PGD("linf", 0.1, 0.05, 2, generator=own)
+            training = how(AdversarialTraining(attack), plan=full(epochs))
+            return dataclasses.replace(training, generator=shared or torch.Generator())
+
+        whole = fit(state_of(Dropped()), few, settings(3))
+        resumed = fit(fit(state_of(Dropped()), few, settings(1)), few, settings(3))
+        for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_gradients_of_weights_that_the_optimiser_has_not_are_the_batchs_alone(few):
+    """A callback sees them, as adversarial weight perturbation does."""
+    model, times = small_model(), []
+
+    def twice(model, compute_gradients):
+        before = [p.grad.clone() for p in model.parameters()]
+        compute_gradients()
+        times.append(1)
+        for one, value in zip(model.parameters(), before, strict=True):
+            torch.testing.assert_close(one.grad, value)
+
+    state = State(model, torch.optim.SGD(model.head.parameters(), lr=0.1))
+    fit(state, few, how(Vanilla(), plan=full(1), before_step=twice))
+    assert len(times) == 4
+
+
 def test_the_global_generators_go_on_as_if_nothing_had_been_trained(few):
     torch.manual_seed(3)
     random.seed(3)

@@ -1,7 +1,6 @@
 """Any attack, called safely: ours, a plain function, or another library's bound to its network."""
 
 import contextlib
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from acslib.attacks.common import Base
 from acslib.passes import frozen
+from acslib.protocols import why_not_called
 
 ROUNDING = 1e-6  # how far outside [0, 1] an attack's normalising and back may put a pixel
 
@@ -40,17 +40,12 @@ def call(attack: Callable[..., Any], model: nn.Module, images: Tensor, labels: T
 def check_arguments(attack: Callable[..., Any], count: int) -> None:
     """Raise TypeError unless it can be called with a model, images and labels, or the last two."""
     names = ("model", "images", "labels")[-count:]
-    try:
-        signature = inspect.signature(attack)
-    except (TypeError, ValueError):  # compiled: the call will tell
-        return
-    try:
-        signature.bind(*names)
-    except TypeError as error:
+    reason = why_not_called(attack, *names)
+    if reason is not None:
         called = getattr(attack, "__name__", type(attack).__name__)
         raise TypeError(
-            f"the attack {called} cannot be called as attack({', '.join(names)}): {error}"
-        ) from error
+            f"the attack {called} cannot be called as attack({', '.join(names)}): {reason}"
+        )
 
 
 def bound_to(attack: Callable[..., Any]) -> nn.Module | None:
@@ -58,11 +53,7 @@ def bound_to(attack: Callable[..., Any]) -> nn.Module | None:
     network = getattr(attack, "model", None)
     if not isinstance(network, nn.Module) or isinstance(attack, Base):
         return None
-    try:
-        inspect.signature(attack).bind("images", "labels")
-    except TypeError:
-        return None
-    return network
+    return network if why_not_called(attack, "images", "labels") is None else None
 
 
 @contextlib.contextmanager

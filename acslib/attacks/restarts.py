@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib.attacks.common import margin
+from acslib.protocols import check_logits
 
 FEWEST = 100  # images whose restarts have to agree before any are spared theirs
 
@@ -127,7 +128,13 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Te
     x = images.detach().requires_grad_(True)
     with torch.enable_grad():
         logits = model(x)
+        check_logits(logits, len(x))
         loss = cross_entropies(logits, labels).sum()
+    if not loss.requires_grad:
+        raise ValueError(
+            "the model's output has no gradient with respect to the images, which attacks follow:"
+            " compute it without detach() and no_grad()"
+        )
     return torch.autograd.grad(loss, x)[0], logits.detach()
 
 

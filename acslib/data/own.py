@@ -241,7 +241,10 @@ def _as_tensor(values: Array, what: str) -> Tensor:
     if isinstance(values, Tensor):
         return values.detach().to("cpu", copy=True)
     if isinstance(values, list) and values and isinstance(values[0], Tensor):
-        return torch.stack(values).to("cpu")
+        try:
+            return torch.stack([torch.as_tensor(value) for value in values]).to("cpu")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise DataError(f"{what} do not make one tensor: {error}") from error
     try:
         return tensor_of(values)
     except DataError as error:

@@ -1,8 +1,8 @@
 """`acs`: the experiments by name, from a command line; what Make calls, too.
 
 It ends with 0; with 2 after one line on stderr that says what was wrong and the way out; with 130
-when it was interrupted. What a command needs is imported by it, so that all but those that train,
-export or draw answer without loading torch.
+when it was interrupted. What a command needs is imported by it, so that all but `run` and `export`
+answer without loading torch.
 """
 
 import json
@@ -20,6 +20,12 @@ from acslib.paper.printing import duration, print_lines, print_table, printed_va
 
 def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
     return config.seeds(text)
+
+
+def to_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    if text == "":
+        raise click.BadParameter("it is empty: name a place to write to")
+    return None if text is None else Path(text)
 
 
 def seeds_of_items(
@@ -68,6 +74,9 @@ def acs() -> None:
 
     ACS_PLUGINS names files with methods, models, data sets and objectives of your own, ACS_PARAMS
     folders with settings, items and profiles, ACS_RESULTS where results are kept.
+
+    All but run, export and page answer within a second. export loads torch, and page draws a PDF:
+    both take two to three. Files of ACS_PLUGINS are run first, and most of them load torch.
 
     \b
     Examples:
@@ -327,9 +336,7 @@ def explain_command(parameter: str | None, as_json: bool) -> None:
 @profile_option
 @of_items_option
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="A file to write them to; by default they are printed.",
+    "--output", callback=to_path, help="A file to write them to; by default they are printed."
 )
 def rules_command(profile: str, seeds: list[int] | None, output: Path | None) -> None:
     """The rules by which Make makes a profile's tables and figures.
@@ -372,7 +379,7 @@ def page_command(profile: str, seeds: list[int] | None, publish: bool) -> None:
 @click.option(
     "--to",
     "folder",
-    type=click.Path(path_type=Path),
+    callback=to_path,
     default=None,
     help="The folder to write; default: exported/RUN.",
 )

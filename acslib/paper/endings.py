@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 
+from acslib.paper import plugins
 from acslib.writing import reason
 
 # ValueError: what is wrong with parameters, data, records and losses, in a sentence
@@ -27,11 +28,13 @@ def exit_code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt as stopped:
         return refuse(f"stopped: {stopped if stopped.args else 'nothing is lost'}", INTERRUPTED)
     except PROBLEMS as error:
-        return refuse(sentence(error), 2)
-    except RuntimeError as error:
-        if "memory" not in str(error).lower():
-            raise
-        return refuse(sentence(error), 2)
+        return refuse(plugins.blamed(error) or sentence(error), 2)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+            return refuse(sentence(error), 2)
+        if blamed := plugins.blamed(error):
+            return refuse(blamed, 2)
+        raise
 
 
 def refuse(what: str, code: int) -> int:
@@ -45,4 +48,5 @@ def sentence(error: Exception) -> str:
     if isinstance(error, MemoryError | RuntimeError):
         return f"out of memory ({error}): lower batch_size or train_limit, or use a larger machine"
     where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-    return where + reason(error)
+    place = plugins.place_of(error.__cause__)
+    return where + reason(error) + (f" ({place})" if place else "")

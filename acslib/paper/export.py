@@ -2,7 +2,8 @@
 
 weights.pt is a plain state dict for `torch.load(..., weights_only=True)`. Its names are
 torchvision's where the network is one of torchvision's ResNets. load.py builds the network from
-model.json and gives it in evaluation mode: images in [0, 1] to logits, normalisation inside.
+model.json and gives it in evaluation mode: images in [0, 1] to logits, normalisation inside. A
+network of one's own, which only its own function builds, is given to load.py untrained.
 """
 
 import io
@@ -82,7 +83,13 @@ def _parts(
     if MODELS[setting.model] is not None:
         source = MODELS.sources[setting.model]
         how = {"model": setting.model, "registered_in": source.name, "content": source.content}
-        return model.state_dict(), how, OWN
+        if not isinstance(model, models.Adapted):
+            return model.state_dict(), how | {"mean": None, "std": None}, OWN
+        mean, std = (
+            None if numbers is None else numbers.flatten().tolist()
+            for numbers in (model.mean, model.std)
+        )
+        return model.plain_state(), how | {"mean": mean, "std": std}, OWN
     assert isinstance(model, models.ResNet)
     mean, std = (buffer.flatten().tolist() for buffer in (model.mean, model.std))
     classes = len(about["class_names"])
@@ -140,10 +147,25 @@ def torchvision_state(model: models.ResNet, architecture: str) -> dict[str, Tens
 
 HEAD = """The network of {run}, as `acs export` wrote it.
 
-load() gives it in evaluation mode: images (n, channels, height, width) in [0, 1] to logits.
+load gives it in evaluation mode: images (n, channels, height, width) in [0, 1] to logits.
 """
 
-FOR_TORCHVISION = '''import json
+NORMALISED = '''
+class Normalised(nn.Module):
+    """Takes images in [0, 1]."""
+
+    def __init__(self, net, mean, std):
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
+
+    def forward(self, images):
+        return self.net((images - self.mean) / self.std)
+'''
+
+FOR_TORCHVISION = (
+    """import json
 from pathlib import Path
 
 import torch
@@ -156,26 +178,17 @@ except ModuleNotFoundError:
 
 HERE = Path(__file__).parent
 
-
-class Normalised(nn.Module):
-    """Takes images in [0, 1]."""
-
-    def __init__(self, net, mean, std):
-        super().__init__()
-        self.net = net
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1))
-
-    def forward(self, images):
-        return self.net((images - self.mean) / self.std)
-
+"""
+    + NORMALISED
+    + """
 
 def load():
     how = json.loads((HERE / "model.json").read_text())["build"]
     net = torchvision.models.get_model(how["torchvision"], num_classes=how["num_classes"])
     net.load_state_dict(torch.load(HERE / "weights.pt", weights_only=True))
     return Normalised(net, how["mean"], how["std"]).eval()
-'''
+"""
+)
 
 FOR_ACSLIB = """import json
 from pathlib import Path
@@ -194,15 +207,25 @@ def load():
     return model.eval()
 """
 
-OWN = '''from pathlib import Path
+OWN = (
+    """import json
+from pathlib import Path
 
 import torch
+from torch import nn
 
 HERE = Path(__file__).parent
 
+"""
+    + NORMALISED
+    + '''
 
-def load(model):
-    """`model` is an untrained one, as the function makes it that model.json names the file of."""
-    model.load_state_dict(torch.load(HERE / "weights.pt", weights_only=True))
-    return model.eval()
+def load(net):
+    """`net` is an untrained one, as it comes from the function that was registered in the file that
+    model.json names.
+    """
+    how = json.loads((HERE / "model.json").read_text())["build"]
+    net.load_state_dict(torch.load(HERE / "weights.pt", weights_only=True))
+    return (Normalised(net, how["mean"], how["std"]) if how["mean"] else net).eval()
 '''
+)

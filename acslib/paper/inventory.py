@@ -107,16 +107,23 @@ def _resolved(name: str, profile: str) -> config.Run | None:
 
 
 def record_named(name: str, profile: str, seed: int) -> dict[str, Any]:
-    """The record of a run by its name, or in a folder. Raises ParamsError or RecordError."""
+    """The record of a run by its name, as it is now, or whatever record is in a folder.
+
+    Raises ParamsError or RecordError, also for a name whose record other parameters made.
+    """
     folder = Path(name)
-    if not folder.is_dir():
-        folder = records.run_folder(config.resolve(name, profile), seed)
-        if not (folder / "record.json").exists():
-            raise RecordError(
-                f"{name}, seed {seed}, profile {profile} is not trained: acs run {name} --seed"
-                f" {seed} --profile {profile}"
-            )
-    return records.read_record(folder / "record.json")
+    if folder.is_dir():
+        return records.read_record(folder / "record.json")
+    run = config.resolve(name, profile)
+    record = records.finished_record(run, seed)
+    if record is None:
+        kept = records.own_record(run, seed)
+        state = "not trained" if kept is None else "outdated, as acs runs says"
+        raise RecordError(
+            f"{name}, seed {seed}, profile {profile} is {state}: acs run {name} --seed {seed}"
+            f" --profile {profile}"
+        )
+    return record
 
 
 Pairs = list[tuple[str, list[Any]]]

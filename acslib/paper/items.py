@@ -8,6 +8,9 @@ from acslib.paper.methods import METHODS
 from acslib.paper.params import ItemLimits, ParamsError, checked, refuse_unknown, shown
 from acslib.paper.settings import given
 
+# what they draw or ask is about certain methods, so that another one would not be in it
+OF_CERTAIN_METHODS = ("fig1", "fig2", "life", "study")
+
 
 def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
     """The groups of runs of a table or figure: `settings`, `methods`, `vary` (a list), `columns`.
@@ -36,9 +39,19 @@ def groups(item_name: str, profile_name: str) -> list[dict[str, Any]]:
 
 
 def registered_for(item_name: str) -> list[str]:
-    """The methods of one's own that are to be in a table or figure, though its file names none."""
+    """The methods of one's own that are to be in a table or figure, though its file names none.
+
+    Raises ParamsError for an item that is not there or takes none.
+    """
+    known = [name for name in paramfiles.tables() if name not in OF_CERTAIN_METHODS]
     for method in METHODS.values():
-        refuse_unknown(f"method {method.name!r}, items", method.items, paramfiles.tables())
+        where = f"method {method.name!r}, items"
+        if fixed := [name for name in method.items if name in OF_CERTAIN_METHODS]:
+            raise ParamsError(
+                f"{where}: {fixed[0]} is about certain methods and takes no other: leave it out, or"
+                " describe an item of your own in a folder of ACS_PARAMS"
+            )
+        refuse_unknown(where, method.items, known)
     return [method.name for method in METHODS.values() if item_name in method.items]
 
 

@@ -6,18 +6,18 @@ results/published/<profile>/, which git keeps, with a page that GitHub shows.
 """
 
 import base64
+import importlib.util
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
-import matplotlib
 import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
-from acslib.paper import columns, files, paramfiles, records, rows, style, tables
+from acslib.paper import columns, files, paramfiles, records, rows, tables
 from acslib.paper.items import seeds as seeds_of
 
 # the paper's order
@@ -230,7 +230,7 @@ def pdf_pages(items: Sequence[Entry], said: str) -> bytes:
     pdf.set_lang("en")
     pdf.set_margin(MARGIN)
     pdf.set_auto_page_break(True, MARGIN)
-    fonts = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    fonts = fonts_folder()
     pdf.add_font(FONT, "", fonts / "DejaVuSans.ttf")
     pdf.add_font(FONT, "B", fonts / "DejaVuSans-Bold.ttf")
     gone = [f"{item.heading}: {item.missing}" for item in items if item.missing]
@@ -243,6 +243,14 @@ def pdf_pages(items: Sequence[Entry], said: str) -> bytes:
         if item.picture:
             draw_picture(pdf, item)
     return bytes(pdf.output())
+
+
+def fonts_folder() -> Path:
+    """Where matplotlib keeps its fonts. It is not imported, as that takes longer than the page."""
+    found = importlib.util.find_spec("matplotlib")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
 
 
 def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
@@ -306,7 +314,7 @@ def publish(
     """Copy tables and figures to results/published/<profile>/, and write a README.md of all that
     is published there, now or earlier; gives its path.
     """
-    results, pictures = results or files.RESULTS, pictures or style.FOLDER
+    results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
     folder = results / "published" / profile
     for name in item_names():
         for home, kind in ((results, "csv"), (pictures, "png")):
@@ -354,7 +362,7 @@ def write_page(
     pictures: Path | None = None,
 ) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
-    results, pictures = results or files.RESULTS, pictures or style.FOLDER
+    results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
     items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
     said = introduction(profile)
     made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}

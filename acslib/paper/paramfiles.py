@@ -212,6 +212,8 @@ def of_all() -> list[str]:
 
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
+    if name in params.BY_THEMSELVES:
+        raise ParamsError(f"{name} trains no runs: make {name} makes it, by itself")
     if name not in tables():
         raise ParamsError(
             f"there is no table or figure {shown(name)}{nearest(name, tables())}; ACS_PARAMS names"

@@ -123,7 +123,7 @@ class Profile(Section):
         """What this profile lays over a setting, which by itself is `own`."""
         merged = given(self.common)
         for name in IDENTITY:
-            merged |= given(getattr(self, f"by_{name}").get(own[name]))
+            merged |= given(getattr(self, f"by_{name}").get(own.get(name)))
         return merged | given(self.settings.get(setting_name))
 
 
@@ -319,7 +319,8 @@ def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
         )
         return f"{place}: {said}{nearest(name, holder.model_fields)}"
     if kind == "missing":
-        file = " to params/settings.yaml" if holder is Setting else ""
+        own = ", or in your own have the setting extend another one"
+        file = f" to params/settings.yaml{own}" if holder is Setting else ""
         return f"{place}: {name} is missing: add it{file}"
     if kind == "string_type" and not isinstance(mistake["input"], list | dict):
         return f"{place}: {value} is no name as YAML reads it: write it in quotes"
@@ -369,9 +370,10 @@ def short(text: str) -> str:
 
 def nearest(name: object, known: Collection[str]) -> str:
     """A hint for a mistyped name."""
-    close = difflib.get_close_matches(str(name), list(known), n=1)
+    lower = {one.lower(): one for one in known}
+    close = difflib.get_close_matches(str(name).lower(), list(lower), n=1)
     if close:
-        return f": did you mean {close[0]!r}?"
+        return f": did you mean {lower[close[0]]!r}?"
     return f": choose one of {', '.join(known)}" if known else ": there is none"
 
 

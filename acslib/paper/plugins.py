@@ -13,6 +13,7 @@ import functools
 import linecache
 import os
 import sys
+import traceback
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -22,11 +23,17 @@ from typing import ClassVar, Generic, TypeVar
 from acslib.paper.files import file_digest
 
 VARIABLE = "ACS_PLUGINS"
+PACKAGE = Path(__file__).parents[1]
+CELL = "a notebook cell"
 Kind = TypeVar("Kind")
 
 
 class PluginError(ValueError):
     """A file of ACS_PLUGINS, or what it registers, cannot be used."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows: the sentence alone."""
+        return [str(self)]
 
 
 @dataclass(frozen=True)
@@ -39,12 +46,12 @@ class Registrant:
     is_file: bool
 
     def __str__(self) -> str:
-        return f"{self.place}, line {self.line}" if self.is_file else "a notebook cell"
+        return f"{self.place}, line {self.line}" if self.is_file else CELL
 
     @property
     def name(self) -> str:
         """For records, which travel: without the folders."""
-        return Path(self.place).name if self.is_file else "a notebook cell"
+        return Path(self.place).name if self.is_file else CELL
 
     def is_again(self, other: "Registrant") -> bool:
         """Whether this is the same line run again, or a cell that was edited and run again. A file
@@ -166,22 +173,56 @@ def _execute(path: Path) -> None:
     except PluginError:
         raise
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
         raise PluginError(
-            f"{path}{_line_of(error, path)} stopped with {type(error).__name__}"
-            f"{f' ({said})' if said else ''}: mend it, or take it out of {VARIABLE}"
+            f"{path}{_line_of(error, path)} stopped with {type(error).__name__}{_said(error)}:"
+            f" mend it, or take it out of {VARIABLE}"
         ) from error
 
 
 def _line_of(error: BaseException, path: Path) -> str:
     if isinstance(error, SyntaxError) and error.filename == str(path):
         return f", line {error.lineno},"
-    traceback, line = error.__traceback__, ""
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == str(path):
-            line = f", line {traceback.tb_lineno},"
-        traceback = traceback.tb_next
-    return line
+    lines = [line for file, line in _frames(error) if file == str(path)]
+    return f", line {lines[-1]}," if lines else ""
+
+
+def _frames(error: BaseException) -> list[tuple[str, int]]:
+    """The files and lines that an error came through, the place where it was raised last."""
+    return [
+        (frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+
+
+def blamed(error: BaseException) -> str:
+    """In a sentence, at which line of a file of ACS_PLUGINS an error was raised; "" elsewhere.
+
+    An error that says in a sentence what is wrong counts only if that file raised it itself, or
+    called for it what is not ours.
+    """
+    frames = [(file, line) for file, line in _frames(error) if file in _run or _is_ours(file)]
+    if isinstance(error, ValueError | OSError | ImportError) and frames[-1:] != _own(frames)[-1:]:
+        return ""
+    place = place_of(error)
+    return f"{place}, stopped with {type(error).__name__}{_said(error)}: mend it" if place else ""
+
+
+def place_of(error: BaseException | None) -> str:
+    """The last line of a file of ACS_PLUGINS that an error came through; "" if there is none."""
+    own = _own(_frames(error)) if error else []
+    return f"{own[-1][0]}, line {own[-1][1]}" if own else ""
+
+
+def _own(frames: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    return [(file, line) for file, line in frames if file in _run]
+
+
+def _is_ours(file: str) -> bool:
+    return Path(file).is_relative_to(PACKAGE)
+
+
+def _said(error: BaseException) -> str:
+    said = " ".join(str(error).split())
+    return f" ({said})" if said else ""
 
 
 def files() -> list[Path]:

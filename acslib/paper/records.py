@@ -171,14 +171,20 @@ def _check_folder(path: Path, record: dict[str, Any]) -> None:
 def _check_names(path: Path, record: dict[str, Any]) -> None:
     """RecordError for a method, model, data set or objective that nobody knows here."""
     names = {"method": record.get("method")} | record["params"]
-    own = ", ".join(record["provenance"].get("plugins", {}))
+    own = list(record["provenance"].get("plugins", {}))
+    way_out = f"set ACS_PLUGINS to its file{', ' * bool(own)}{', '.join(own)}"
+    if own == [plugins.CELL]:
+        way_out = (
+            f"{plugins.CELL} registered it, for its kernel alone; write it to a file of"
+            " ACS_PLUGINS, and train again"
+        )
     known: dict[str, plugins.Registry] = {"method": METHODS, **REGISTRIES}
     for part, registry in known.items():
         name = names.get(part)
         if name is not None and name not in registry:
             raise RecordError(
                 f"{path} was made with the {registry.what} {shown(name)}, which is registered"
-                f" nowhere here: set ACS_PLUGINS to its file{f', {own}' if own else ''}"
+                f" nowhere here: {way_out}"
             )
 
 
@@ -268,16 +274,19 @@ def changed_parameters(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 @functools.cache
 def provenance(device: str) -> dict[str, Any]:
     """Versions, hardware and commit that made a record."""
-    import torch  # here, so that records are read without
-
     packages = ("torch", "numpy", "numba", "pyautoattack")
-    kind = torch.device(device).type
     return {
         "versions": {name: metadata.version(name) for name in packages}
         | {"python": platform.python_version()},
-        "device": torch.cuda.get_device_name(device) if kind == "cuda" else _processor(),
+        "device": _graphics_card(device) if device.startswith("cuda") else _processor(),
         "commit": _commit(),
     }
+
+
+def _graphics_card(device: str) -> str:
+    import torch  # here, so that records are read and pages written without
+
+    return torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:

@@ -10,6 +10,7 @@ paper's methods. A name is letters, digits, - and _. Each function raises Plugin
 that is taken, or that no file can have. In a notebook cell, a name is known in that kernel.
 """
 
+import inspect
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -38,7 +39,7 @@ def method(
     makes one for each run, (setting, seed) -> selector. label: for people, by default the name.
     colour, marker: for figures, "#rrggbb" and one of matplotlib's; by default ones that no other
     method has. items: tables and figures that get the method wherever they have gradmatch, with all
-    that they vary there.
+    that they vary there; not Figures 1 and 2, the study and life, which are about certain methods.
     """
     if (selector is None) == (build is None):
         raise PluginError(
@@ -48,12 +49,21 @@ def method(
     for given in (selector, build):
         if given is not None and not callable(given):
             raise PluginError(f"method {name!r}: {given!r} cannot be called, give a function")
+    if label is not None and not (isinstance(label, str) and label.strip()):
+        raise PluginError(f"method {name!r}: the label is {label!r}, give a text for people")
+    others = [other for other in methods.METHODS.values() if other.name != name]
+    if same := [other.name for other in others if other.label == (label or name)]:
+        raise PluginError(
+            f"method {name!r} has the label {label or name!r}, as {same[0]} has: give it another,"
+            " so that tables and figures tell them apart"
+        )
+    if build is not None:
+        _check_takes(f"method {name!r}, build", build, "setting", "seed")
     if isinstance(items, str):
         raise PluginError(f"method {name!r}: items is {items!r}, give a list like [{items!r}]")
     printed = {method.printed for method in methods.BUILT_IN.values()}
     if name in printed - set(methods.BUILT_IN):
         raise PluginError(f"method {name!r} has a name that tables give to a method of the paper")
-    others = [other for other in methods.METHODS.values() if other.name != name]
     free_colour, free_marker = methods.free_look(others)
     added = methods.Method(
         name,
@@ -74,7 +84,7 @@ def objective(name: str, build: Callable[..., Any]) -> None:
     its norm, bound, step and number of steps: PGD, N-FGSM where the setting's `attack` is nfgsm, or
     Fast-LPA where the norm is lpips.
     """
-    _add(settings.OBJECTIVES, name, build)
+    _add(settings.OBJECTIVES, name, build, "setting", "attack")
 
 
 def model(name: str, build: Callable[..., Any]) -> None:
@@ -85,7 +95,7 @@ def model(name: str, build: Callable[..., Any]) -> None:
     channels and pixels there are. A network without `features` and a `head` of its own is given to
     `acslib.models.adapt`, with the data's channel statistics.
     """
-    _add(settings.MODELS, name, build)
+    _add(settings.MODELS, name, build, "setting", "dataset")
 
 
 def dataset(name: str, load: Callable[..., Any]) -> None:
@@ -100,7 +110,21 @@ def dataset(name: str, load: Callable[..., Any]) -> None:
     _add(settings.DATASETS, name, load)
 
 
-def _add(registry: Registry, name: str, value: Any) -> None:
+def _check_takes(where: str, function: Callable[..., Any], *arguments: str) -> None:
+    """Raise PluginError for a function that cannot be called with these arguments, in order."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError as error:
+        raise PluginError(
+            f"{where}: it is called with ({', '.join(arguments)}), and {error}: give it these"
+            " parameters"
+        ) from error
+    except ValueError:
+        return  # some functions of C do not say what they take
+
+
+def _add(registry: Registry, name: str, value: Any, *arguments: str) -> None:
+    """`arguments`: what a function is called with, in order, where that is known before."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise PluginError(
             f"the {registry.what} {name!r} cannot be a name in files: take up to 60 letters,"
@@ -108,4 +132,6 @@ def _add(registry: Registry, name: str, value: Any) -> None:
         )
     if not (callable(value) or isinstance(value, methods.Method)):
         raise PluginError(f"{registry.what} {name!r}: {value!r} cannot be called, give a function")
+    if arguments:
+        _check_takes(f"{registry.what} {name!r}", value, *arguments)
     registry.add(name, value, source_of(sys._getframe(2)))

@@ -84,7 +84,7 @@ def value_of(name: str, row: Planned, profile: str) -> Any:
         return None
     layer = config.setting_layer(row.setting_name) | config.profile_layer(profile, row.setting_name)
     value = (layer | row.varied)[name]
-    return str(value) if isinstance(value, list | tuple) else value
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, list | tuple) else value
 
 
 def needed(row: Planned, profile: str) -> tuple[config.Run, config.Run]:

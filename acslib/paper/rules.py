@@ -204,16 +204,30 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
 def table_rule(
     csv: Path, notebook: Path, profile: str, seeds: Sequence[int], needed: Sequence[config.Run]
 ) -> str:
-    """A table's CSV, made again too when other seeds are asked for than last time. An empty file
-    has those in its name.
+    """A table's CSV, made again too when other seeds are asked for than last time, or other files
+    of one's own. An empty file has those in its name.
     """
     marks = files.results_as_named() / ".make" / f"{profile}-{csv.stem}.seeds-"
-    mark = Path(f"{marks}{'-'.join(map(str, seeds))}")
+    mark = Path(f"{marks}{'-'.join(map(str, seeds))}{own_files(csv.stem, profile, needed)}")
     trained = [record_path(run, seed) for run in needed for seed in seeds]
-    with_what: list[Path | str] = [*parameter_files(csv.stem, profile), *trained]
+    with_what: list[Path | str] = [*map(in_checkout, parameter_files(csv.stem, profile)), *trained]
     with_what.append(unless(f"$(wildcard {mark})"))
     made = notebook_rule(csv, notebook, with_what, profile, seeds)
     return made + f"\n\t@rm -f {in_make([marks])}*; touch {in_make([mark])}"
+
+
+def own_files(item: str, profile: str, needed: Sequence[config.Run]) -> str:
+    """A digest of the files of one's own that a table is made with; "" without any.
+
+    They may change without being newer than the table: whoever leaves out ACS_PLUGINS, or names
+    another folder in ACS_PARAMS, asks for other rows.
+    """
+    every = parameter_files(item, profile)
+    own = [path for path in every if not path.is_relative_to(paramfiles.FOLDER)]
+    if not own:
+        return ""
+    contents = [files.file_digest(path.read_bytes()) for path in own]
+    return f"-own-{plugins.combined((*contents, *(run.name for run in needed)))}"
 
 
 def notebook_rule(
@@ -248,7 +262,7 @@ def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     found = [path for name in names for path in paramfiles.files_of(name)]
-    return [in_checkout(path) for path in [*found, *plugins.files()]]
+    return [*found, *plugins.files()]
 
 
 def layers(profile: str) -> list[str]:

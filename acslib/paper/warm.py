@@ -30,6 +30,7 @@ SCHEDULED = ("epochs", "lr_drops")  # they matter to a first part only by the dr
 # ---- what two runs have in common
 
 
+@functools.cache
 def length(run: Run) -> int:
     """How many full epochs a run begins with."""
     return next((epoch.index for epoch in run.plan if epoch.phase != "full"), len(run.plan))

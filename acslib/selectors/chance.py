@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from acslib.draws import check_seed
+from acslib.draws import check_seed, seed_of
 from acslib.gradients import Samples
 from acslib.selectors.coreset import Coreset, Gradients, check_budget
 
@@ -64,4 +64,4 @@ class AdaptiveRandom:
 
 def seed_of_epoch(seed: int, samples: Gradients | Samples) -> int:
     """One seed for each epoch of a run; training uses the same numbers."""
-    return seed * 100_003 + getattr(samples, "epoch", 0)
+    return seed_of(seed, getattr(samples, "epoch", 0))

@@ -146,13 +146,20 @@ def most_returned(selector: Selector, n: int, budget: int) -> int:
 
     Such a selector says so by a method `most(n, budget)`.
     """
-    most = getattr(selector, "most", None)
+    most = said_by(selector, "most")
     return budget if most is None else int(most(n, budget))
+
+
+def said_by(selector: Any, name: str, otherwise: Any = None) -> Any:
+    """What a selector says of itself by an attribute; a functools.partial of it says the same."""
+    while isinstance(selector, functools.partial) and not hasattr(selector, name):
+        selector = selector.func
+    return getattr(selector, name, otherwise)
 
 
 def needs_gradients(selector: Selector) -> bool:
     """Whether a selector looks at gradients; one that does not says so by `needs_gradients`."""
-    return bool(getattr(selector, "needs_gradients", True))
+    return bool(said_by(selector, "needs_gradients", True))
 
 
 def needed_fields(selector: Selector) -> tuple[str, ...]:
@@ -160,7 +167,7 @@ def needed_fields(selector: Selector) -> tuple[str, ...]:
 
     Any of "labels", "losses", "predictions" and "input_norms"; of Samples, "labels" alone.
     """
-    return tuple(getattr(selector, "needs", ()))
+    return tuple(said_by(selector, "needs", ()))
 
 
 def selector_name(selector: Any) -> str:

@@ -31,6 +31,7 @@ from acslib.selectors.coreset import (
     needed_fields,
     needs_gradients,
     one_thread,
+    said_by,
 )
 from acslib.selectors.scores import highest
 
@@ -80,7 +81,7 @@ class PerClass(_Wrapper):
 
     def most(self, n: int, budget: int) -> int:
         """The most samples that it may return: all, where the selector inside takes groups."""
-        return n if hasattr(self.selector, "most") else budget
+        return budget if said_by(self.selector, "most") is None else n
 
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
         labels = getattr(gradients, "labels", None)
@@ -117,7 +118,8 @@ class BatchWise(_Wrapper):
                 f"batch_size is {self.batch_size} and groups are"
                 f" {'not ' if self.groups is None else ''}given; give one of the two"
             )
-        missing = () if hasattr(self.selector, "scores") else needed_fields(self.selector)
+        scored = said_by(self.selector, "scores") is not None
+        missing = () if scored else needed_fields(self.selector)
         if missing:
             raise ValueError(
                 f"groups of samples have no {' and no '.join(missing)}, which the selector inside"
@@ -135,7 +137,13 @@ class BatchWise(_Wrapper):
     def assignment(self, samples: Gradients | Samples) -> Tensor:
         """The group of each sample: (n,) int64."""
         if self.groups is not None:
-            return check_integers("groups", torch.as_tensor(self.groups), len(samples)).cpu()
+            try:
+                groups = torch.as_tensor(self.groups)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ValueError(
+                    f"groups are no numbers: give one integer a sample ({error})"
+                ) from error
+            return check_integers("groups", groups, len(samples)).cpu()
         assert self.batch_size is not None
         n = len(samples)
         seed = seed_of_epoch(self.seed, samples) if self.regroup else self.seed
@@ -167,8 +175,9 @@ class Unweighted(_Wrapper):
     @property
     def scores(self) -> Callable[[LastLayerGradients], Tensor]:
         """Those of the selector inside; AttributeError where it has none."""
-        selector: Any = self.selector
-        found: Callable[[LastLayerGradients], Tensor] = selector.scores
+        found: Callable[[LastLayerGradients], Tensor] | None = said_by(self.selector, "scores")
+        if found is None:
+            raise AttributeError("the selector inside has no scores")
         return found
 
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
@@ -286,9 +295,10 @@ def _select_groups(
 ) -> Coreset:
     """The selector's choice among groups, of which indices and weights are."""
     sizes = assignment.bincount()
-    if hasattr(selector, "scores"):
+    scores = said_by(selector, "scores")
+    if scores is not None:
         sums = torch.zeros(len(sizes), dtype=torch.float64)
-        return highest(sums.index_add_(0, assignment, selector.scores(gradients)) / sizes, chosen)
+        return highest(sums.index_add_(0, assignment, scores(gradients)) / sizes, chosen)
     groups: LastLayerGradients | Samples
     if isinstance(gradients, Samples) or not needs_gradients(selector):
         groups = Samples(len(sizes), epoch=gradients.epoch)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,11 @@ from acslib.selectors.grouped import BatchWise, BiasOnly, PerClass, Unweighted
 
 
 def check_memory(
-    selector: Any, samples: Samples, budget: int, gradients: LastLayerGradients, **options: Any
+    selector: Any,
+    samples: Samples,
+    budget: int,
+    gradients: LastLayerGradients,
+    options: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Raise ValueError where a selection of `budget` of the samples cannot fit in memory.
 
@@ -24,7 +30,7 @@ def check_memory(
     n = len(samples)
     if isinstance(selector, functools.partial):
         given = {**selector.keywords, **options}
-        check_memory(selector.func, samples, budget, gradients, **given)
+        check_memory(selector.func, samples, budget, gradients, given)
     elif isinstance(selector, Unweighted):
         check_memory(selector.selector, samples, budget, gradients)
     elif isinstance(selector, BiasOnly):
