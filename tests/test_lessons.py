@@ -719,6 +719,16 @@ def test_an_exercise_without_a_block_is_refused(tmp_path):
         lessons.notebook(source, "student")
 
 
+def test_lessons_compute_in_one_thread():
+    """Whatever the machine has: threads of many students' kernels wait for each other."""
+    code = "import course, torch; print(torch.get_num_threads())"
+    given = os.environ | {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=FOLDER, env=given, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == ["1"], ran.stderr
+
+
 # ---- both versions run
 
 
