@@ -735,6 +735,19 @@ def test_a_picture_is_described_by_its_own_words():
     )
 
 
+def test_few_bars_are_described_by_their_heights():
+    figure, (left, right) = plt.subplots(1, 2)
+    left.bar([0, 1], [0.5, 0.25], label="error")
+    left.bar([0.3, 1.3], [2, 3], label="time")
+    left.set_xticks([0.15, 1.15], ["CRAIG", "random"])
+    right.bar(range(40), range(40), label="seconds of an epoch")
+    left.legend()
+    right.legend()
+    assert style.in_words(figure) == (
+        "A picture. error (CRAIG 0.5, random 0.25), time (CRAIG 2, random 3). seconds of an epoch."
+    )
+
+
 def test_a_notebook_has_the_description_beside_the_picture():
     """As the text that stands for it, which the site takes for its alternative text."""
     shell = InteractiveShell.instance()

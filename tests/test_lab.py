@@ -110,6 +110,8 @@ def open_notebook(page, lab: str, path: str):
     """Opens a notebook by its path in the checkout, and waits for its kernel; gives its cells."""
     page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-Notebook .jp-Cell")
+    # a notebook that runs before it has its kernel is asked which one it wants
+    page.wait_for_selector("#jp-main-statusbar :text('(ipykernel) | Idle')")
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']")
     return page.locator(".jp-Notebook .jp-Cell")
 
@@ -149,7 +151,11 @@ def test_the_index_comes_first_and_leads_to_documents(page, lab):
 
 
 @pytest.mark.parametrize(
-    "path", ["notebooks/index.ipynb", "notebooks/run.ipynb", "build/lessons/student/04_craig.ipynb"]
+    "path",
+    [
+        *("notebooks/index.ipynb", "notebooks/run.ipynb", "notebooks/own.ipynb"),
+        "build/lessons/student/04_craig.ipynb",
+    ],
 )
 def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
     open_notebook(page, lab, path)

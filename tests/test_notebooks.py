@@ -290,6 +290,20 @@ def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):
     assert caught.value._render_traceback_() == [str(caught.value)]
 
 
+def test_all_runs_of_an_item_have_the_same_bars():
+    """A kernel's bar is an output of its cell, and JupyterLab hides what comes after fifty."""
+    sources = [
+        "import os, tempfile\nos.environ['ACS_RESULTS'] = tempfile.mkdtemp()",
+        "from acslib.paper import notebook\nnotebook.train_missing('table2', 'smoke', [0])",
+    ]
+    book = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, sources)))
+    NotebookClient(book, kernel_name="python3").execute()
+    kinds = [list(out.get("data", {"text": 0})) for out in book.cells[1].outputs]
+    assert "".join(out.get("text", "") for out in book.cells[1].outputs).startswith("0 of ")
+    bars = [kind for kind in kinds if "application/vnd.jupyter.widget-view+json" in kind]
+    assert len(bars) == 3
+
+
 QUIET = {"selection": None, "train_robust_accuracy": 0.5}
 
 

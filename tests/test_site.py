@@ -65,12 +65,19 @@ def test_no_name_is_described_twice(source):
 
 
 def test_the_course_is_the_students(source):
-    """Stubs, no answers beside the folded ones; the archive holds what a student needs."""
+    """Stubs, no answers beside the folded ones; the archive holds what a student needs, and its
+    notebooks lead to nothing outside it.
+    """
     names = [path.name for path in (source / "lessons").glob("*.ipynb")]
     assert len(names) == len(make_site.lessons.sources())
     with zipfile.ZipFile(source / "lessons" / "lessons.zip") as archive:
-        held = {Path(name).name for name in archive.namelist()}
-    assert held == {*names, *make_site.lessons.HELPERS}
+        held = {
+            Path(name).name: archive.read(name).decode("latin-1") for name in archive.namelist()
+        }
+    assert set(held) == {*names, *make_site.lessons.HELPERS, *make_site.lessons.pictures()}
+    for name in names:
+        targets = re.findall(r"\]\((?!https?:|#)([^)\s]+)\)", held[name])
+        assert set(targets) <= set(held), name
     assert ">>> answer" not in "".join((source / "lessons" / name).read_text() for name in names)
 
 

@@ -13,8 +13,11 @@ and the stub that takes its place:
         # return None  # for each sample the nearest chosen one, then the sum
         # <<<
 
-Students get the stub, and the answer folded under the exercise's text. Links to documents lead from
-where a notebook is written. Nothing is executed, and the same sources give the same bytes.
+Students get the stub, and the answer folded under the exercise's text. Nothing is executed, and the
+same sources give the same bytes.
+
+Links to documents lead from where a notebook is written. Outside the repository there is nothing
+that they could lead to: there a notebook names its documents, and its pictures lie beside it.
 """
 
 import argparse
@@ -33,6 +36,7 @@ BLOCK = re.compile(
     r"^ *# >>> answer\n(?P<answer>.*?)^ *# >>> stub\n(?P<stub>.*?)^ *# <<<(?:\n|\Z)", re.M | re.S
 )
 HERE = "../.."  # where the repository is, seen from a source: so begin its links to documents
+LINK = re.compile(rf"(?P<picture>!?)\[(?P<text>[^]]*)\]\({re.escape(HERE)}/(?P<place>[^)]+)\)")
 
 
 def sources() -> list[Path]:
@@ -57,11 +61,11 @@ def is_exercise(cell) -> bool:
 
 
 def notebook(
-    source: Path, version: str, *, folded: bool = True, root: str = HERE
+    source: Path, version: str, *, folded: bool = True, root: str | None = HERE
 ) -> nbformat.NotebookNode:
     """One lesson. version: "student" or "answers". folded: students may unfold the answers.
 
-    root: the repository, seen from where the notebook will be.
+    root: the repository, seen from where the notebook will be; None where that is elsewhere.
 
     Raises ValueError for an exercise without a block, and for a block outside an exercise.
     """
@@ -69,7 +73,7 @@ def notebook(
     for number, cell in enumerate(lesson.cells):
         cell["id"] = f"{source.stem[:2]}-{number:02d}"
         if cell.cell_type == "markdown":
-            cell.source = cell.source.replace(f"]({HERE}/", f"]({root}/")
+            cell.source = LINK.sub(lambda link: led_from(root, link), cell.source)
         if is_exercise(cell) != ("# >>> answer" in cell.source):
             raise ValueError(
                 f"{source.name}, cell {number}: an exercise needs the tag and the lines"
@@ -88,6 +92,30 @@ def notebook(
     return lesson
 
 
+def led_from(root: str | None, link: re.Match) -> str:
+    """A link to a document or picture, as it leads from a notebook."""
+    if root is not None:
+        return f"{link['picture']}[{link['text']}]({root}/{link['place']})"
+    if link["picture"]:
+        return f"![{link['text']}]({Path(link['place']).name})"
+    return f"{link['text']} (`{link['place']}` in the repository)"
+
+
+def pictures() -> dict[str, Path]:
+    """The repository's pictures that lessons show, by name."""
+    cells = [cell for source in sources() for cell in notebook(source, "student").cells]
+    links = [link for cell in cells for link in LINK.finditer(cell.source)]
+    found = [ROOT / link["place"] for link in links if link["picture"]]
+    return {path.name: path for path in found}
+
+
+def root_from(folder: Path) -> str | None:
+    """The repository, seen from a folder in it; None for a folder elsewhere."""
+    folder = folder.resolve()
+    inside = folder.is_relative_to(ROOT.resolve())
+    return Path(os.path.relpath(ROOT, folder)).as_posix() if inside else None
+
+
 def fold(text, answer: str) -> None:
     """Put the answer, folded, at the end of the exercise's text."""
     text.source += (
@@ -96,13 +124,16 @@ def fold(text, answer: str) -> None:
 
 
 def make(folder: Path, *, folded: bool = True) -> list[Path]:
-    """Both versions of every lesson, and the two helpers beside them."""
+    """Both versions of every lesson, and beside them the two helpers, outside the repository the
+    pictures, too.
+    """
     made = []
     for version in ("student", "answers"):
         (folder / version).mkdir(parents=True, exist_ok=True)
-        root = Path(os.path.relpath(ROOT, (folder / version).resolve())).as_posix()
-        for helper in HELPERS:
-            shutil.copyfile(SOURCES / helper, folder / version / helper)
+        root = root_from(folder / version)
+        beside = {name: SOURCES / name for name in HELPERS} | ({} if root else pictures())
+        for name, path in beside.items():
+            shutil.copyfile(path, folder / version / name)
         for source in sources():
             path = folder / version / f"{source.stem}.ipynb"
             nbformat.write(notebook(source, version, folded=folded, root=root), path)

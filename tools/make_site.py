@@ -177,24 +177,29 @@ def paper_pdf(folder: Path) -> bytes:
 
 def write_course(folder: Path) -> None:
     """The students' notebooks with their helpers, an archive of all, and a page before them."""
-    made = {
-        f"{source.stem}.ipynb": nbformat.writes(lessons.notebook(source, "student", root=".."))
-        + "\n"
-        for source in lessons.sources()
-    }
-    made |= {name: (lessons.SOURCES / name).read_text() for name in lessons.HELPERS}
-    for name, text in made.items():
-        write(folder / name, text)
-    write(folder / "lessons.zip", archive(made))
+    helpers = {name: (lessons.SOURCES / name).read_bytes() for name in lessons.HELPERS}
+    for name, content in (helpers | notebooks(root="..")).items():
+        write(folder / name, content)
+    pictures = {name: path.read_bytes() for name, path in lessons.pictures().items()}
+    write(folder / "lessons.zip", archive(helpers | notebooks(root=None) | pictures))
     write(folder / "index.md", course_page())
 
 
-def archive(texts: dict[str, str]) -> bytes:
-    """A zip archive that is the same for the same texts."""
+def notebooks(root: str | None) -> dict[str, bytes]:
+    """The students' notebooks by their names. root: as `lessons.notebook` has it."""
+    made = {source: lessons.notebook(source, "student", root=root) for source in lessons.sources()}
+    return {
+        f"{source.stem}.ipynb": f"{nbformat.writes(lesson)}\n".encode()
+        for source, lesson in made.items()
+    }
+
+
+def archive(files: dict[str, bytes]) -> bytes:
+    """A zip archive that is the same for the same files."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, text in texts.items():
-            file.writestr(zipfile.ZipInfo(f"lessons/{name}"), text)
+        for name, held in files.items():
+            file.writestr(zipfile.ZipInfo(f"lessons/{name}"), held)
     return content.getvalue()
 
 

@@ -142,11 +142,18 @@ def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
         if leave:
             print(f"{run.name}, seed {seed}, is trained already: its record is only read")
         return done
+    with tqdm(leave=leave) as epochs, tqdm(leave=leave) as attacks:
+        return _train(run, seed, epochs, attacks, leave)
+
+
+def _train(run: Run, seed: int, epochs: tqdm, attacks: tqdm, leave: bool) -> dict[str, Any]:
+    """Train and evaluate a run, and move the two bars, from their beginning."""
     from acslib.paper import measures, runs  # they load torch: notebooks that draw do without
 
-    name = f"{run.name}, seed {seed}"
-    epochs = tqdm(total=len(run.plan), desc=f"{name}: epochs", leave=leave)
-    attacks = tqdm(total=len(measures.parts(run)), desc="evaluation", leave=leave)
+    epochs.reset(len(run.plan))
+    epochs.set_description(f"{run.name}, seed {seed}: epochs")
+    attacks.reset(len(measures.parts(run)))
+    attacks.set_description("evaluation")
 
     def progress(row: dict[str, Any]) -> None:
         epochs.update(row["epoch"] + 1 - epochs.n)
@@ -162,13 +169,12 @@ def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
         attacks.set_description(f"evaluation: {part}")
         attacks.update(measures.parts(run).index(part) - attacks.n)
 
-    with epochs, attacks:
-        try:
-            record = runs.execute(run, seed, told=runs.Told(progress, announce, evaluating))
-        except KeyboardInterrupt:
-            raise Interrupted(stopped(run, seed, epochs.n)) from None
-        attacks.set_description("evaluation")
-        attacks.update(attacks.total - attacks.n)
+    try:
+        record = runs.execute(run, seed, told=runs.Told(progress, announce, evaluating))
+    except KeyboardInterrupt:
+        raise Interrupted(stopped(run, seed, epochs.n)) from None
+    attacks.set_description("evaluation")
+    attacks.update(attacks.total - attacks.n)
     return record
 
 
@@ -197,12 +203,20 @@ def undefended(run: Run) -> Run:
 
 
 def train_missing(item: str, profile: str, seeds: list[int]) -> None:
-    """Train the runs that a table or figure still needs, with bars of runs and of epochs."""
+    """Train the runs that a table or figure still needs, with bars of runs and of epochs.
+
+    All runs have the same bars: each bar is an output, and JupyterLab hides what comes after fifty.
+    """
     missing = rows.missing(item, profile, seeds)
     total = len(items.table_runs(item, profile)) * len(seeds)
     print(f"{total - len(missing)} of {total} runs are trained, their records are only read")
-    for run, seed in tqdm(missing, desc="runs", disable=not missing):
-        train_run(run, seed, leave=False)
+    if not missing:
+        return
+    every = tqdm(missing, desc="runs")
+    with tqdm(leave=False) as epochs, tqdm(leave=False) as attacks:
+        for run, seed in every:
+            if records.finished_record(run, seed) is None:  # it may be by now
+                _train(run, seed, epochs, attacks, leave=False)
 
 
 # ---- what is shown

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -70,12 +71,18 @@ def panel(axis: Axes) -> str:
 
 
 def drawn(axis: Axes) -> list[str]:
-    """What the legend names, each line with its ends; without a legend the only line's."""
+    """What the legend names, each line with its ends and few bars with their heights; without a
+    legend the only line's.
+    """
     lines = {line.get_label(): line for line in axis.get_lines()}
+    bars = {each.get_label(): each for each in axis.containers if isinstance(each, BarContainer)}
     legend = axis.get_legend()
     if legend:
         named = [text.get_text() for text in legend.get_texts()]
-        return [" ".join([name, *ends(lines.get(name))]) for name in named]
+        return [
+            " ".join([name, *ends(lines.get(name)), *heights(axis, bars.get(name))])
+            for name in named
+        ]
     return ends(*lines.values()) if len(lines) == 1 and axis.get_ylabel() else []
 
 
@@ -84,6 +91,16 @@ def ends(line: Line2D | None) -> list[str]:
     heights = np.asarray([] if line is None else line.get_ydata(orig=False), dtype=float)
     heights = heights[np.isfinite(heights)]
     return [f"from {heights[0]:.3g} to {heights[-1]:.3g}"] if len(heights) > 1 else []
+
+
+def heights(axis: Axes, bars: BarContainer | None) -> list[str]:
+    """How high each of up to six bars is, in the order of the places named below them."""
+    if bars is None or len(bars) > 6:
+        return []
+    places = [tick.get_text() for tick in axis.get_xticklabels()]
+    names = places if len(places) == len(bars) else [""] * len(bars)
+    said = [f"{name} {bar.get_height():.3g}".strip() for name, bar in zip(names, bars, strict=True)]
+    return [f"({', '.join(said)})"]
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:

@@ -32,6 +32,8 @@ from acslib.objectives import Vanilla
 #
 # > "the function Φ is a simple evaluation of an appropriate loss function over the neural network
 # > output" (section 2.1.1, eq. 2)
+#
+# Φ is what training makes small for an image. $f_\theta$ is the network with weights θ.
 
 # %%
 model = course.train(Vanilla(), course.size(10, 2)).model
@@ -53,6 +55,10 @@ print(f"{clean:.1f} % of {len(labels)} test images are right")
 # \quad\text{s.t.}\quad d(\tilde x, x)\le\varepsilon
 # \qquad\text{(eq. 3)}$$
 #
+# $x$ is the image, $y$ its label, $\tilde x$ the changed image, $d$ the distance, and
+# $\mathcal L_{CE}$ the cross-entropy. The share of images that are still right under attack is the
+# **robust accuracy**.
+#
 # **Prediction.** How many percent of the test images will still be right when epsilon is 0.1?
 
 # %%
@@ -60,7 +66,7 @@ prediction = None  # your guess, in percent
 
 # %%
 course.predicted(prediction, course.robust(model, 0.1), "Right at epsilon 0.1", " %")
-attack = PGD("linf", 0.1, 0.025, 20, generator=torch.Generator().manual_seed(0))
+attack = PGD("linf", epsilon=0.1, step=0.025, steps=20, generator=torch.Generator())
 adversarial = attack(model, images, labels)
 seen = model(images).argmax(1)
 fooled = model(adversarial).argmax(1)
@@ -97,8 +103,7 @@ def my_project(x, images, epsilon):
 
 
 # %%
-right = checks.check_1_1(my_project)
-projected = my_project if right else lambda x, images, e: project(x, images, "linf", e)
+projected = my_project if checks.check_1_1(my_project) else checks.projected
 course.show(project)
 
 # %% [markdown]
@@ -113,7 +118,8 @@ course.show(project)
 #
 # ### Exercise 1.2
 #
-# Take that one step, from the image itself.
+# Take that one step, from the image itself. `projected(x, images, epsilon)` is your projection, or
+# the right one as long as yours is not.
 #
 # <details><summary>Hint</summary>
 #
@@ -177,11 +183,12 @@ def my_pgd(model, images, labels, epsilon, step, steps):
 
 # %%
 right = checks.check_1_3(my_pgd)
-course.show(PGD._climb, PGD._ascend)
+course.show(PGD._climb, PGD._move)
 
 # %% [markdown]
-# The library's version is the same loop. It can also begin at a random point of the ball
-# (`_start`), and it knows a second norm.
+# The library's version is the same loop; `_move` is the step with its projection. It can also begin
+# at a random point of the ball (`_begin`), and it knows a second norm. The second loop of `_climb`
+# is for networks whose gradient is not a number somewhere.
 #
 # ## One step against many
 #

@@ -155,7 +155,7 @@ course.show(LastLayerGradients.total)
 #
 # <details><summary>Hint</summary>
 #
-# One division. The answer may be off by five percent.
+# One division. The answer may be off by two percent.
 #
 # </details>
 

@@ -194,9 +194,10 @@ positive_refit = my_positive_refit if right else checks.refit_nonnegative
 # %% [markdown]
 # ### Exercise 5.4
 #
-# Now the whole pursuit. Two changes against the cell above: pick the largest *signed* score (a
-# sample that points away from what is missing cannot help with a weight of at least 0), and refit
-# with `positive_refit`.
+# Now the whole pursuit, with `budget` picks. Two changes against the loop before "Signs": pick the
+# largest *signed* score (a sample that points away from what is missing cannot help with a weight
+# of at least 0), and refit with `positive_refit`. `scores` and `positive_refit` are yours, or the
+# right ones as long as yours are not.
 #
 # <details><summary>Hint</summary>
 #

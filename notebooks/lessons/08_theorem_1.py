@@ -29,9 +29,10 @@ from acslib.paper import theory
 # $$\min_{t=0:T-1} L(\theta_t) - L(\theta^*)\ \le\ \frac{\Delta\sigma}{\sqrt T} +
 # \frac{\Delta}{T}\sum_{t=0}^{T-1}\Gamma_t\qquad\text{(Theorem 1, 1)}$$
 #
-# for convex losses that are Lipschitz with constant $\sigma$, parameters within $\Delta$ of the
-# optimum, and the rate $\alpha=\Delta/(\sigma\sqrt T)$. $\Gamma_t$ is the gradient error that
-# Lessons 4 and 5 made small. The paper sums up:
+# for convex losses that are Lipschitz with constant $\sigma$ (no gradient is longer), parameters
+# within $\Delta$ of the optimum $\theta^*$, and the learning rate
+# $\alpha=\Delta/(\sigma\sqrt T)$ in all $T$ iterations. $\Gamma_t$ is the gradient error that
+# Lessons 4 and 5 made small, at iteration $t$. The paper sums up:
 #
 # > "the convergence bound consists of two terms: an irreducible noise term and an additional term
 # > consisting of gradient approximation errors" (section 3.2)
@@ -43,7 +44,8 @@ from acslib.paper import theory
 #
 # Threes against eights, 357 digits, a linear classifier. The attacker may move an image by
 # epsilon in the $\ell_2$ norm. As in Lesson 2 the worst image has a formula. $\theta$ is kept
-# within a ball, since the theorem asks for a $\Delta$.
+# within a ball, since the theorem asks for a $\Delta$: no point of the ball is farther from
+# $\theta^*$ than that.
 
 # %%
 problem = theory.digits("l2", epsilon=0.2, radius=12.0)
@@ -54,8 +56,9 @@ course.show(theory.AdversarialLogistic.gradients)
 # %% [markdown]
 # ### Exercise 8.1
 #
-# $\Gamma$ for one coreset. We take $L$ as the *mean* of the losses. So the full gradient is the
-# mean of all, and the coreset's is $\sum_j\gamma_j g_j / n$.
+# $\Gamma$ for one coreset: the length of the difference between the full gradient and the
+# coreset's. We take $L$ as the *mean* of the losses. So the full gradient is the mean of all, and
+# the coreset's is $\sum_j\gamma_j g_j / n$.
 #
 # <details><summary>Hint</summary>
 #
@@ -212,11 +215,11 @@ if checks.check_8_4(my_iterations):
 # %% [markdown]
 # ## Larger coresets
 #
-# Does what is left follow the error term? Part (2) of the theorem has strongly convex losses and
-# falling rates, and converges fast enough to see. The bars are computed beforehand, 30 iterations
-# each; the slider picks k.
+# Does what is left follow the error term? Part (2) of the theorem has strongly convex losses (they
+# curve upwards by at least $\mu$ in every direction) and falling rates. It converges fast enough to
+# see. The bars are computed beforehand, 30 iterations each; the slider picks k.
 #
-# **Before you move it:** adaptive random draws a new random tenth at each iteration. Its errors
+# **Before you move it:** adaptive random draws a new random subset at each iteration. Its errors
 # are as long as those of one random subset that is kept. Will it end as far from the optimum?
 
 # %%
@@ -239,7 +242,7 @@ def draw(axis, k):
         colours = [course.LOOKS[name]["color"] for name in methods]
         axis.bar(places, heights, 0.35, color=colours, hatch=hatch, label=label)
     axis.set_xticks([0.2, 1.2, 2.2], ["CRAIG", "random", "adaptive"])
-    axis.set(yscale="log", ylim=(1e-4, 3))
+    axis.set(yscale="log", ylim=(1e-4, 30))
     axis.legend(fontsize=8)
 
 

@@ -140,8 +140,6 @@ for name, rows in (("120", long), ("60", short)):
     for _, row in rows.iterrows():
         numbers = f"ACC {row.acc_pct} RACC {row.racc_pct} minutes {row.time_min}"
         print(f"{name:>3} epochs {row.method:14s} {numbers}")
-
-# %%
 half_as_long = short[short.method == "full"].iloc[0]
 for _, row in long.iterrows():
     verdict = "dominates" if dominates(half_as_long, row) else "does not dominate"
@@ -243,8 +241,10 @@ def my_interval(differences):
 
 # %%
 interval = my_interval if checks.check_9_5(my_interval) else checks.interval
+course.show(study.half_width)
 
 
+# %%
 def draw(axis, count):
     for place, (name, colour) in enumerate((("gradmatch", course.BLUE), ("null", course.GREY))):
         values = differences[name][:count]
@@ -260,6 +260,9 @@ def draw(axis, count):
 course.slider(draw, "seeds", range(2, len(seeds) + 1))
 
 # %% [markdown]
+# `half_width` is the same formula as the library's study uses it. For a single seed it gives no
+# number (NaN): one difference has no spread.
+#
 # Circles are seeds, the diamond their mean, the bar the interval. The null shows how far two
 # equal methods lie apart by chance: several points. **With one seed you could have reported
 # almost anything.** Look at the bar of all seeds: does it hold 0? Whatever it says, it says it of
@@ -313,13 +316,15 @@ course.curves(widths, {"here": counts}, "half-width, points", "seeds needed", lo
 # - **Report.** All comparisons that were made, not only those that came out well.
 #
 # This repository has such a [study](../../docs/study.md): real CIFAR-10, a small ResNet-18, 10,000
-# test images, and coresets of three sizes. The next cell reads its table.
+# test images, and coresets of three sizes. The next cell shows the rule of its verdict and reads
+# its table.
 #
 # **Prediction.** GradMatch minus adaptive random, in points of robust accuracy (RACC), mean over
 # the three sizes? Put it into the first line and run the cell.
 
 # %%
 prediction = None  # in points
+course.show(study.judged)
 found = course.published("study")
 print(study.verdicts_text("mini", course.PUBLISHED))
 decided = study.deciding(found).loc["linf"]

@@ -85,6 +85,8 @@ def call(function, *arguments):
 
 def tensor(value, shape) -> Tensor:
     """The value as float64, if it is a tensor of this shape and without a graph behind it."""
+    if isinstance(value, np.ndarray):
+        raise Wrong("it gives a numpy array: torch.from_numpy makes a tensor of it")
     if not isinstance(value, Tensor):
         raise Wrong(f"it gives {kind(value)}: return a tensor")
     if value.shape != shape:
@@ -157,6 +159,18 @@ def toy(outputs: int = 3) -> torch.nn.Module:
     return model
 
 
+def curved() -> torch.nn.Module:
+    """A fixed network like `toy`, with a layer of tanh: the gradient's signs change on the way."""
+    model = torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3)
+    )
+    generator = torch.Generator().manual_seed(4)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.copy_(2 * torch.randn(weights.shape, generator=generator))
+    return model
+
+
 def toy_images(count: int = 6) -> tuple[Tensor, Tensor]:
     images = torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(4))
     return images, torch.arange(count) % 3
@@ -185,8 +199,7 @@ def check_1_1(project):
     wrong = outside(got, images, 0.2)
     if wrong:
         return wrong
-    expected = x.clamp(images - 0.2, images + 0.2).clamp(0, 1)
-    if not close(got, expected):
+    if not close(got, projected(x, images, 0.2)):
         return "both limits hold, but there is a nearer point: leave pixels alone that break none"
     return None
 
@@ -217,18 +230,51 @@ def check_1_2(fgsm):
     "it takes the steps that the library's PGD takes without a random start",
 )
 def check_1_3(pgd):
-    model, (images, labels) = toy(), toy_images()
-    expected = PGD("linf", 0.2, 0.05, 6, random_start=False)(model, images, labels)
+    model, (images, labels) = curved(), toy_images()
     got = tensor(call(pgd, model, images, labels, 0.2, 0.05, 6), images.shape)
     wrong = outside(got, images, 0.2)
     if wrong:
         return f"{wrong}: project after every step"
-    one = PGD("linf", 0.2, 0.05, 1, random_start=False)(model, images, labels)
-    if close(got, one):
-        return "it stops after one step: take the gradient anew at the moved image, `steps` times"
-    if not close(got, expected):
-        return "it ends elsewhere than projected steps of size `step` do"
-    return None
+    for mistake, elsewhere in climbs(model, images, labels, 0.2, 0.05, 6).items():
+        if close(got, elsewhere):
+            return mistake or None
+    return "it ends elsewhere than projected steps of size `step` do"
+
+
+def climbs(model, images, labels, epsilon, step, steps) -> dict[str, Tensor]:
+    """Where PGD ends without a random start, under "", and where common mistakes end."""
+
+    def signs(x):
+        x = x.detach().requires_grad_()
+        loss = cross_entropy(model(x), labels, reduction="sum")
+        return torch.autograd.grad(loss, x)[0].sign()
+
+    def climb(length, count, *, at=lambda x: x, after=lambda x: projected(x, images, epsilon)):
+        x = images
+        for _ in range(count):
+            x = after(x + length * signs(at(x)))
+        return projected(x, images, epsilon)
+
+    return {
+        "": climb(step, steps),
+        "it stops after one step: take the gradient anew at the moved image, `steps` times": climb(
+            step, 1
+        ),
+        "it goes down the gradient: add the step": climb(-step, steps),
+        "it projects once, at the end: project after every step": climb(
+            step, steps, after=lambda x: x
+        ),
+        "the gradient is always the one at the images: take it at the moved image": climb(
+            step, steps, at=lambda x: images
+        ),
+        "its steps have the size epsilon: take `step`": climb(epsilon, steps),
+        "its steps have the size epsilon / steps: take `step`": climb(epsilon / steps, steps),
+    }
+
+
+def projected(x: Tensor, images: Tensor, epsilon: float) -> Tensor:
+    """The nearest point to x within epsilon of the images and within [0, 1]."""
+    return x.clamp(images - epsilon, images + epsilon).clamp(0, 1)
 
 
 def robust_share(right: Tensor) -> float:
@@ -242,8 +288,10 @@ def robust_share(right: Tensor) -> float:
     "a sample counts as robust only if no restart fools the network",
 )
 def check_1_4(share):
-    right = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 1, 0], [1, 1, 0, 0, 1]]).bool()
+    right = torch.tensor([[1, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0]]).bool()
     got = scalar(call(share, right))
+    if number(got, 1 - robust_share(right)):
+        return "that is the share that is fooled"
     if number(got, float(right.float().mean())):
         return "that is the mean over restarts: an attacker keeps the best of them, for each sample"
     if number(got, float(right.float().mean(1).min())):
@@ -254,9 +302,10 @@ def check_1_4(share):
         return "that is the weakest single restart: an attacker may use another one for each sample"
     if number(got, float(right.any(0).float().mean())):
         return "that counts samples that some restart leaves right: every restart must"
-    return (
-        None if number(got, robust_share(right)) else f"expected 0.2 for the example, got {got:g}"
-    )
+    expected = robust_share(right)
+    if number(got, expected):
+        return None
+    return f"for {right.int().tolist()} it is {expected:.3f}, not {got:.3f}"
 
 
 @exercise(
@@ -267,7 +316,7 @@ def check_1_5(answer):
         return "that is one restart: the steps begin anew in each of the 10"
     if number(answer, 10):
         return "that is one gradient for each restart: each takes 50 steps"
-    return None if number(answer, 500) else f"steps times restarts is not {answer}"
+    return None if number(answer, 500, 0) else f"steps times restarts is not {answer}"
 
 
 # Lesson 2: adversarial training
@@ -498,11 +547,11 @@ def check_3_3(answer):
 )
 def check_3_4(answer):
     whole, kept = 100 * 2049, 100 + 2048
-    if number(answer, kept / whole, 0.05):
+    if number(answer, kept / whole, 0.02):
         return "turn the ratio over: the matrix is the larger one"
-    if number(answer, whole, 0.05):
+    if number(answer, whole, 0.02):
         return "that is the length of one gradient: divide by what the factors of one image take"
-    return None if number(answer, whole / kept, 0.05) else "divide 100 * 2049 by 100 + 2048"
+    return None if number(answer, whole / kept, 0.02) else "divide 100 * 2049 by 100 + 2048"
 
 
 @exercise(
@@ -690,6 +739,13 @@ def arrows() -> Tensor:
     return torch.randn(8, 3, generator=generator).double() + torch.tensor([0.9, 0.6, 0.5])
 
 
+def crossing() -> Tensor:
+    """Six gradients with four entries: the fourth pick makes the first one's weight negative."""
+    rows = [[-1, -1, -1, 2], [-2, 3, 1, 2], [-1, -2, 0, 3]]
+    rows += [[1, -2, -2, -1], [0, 1, 3, 3], [3, 2, 2, 0]]
+    return torch.tensor(rows, dtype=torch.float64)
+
+
 def scores(gradients: Tensor, missing: Tensor) -> Tensor:
     """How well each gradient is aligned with what is missing, (n,)."""
     return gradients @ missing
@@ -781,7 +837,7 @@ def check_5_3(answer):
 def check_5_4(answer):
     gradients = arrows()
     result = call(answer, gradients, 3)
-    if not isinstance(result, tuple) or len(result) != 2:
+    if not isinstance(result, tuple | list) or len(result) != 2:
         return "return two things: the picks and their weights"
     picks, weights = indices(result[0]), torch.as_tensor(result[1]).double()
     expected, fitted = pursuit(gradients, 3)
@@ -796,13 +852,21 @@ def check_5_4(answer):
         return (
             "it takes the three largest first scores: after each refit, look at what is missing now"
         )
+    if picks == [0, 7, 4]:  # by the sizes of the scores
+        return "the third pick has a negative score: pick the largest score, not the largest size"
+    if picks != expected and sorted(picks) == sorted(expected):
+        return f"give the picks in the order of picking, {expected}, and the weights likewise"
     if picks != expected:
         return f"expected the picks {expected}, got {picks}"
     if weights.shape != fitted.shape:
         return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
-    return (
-        None if close(weights, fitted) else "the picks are right; fit all weights anew at the end"
-    )
+    if not close(weights, fitted):
+        return "the picks are right; fit all weights anew at the end"
+    weights = torch.as_tensor(call(answer, crossing(), 4)[1]).double()
+    if (weights < -1e-9).any():
+        return f"with other gradients a weight is {float(weights.min()):.2f}: use `positive_refit`"
+    fitted = pursuit(crossing(), 4)[1]
+    return None if close(weights, fitted) else f"with other gradients it gives {weights.tolist()}"
 
 
 def effective_share(weights: Tensor) -> float:
@@ -951,7 +1015,7 @@ class Recorded:
     """An objective and a selector that write down what is asked of them."""
 
     def __init__(self):
-        self.gradients_of, self.seen, self.selected = [], [], []
+        self.gradients_of, self.seen, self.selected, self.clean = [], [], [], False
 
     def gradients(self, model, images, labels):
         self.gradients_of.append(len(labels))
@@ -959,9 +1023,11 @@ class Recorded:
 
     def perturb(self, model, images, labels):
         self.seen.append(len(labels))
-        return images
+        return 1 - images
 
     def loss(self, model, images, labels, adversarial=None):
+        if adversarial is None or torch.equal(adversarial, images):
+            self.clean, adversarial = True, images
         return cross_entropy(model(adversarial), labels, reduction="none")
 
     def select(self, gradients, budget):
@@ -999,6 +1065,8 @@ def check_6_5(answer):
         return "the gradients to select by are those of all 60 images"
     if sum(book.seen) != sum(should.seen):
         return f"it attacks {sum(book.seen)} images in all, the plan asks for {sum(should.seen)}"
+    if book.clean:
+        return "the loss is that of the clean images: give `objective.loss` the attacked ones"
     if [int(count) for count in counts] != expected:
         return f"the images of each epoch are {expected}, and it returns {counts}"
     if close(weight, toy()[1].weight.detach().double()):
@@ -1198,8 +1266,15 @@ def slack(gap: float, gradient: Tensor, theta: Tensor, optimum: Tensor) -> float
 )
 def check_8_1(answer):
     gradients = arrows()
-    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 3.0]).double())
+    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 1.5]).double())
     got, expected = scalar(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
+    of_coreset = coreset.weights @ gradients[coreset.indices]
+    if number(got, float((gradients.mean(0) - of_coreset).norm()), 1e-4):
+        return "the coreset's sum is divided by n, too"
+    if number(got, float((gradients.mean(0) - of_coreset / coreset.weights.sum()).norm()), 1e-4):
+        return "divide the coreset's sum by n, not by the sum of its weights"
+    if number(got, float((gradients.mean(0) - gradients[coreset.indices].mean(0)).norm()), 1e-4):
+        return "the coreset's gradients have weights"
     if number(got, expected * len(gradients), 1e-4):
         return "that is for L the sum of the losses: divide by n for the mean"
     if number(got, (expected * len(gradients)) ** 2, 1e-4):
@@ -1261,14 +1336,15 @@ def check_8_3(answer):
     "ten times the precision takes a hundred times the iterations",
 )
 def check_8_4(answer):
-    for delta, sigma, wanted in ((20.0, 1.0, 0.5), (22.0, 1.2, 0.1)):
-        got, expected = scalar(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
-        if number(got, expected**0.5):
+    for delta, sigma, wanted in ((20.0, 1.0, 0.3), (22.0, 1.2, 0.7)):
+        got, exact = scalar(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
+        if number(got, exact**0.5, 0.05):
             return "square it: the noise falls with the root of T"
-        if not expected * 0.999 <= got <= expected + 1.001:
-            return (
-                f"Δ={delta:g}, σ={sigma:g}, wanted {wanted:g}: it takes {expected:.0f}, not {got:g}"
-            )
+        if got != math.ceil(exact) and abs(got - exact) < 1:
+            return f"iterations are whole: round {exact:.2f} up to {math.ceil(exact)}"
+        if got != math.ceil(exact):
+            asked = f"Δ={delta:g}, σ={sigma:g}, wanted {wanted:g}"
+            return f"{asked}: it takes {math.ceil(exact)}, not {got:g}"
     return None
 
 
@@ -1293,8 +1369,8 @@ def printed_table() -> pd.DataFrame:
     return pd.DataFrame(
         {
             "method": ["adv_craig", "adv_gradmatch", "full"],
-            "acc_pct": [80.0, 81.5, 83.0],
-            "acc_diff_printed_pct": [-3.0, -1.75, math.nan],
+            "acc_pct": [80.1, 81.5, 83.0],
+            "acc_diff_printed_pct": [-2.9, -1.75, math.nan],
         }
     )
 
@@ -1344,7 +1420,7 @@ def check_9_1(answer):
     if 2 in got:
         return "full training has no printed difference: a missing value is not an error"
     if got == [0, 1]:
-        return "the first row is right: -3.00 is 80.00 - 83.00"
+        return "the first row is right: -2.90 is 80.10 - 83.00 up to the computer's own rounding"
     return None if got == [1] else f"row 1 prints -1.75 for 81.50 - 83.00; it gives {got}"
 
 
@@ -1379,6 +1455,11 @@ def check_9_3(answer):
         return "a row does not dominate its equal: at least one must be better"
     if call(answer, row(81, 39, 90), same) != False:  # noqa: E712
         return "all three must be at least as good, and RACC is lower here"
+    if call(answer, row(79, 41, 90), same) != False:  # noqa: E712
+        return "all three must be at least as good, and ACC is lower here"
+    for better in (row(80, 41, 100), row(80, 40, 90)):
+        if call(answer, better, same) != True:  # noqa: E712
+            return "one that is better and two that are equal are enough, whichever they are"
     return None
 
 

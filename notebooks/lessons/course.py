@@ -33,6 +33,9 @@ SMALL = os.environ.get("ACS_LESSONS") == "small"
 EPSILON = 0.1  # of the attacks in most lessons: a tenth of the way from black to white
 LOOKS = {name: style.line(METHODS[name]) for name in METHODS}
 BLUE, ORANGE, GREY = (METHODS[name].colour for name in ("gradmatch", "craig", "random"))
+# networks this small gain nothing from a second thread, and threads that wait for each other on a
+# busy machine lose everything: Lesson 1 took 13 s with one and 338 s with two, beside six programs
+torch.set_num_threads(1)
 style.use()
 plt.rcParams["figure.figsize"] = (5, 3.2)
 
