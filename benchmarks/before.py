@@ -5,6 +5,7 @@ Each version runs in a process of its own, which imports it from a folder of its
 turns. Without that commit in the repository's history nothing is compared.
 """
 
+import contextlib
 import inspect
 import io
 import json
@@ -29,21 +30,30 @@ CORES = os.cpu_count() or 1
 
 def rows() -> Iterator[Row]:
     try:
-        archive = subprocess.run(
-            ["git", "-C", str(ROOT), "archive", COMMIT, "acslib"], capture_output=True, check=True
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        print(f"  not measured, commit {COMMIT} is not in this copy's history")
+        with unpacked() as earlier:
+            found = [(measured(ROOT), measured(earlier)) for _ in range(ROUNDS)]
+    except LookupError as error:
+        print(f"  not measured, {error}")
         return
-    with tempfile.TemporaryDirectory() as folder:
-        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
-            files.extractall(folder, filter="data")
-        found = [(measured(ROOT), measured(Path(folder))) for _ in range(ROUNDS)]
     for name in found[0][0]:
         now, then = ([one[name] for one in each] for each in zip(*found, strict=True))
         ours, theirs = ([one["seconds"] for one in each] for each in (now, then))
         note = f"{now[0]['found']}, then {then[0]['found']}"
         yield Row("Before", name, ours, f"commit {COMMIT}", theirs, note=note)
+
+
+@contextlib.contextmanager
+def unpacked() -> Iterator[Path]:
+    """A folder with that commit's library. Raises LookupError where there is no such commit."""
+    command = ["git", "-C", str(ROOT), "archive", COMMIT, "acslib"]
+    try:
+        archive = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        raise LookupError(f"commit {COMMIT} is not in this copy's history") from None
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(fileobj=io.BytesIO(archive)) as files:
+            files.extractall(folder, filter="data")
+        yield Path(folder)
 
 
 def measured(folder: Path) -> dict[str, Any]:

@@ -158,6 +158,8 @@ def test_a_page_is_written_without_torch_and_without_drawing(results):
             ["export", CRAIG, "--profile", "smoke", "--to", "/dev/null/net"],
             "cannot make the folder /dev/null/net (Not a directory): name another one by --to",
         ),
+        (["export", CRAIG, "--to", ""], "Invalid value for '--to': it is empty: name a place"),
+        (["rules", "--output="], "Invalid value for '--output': it is empty: name a place"),
         (["run", FULL, "--seed", "-1"], "seeds are '-1': write whole numbers"),
         (["compare", FULL, CRAIG, "--seed", "0 1"], "give one"),
         (["lst"], "No such command 'lst'"),

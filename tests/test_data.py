@@ -412,6 +412,16 @@ def test_variation_has_limits(digits, change, message):
         dataclasses.replace(digits, **change)
 
 
+def test_numbers_may_be_numpys():
+    given = {"train_limit": 100, "test_limit": 50, "validation_fraction": 0.5, "seed": 3}
+    types = {"validation_fraction": np.float32}
+    theirs = {name: types.get(name, np.int64)(value) for name, value in given.items()}
+    ours, others = data.load("digits", **given), data.load("digits", **theirs)
+    assert torch.equal(ours.train.images, others.train.images)
+    assert ours.source == others.source
+    assert dataclasses.replace(ours, padding=np.int64(2), rotation=np.float32(1)).padding == 2
+
+
 def test_what_is_neither_grey_nor_coloured_has_no_colours_to_vary(digits):
     two = data.ImageSet(digits.train.images.expand(-1, 2, -1, -1), digits.train.labels)
     with pytest.raises(data.DataError, match="color_jitter is 0.1 with images of 2 channels"):

@@ -27,7 +27,7 @@ def mixed(labels: torch.Tensor, seed: int) -> torch.Tensor:
     Each sample's place in a shuffled queue of its class, divided by the class's size, is a number
     in (0, 1): smallest first.
     """
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(int(seed)))
     place = torch.empty(len(labels), dtype=torch.float64)
     for label in labels.bincount().nonzero()[:, 0]:
         queue = order[labels[order] == label]

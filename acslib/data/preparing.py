@@ -7,7 +7,15 @@ from torch import Tensor
 
 from acslib.data.drawing import hold_out, mixed, stratified
 from acslib.data.files import DataError, Raw
-from acslib.data.sets import Augmentation, Dataset, ImageSet, check_augmentation, check_label_range
+from acslib.data.sets import (
+    Augmentation,
+    Dataset,
+    ImageSet,
+    check_augmentation,
+    check_label_range,
+    is_number,
+    is_whole,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,7 @@ class Preparation:
         check_count("test_limit", self.test_limit)
         check_fraction("validation_fraction", self.validation_fraction)
         seed = self.seed
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
+        if not is_whole(seed) or not 0 <= seed < 2**63:
             raise DataError(f"seed is {seed!r}: give a whole number from 0 to below 2**63")
         check_augmentation(self.augmentation)
 
@@ -99,11 +107,11 @@ def check_count(what: str, value: object) -> None:
     """Raise DataError unless a value is None or a whole number of at least 1."""
     if value is None:
         return
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+    if not is_whole(value) or value < 1:
         raise DataError(f"{what} is {value!r}: give a whole number of at least 1, or None")
 
 
 def check_fraction(what: str, value: object) -> None:
     """Raise DataError unless a value is a number from 0 to below 1."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    if not is_number(value) or not 0 <= value < 1:
         raise DataError(f"{what} is {value!r}: give a fraction from 0 to below 1")

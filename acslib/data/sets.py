@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from numbers import Integral, Real
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import numpy.typing as npt
@@ -144,7 +145,7 @@ class Dataset:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "class_names", checked_names("class_names", self.class_names))
-        if not isinstance(self.padding, int) or isinstance(self.padding, bool) or self.padding < 0:
+        if not is_whole(self.padding) or self.padding < 0:
             raise DataError(f"padding is {self.padding!r}: give a whole number of pixels from 0 on")
         check_augmentation(self.augmentation)
         self._check_variation()
@@ -156,8 +157,7 @@ class Dataset:
     def _check_variation(self) -> None:
         for name, largest, unit in (("color_jitter", 1, "a share"), ("rotation", 180, "degrees")):
             value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value <= largest:
+            if not is_number(value) or not 0 <= value <= largest:
                 raise DataError(f"{name} is {value!r}: give {unit} from 0 to {largest}")
         channels = self.train.images.shape[1]
         if self.color_jitter and channels not in (1, 3):
@@ -201,6 +201,16 @@ class Dataset:
 def _unit(images: Tensor) -> Tensor:
     """Bytes as float32 in [0, 1]; floats are in it already."""
     return images.float().div_(255) if images.dtype == torch.uint8 else images
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether it is a number, Python's or numpy's; a truth value is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> TypeGuard[int]:
+    """The same for whole numbers."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def check_label_range(labels: Tensor, classes: int) -> None:

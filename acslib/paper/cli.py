@@ -22,6 +22,12 @@ def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> l
     return config.seeds(text)
 
 
+def to_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
+    if text == "":
+        raise click.BadParameter("it is empty: name a place to write to")
+    return None if text is None else Path(text)
+
+
 def seeds_of_items(
     context: click.Context, parameter: click.Parameter, text: str | None
 ) -> list[int] | None:
@@ -330,9 +336,7 @@ def explain_command(parameter: str | None, as_json: bool) -> None:
 @profile_option
 @of_items_option
 @click.option(
-    "--output",
-    type=click.Path(path_type=Path),
-    help="A file to write them to; by default they are printed.",
+    "--output", callback=to_path, help="A file to write them to; by default they are printed."
 )
 def rules_command(profile: str, seeds: list[int] | None, output: Path | None) -> None:
     """The rules by which Make makes a profile's tables and figures.
@@ -375,7 +379,7 @@ def page_command(profile: str, seeds: list[int] | None, publish: bool) -> None:
 @click.option(
     "--to",
     "folder",
-    type=click.Path(path_type=Path),
+    callback=to_path,
     default=None,
     help="The folder to write; default: exported/RUN.",
 )
