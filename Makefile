@@ -34,7 +34,7 @@ $(if $(DRY),$(if $(wildcard $(STAMP)),,$(error what make would do is known after
 include $(RULES)
 endif
 
-$(RESULTS)/.make/%.mk: $(PLUGINS) $(FILES) $(wildcard $(PARAMS:=/profiles/*.yaml) acslib/schedule.py acslib/paper/*.py \
+$(RESULTS)/.make/%.mk: $(PLUGINS) $(FILES) $(wildcard $(PARAMS:=/profiles/*.yaml) acslib/*.py acslib/*/*.py results/paper/*.csv \
 	notebooks/*.ipynb notebooks/*/*.ipynb) | $(if $(DRY),,$(STAMP))
 	@$(PY) -m acslib.paper rules --profile $(PROFILE) $(SEEDED) --output $@
 

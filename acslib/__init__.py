@@ -24,16 +24,17 @@ _HOMES = {
     "training": ("State", "Training", "fit"),
 }
 _MODULES = (*_HOMES, "measuring", "models", "passes", "protocols", "schedule")
-_NAMES = {name: home for home, names in _HOMES.items() for name in names}
+# where each name is imported from when it is first used
+LAZY = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = ["__version__", *_NAMES, *_MODULES]
+__all__ = ["__version__", *LAZY, *_MODULES]
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"acslib.{name}")
-    if name in _NAMES:
-        return getattr(importlib.import_module(f"acslib.{_NAMES[name]}"), name)
+    if name in LAZY:
+        return getattr(importlib.import_module(f"acslib.{LAZY[name]}"), name)
     raise AttributeError(f"module 'acslib' has no attribute {name!r}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,6 +18,7 @@ from acslib.draws import seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import Objective, gradients_by_autograd, gradients_of
 from acslib.passes import frozen
+from acslib.schedule import coreset_size
 from acslib.selectors.coreset import (
     NotACoreset,
     check_coreset,
@@ -75,7 +75,7 @@ def must_recompute(model: nn.Module, data: Dataset, training: Training) -> bool:
     index = torch.arange(min(TRIED, len(data.train)), device=device)
     images, labels = data.train.float_images(index), data.train.labels[index]
     with seeded(0, device), frozen(model, "eval"), trainable(model):
-        return memory.must_recompute(training, model, images, labels)
+        return memory.fits_only_recomputed(training, model, images, labels)
 
 
 def check_model(model: nn.Module) -> None:
@@ -184,7 +184,7 @@ def check_outputs_in_training(model: nn.Module, images: Tensor) -> None:
 
 
 def check_objective(
-    name: str, objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    name: str, objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless images are perturbed within [0, 1] and the loss is one a sample."""
     check_is(name, objective)
@@ -210,7 +210,7 @@ def check_is(name: str, objective: object) -> None:
     """Raise ValueError unless an objective is one, rather than a class or a function."""
     if isinstance(objective, type):
         raise ValueError(f"{name} is the class {objective.__name__}: make one, like Vanilla()")
-    if not isinstance(objective, protocols.Objective):
+    if not isinstance(objective, protocols.ObjectiveLike):
         raise ValueError(
             f"{name} is {objective!r}: give an object with perturb(model, images, labels) and"
             " loss(model, images, labels, adversarial), like objectives.Vanilla()"
@@ -283,7 +283,7 @@ def check_selection(
             " selectors.Random(seed)"
         )
     n = len(data.train)
-    budget = math.ceil(training.plan.coreset_fraction * n - 1e-9)
+    budget = coreset_size(training.plan.coreset_fraction, n)
     first = next(epoch.index for epoch in training.plan if epoch.select)
     if not needs_gradients(training.selector):
         with mistakes_told("the number of samples"):
@@ -391,7 +391,7 @@ def for_a_few(selector: protocols.Selector) -> protocols.Selector:
 
 
 def check_gradients(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> None:
     """Raise ValueError unless the gradients to select by are all of those of the `loss`.
 
@@ -430,7 +430,7 @@ def check_gradients(
 
 
 def check_head_passed(
-    objective: protocols.Objective,
+    objective: protocols.ObjectiveLike,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,

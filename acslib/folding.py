@@ -1,30 +1,27 @@
 """BatchNorm folded into the convolution before it: in evaluation mode the same logits, sooner.
 
-A pair is folded only where that is certain. torch.fx follows a symbolic image through the network:
-the BatchNorm must be all that ever sees the convolution's output. The folded network is followed
-too, and must take the same steps. A network that torch.fx cannot follow keeps its BatchNorm: one
-whose control flow depends on the images, for instance.
+A pair is folded only where that is certain: `acslib.tracing` follows a symbolic image through the
+network, and the BatchNorm must be all that ever sees the convolution's output. The folded network
+is followed too, and must take the same steps. What cannot be followed keeps its BatchNorm.
 """
 
 import copy
-import inspect
 import operator
 import weakref
-from collections import Counter
 from collections.abc import Iterator
 from types import NoneType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from acslib.tracing import Pairs, pairs_in, same_steps, steps_of
 
 SETTINGS = (bool, int, float, str, NoneType)
 OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # weights, parts, hooks, the mode
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-Pairs = list[tuple[str, str]]
-Steps = list[tuple[fx.Graph, dict[str, Tensor]]]
 
 
 @torch.no_grad()
@@ -377,102 +374,14 @@ def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:
 
 def _find(model: nn.Module) -> Pairs:
     try:
-        steps = _follow(_shared(model, {}))
+        steps = steps_of(_shared(model, {}))
         with torch.enable_grad():  # as attacks run it: it may take another way there
-            if not _same(steps, _follow(_shared(model, {}))):
+            if not same_steps(steps, steps_of(_shared(model, {}))):
                 return []
-        pairs = [pair for pair in _edges(steps) if _plain(model, *pair)]
+        pairs = [pair for pair in pairs_in(steps) if _plain(model, *pair)]
         instead = _replacements(model, pairs, None)
-        if pairs and not _same(steps, _follow(_shared(model, instead))):
+        if pairs and not same_steps(steps, steps_of(_shared(model, instead))):
             return []
     except Exception:  # whatever a network's own code says to an image that has no values
         return []
     return pairs
-
-
-def _follow(model: nn.Module) -> Steps:
-    """The steps of `forward`, and of `features` where there is one; each with its constants."""
-    names = ["forward"]
-    if inspect.ismethod(getattr(model, "features", None)):
-        names.append("features")
-    devices = {parameter.device for parameter in model.parameters()}
-    if len(devices) > 1:
-        raise ValueError("a network on several devices")
-    followed = []
-    with torch.random.fork_rng(devices=[d for d in devices if d.type == "cuda"]):
-        for name in names:
-            graph = _Tracer(name, *devices).trace(model, _defaults(getattr(model, name)))
-            constants = {
-                str(node.target): value
-                for node in graph.nodes
-                if node.op == "get_attr"
-                and isinstance(value := vars(model).get(str(node.target)), Tensor)
-            }
-            followed.append((graph, constants))
-    return followed
-
-
-def _defaults(method: Any) -> dict[str, Any]:
-    parameters = inspect.signature(method).parameters.values()
-    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-
-
-class _Image(fx.Proxy):
-    """A symbolic tensor that knows where it is, as all in a network are on one device. It says that
-    it is a tensor to a network that asks.
-    """
-
-    device = property(lambda self: self.tracer.where)
-    __class__ = property(lambda self: Tensor)
-    _is_param = _is_buffer = False
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, method: str, device: torch.device):
-        super().__init__()
-        self.traced_func_name, self.where = method, device
-
-    def proxy(self, node: fx.Node) -> fx.Proxy:
-        return _Image(node, self)
-
-    def create_arg(self, a: Any) -> Any:
-        return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # else a constant
-
-
-def _edges(steps: Steps) -> Pairs:
-    """Pairs of modules, each used once in a pass, the second on nothing but the first's output."""
-    edges: dict[tuple[str, str], None] = {}
-    no_first, no_second = set(), set()
-    for graph, _ in steps:
-        calls = Counter(str(node.target) for node in graph.nodes if node.op == "call_module")
-        here = [_edge(node) for node in graph.nodes]
-        once = [pair for pair in here if pair and calls[pair[0]] == calls[pair[1]] == 1]
-        edges |= dict.fromkeys(once)
-        no_first |= calls.keys() - {first for first, _ in once}
-        no_second |= calls.keys() - {second for _, second in once}
-        for node in graph.nodes:
-            if node.op == "get_attr":  # a weight that is used without its module
-                owner = str(node.target).rpartition(".")[0]
-                no_first.add(owner)
-                no_second.add(owner)
-    return [pair for pair in edges if pair[0] not in no_first and pair[1] not in no_second]
-
-
-def _edge(node: fx.Node) -> tuple[str, str] | None:
-    """The two modules, if `node` is a module's step on another's output, and the only one on it."""
-    if node.op != "call_module" or len(node.args) != 1 or node.kwargs:
-        return None
-    first = node.args[0]
-    if not isinstance(first, fx.Node) or first.op != "call_module" or list(first.users) != [node]:
-        return None
-    return str(first.target), str(node.target)
-
-
-def _same(steps: Steps, others: Steps) -> bool:
-    """The same steps, whatever the modules are that take them."""
-    return all(
-        str(graph) == str(other)
-        and constants.keys() == different.keys()
-        and all(torch.equal(value, different[name]) for name, value in constants.items())
-        for (graph, constants), (other, different) in zip(steps, others, strict=True)
-    )

@@ -18,7 +18,7 @@ from acslib.passes import attacker
 from acslib.selectors.coreset import Coreset
 
 if TYPE_CHECKING:
-    from acslib.protocols import Objective
+    from acslib.protocols import ObjectiveLike
     from acslib.schedule import Epoch
     from acslib.training import Batch, Training
 
@@ -170,7 +170,7 @@ def random_error(gradients: LastLayerGradients, size: int, seed: int) -> tuple[f
 
 @torch.no_grad()
 def monitor(
-    model: nn.Module, data: Dataset, objective: Objective, precision: str, at_most: int
+    model: nn.Module, data: Dataset, objective: ObjectiveLike, precision: str, at_most: int
 ) -> dict[str, float]:
     """Losses and accuracies on a few training and validation images.
 

@@ -73,7 +73,7 @@ def an_image(work: Callable[[int], Any], model: nn.Module, n: int) -> float:
 
 
 def of_an_update(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> float:
     """Bytes an image of the objective's loss, for the gradients of the weights that ask for one."""
     return an_image(
@@ -148,7 +148,9 @@ def as_before(block: nn.Module, before: list[dict[str, Tensor | None]]) -> Itera
 # ---- decided
 
 
-def must_recompute(training: Training, model: nn.Module, images: Tensor, labels: Tensor) -> bool:
+def fits_only_recomputed(
+    training: Training, model: nn.Module, images: Tensor, labels: Tensor
+) -> bool:
     """Whether an update does not fit in the memory of the images' GPU otherwise.
 
     A few images tell. Weights' gradients and work space come on top of what is counted. Raises

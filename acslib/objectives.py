@@ -1,7 +1,7 @@
 """The training objectives Phi of eqs. (2)-(4), each with its last-layer gradients, eqs. (18), (22).
 
 `Objective` is the base of one's own: with a `perturb` and a `loss`, its `gradients` are autograd's,
-exactly. See `acslib.protocols.Objective` for shapes and errors.
+exactly. See `acslib.protocols.ObjectiveLike` for shapes and errors.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def attacked(attack: protocols.Attack, model: nn.Module, images: Tensor, labels:
 
 
 def gradients_of(
-    objective: protocols.Objective, model: nn.Module, images: Tensor, labels: Tensor
+    objective: protocols.ObjectiveLike, model: nn.Module, images: Tensor, labels: Tensor
 ) -> LastLayerGradients:
     """The objective's own `gradients` on images that it perturbs, autograd's if it has none."""
     own = getattr(objective, "gradients", None)
@@ -189,7 +189,7 @@ def gradients_of(
 
 
 def gradients_by_autograd(
-    objective: protocols.Objective,
+    objective: protocols.ObjectiveLike,
     model: nn.Module,
     images: Tensor,
     labels: Tensor,

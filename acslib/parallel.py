@@ -25,6 +25,7 @@ from acslib.gradients import LastLayerGradients
 Value = TypeVar("Value")
 
 
+STARTED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
 # the first process evaluates while the others wait; torchrun ends them all when one dies
 LONGEST_WAIT = timedelta(days=7)
 
@@ -33,10 +34,18 @@ def join(device: str) -> str:
     """From now on the processes that torchrun has started train as one; gives this one's device.
 
     Nothing happens where there is one process. They stay together to the end: a process that joins
-    a second time may meet one that has not left yet, and both wait for ever.
+    a second time may meet one that has not left yet, and both wait for ever. Raises ValueError
+    where WORLD_SIZE says that there are several, and torchrun has not started them.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    said = os.environ.get("WORLD_SIZE", "").strip() or "1"
+    if said == "1":
         return device
+    missing = [name for name in STARTED if not os.environ.get(name)]
+    if missing:
+        raise ValueError(
+            f"WORLD_SIZE is {said!r:.200} without {', '.join(missing)}: start the processes with"
+            " torchrun, which sets all of them, or unset WORLD_SIZE"
+        )
     cuda = torch.device(device).type == "cuda"
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"

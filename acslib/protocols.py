@@ -46,7 +46,7 @@ class Attack(Protocol):
 
 
 @runtime_checkable
-class Objective(Protocol):
+class ObjectiveLike(Protocol):
     """What is trained: Phi of eqs. (2)-(4).
 
     perturb: adversarial images for a batch; raises ValueError for images outside [0, 1] and for

@@ -14,6 +14,7 @@ from typing import Literal, SupportsIndex
 
 Phase = Literal["full", "skip", "coreset"]
 KINDS = ("three_phase", "literal", "no_skip")
+MOST_EPOCHS = 1_000_000  # a plan is made whole, and a thousand million epochs would fill the memory
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,17 @@ class Plan:
         return sum(epoch.select for epoch in self.epochs)
 
 
+def coreset_size(fraction: float, n: int) -> int:
+    """k of n samples, rounded up."""
+    return math.ceil(fraction * n - 1e-9)  # 0.07 * 100 is 7.000000000000001
+
+
 def check_epochs(epochs: object) -> None:
     """Raise ValueError unless it is a number of epochs."""
     if not isinstance(epochs, SupportsIndex) or operator.index(epochs) < 1:
         raise ValueError(f"epochs is {epochs!r}: at least 1 is needed, a whole number")
+    if operator.index(epochs) > MOST_EPOCHS:
+        raise ValueError(f"epochs is {epochs!r}: take at most {MOST_EPOCHS}")
 
 
 def full(epochs: int) -> Plan:

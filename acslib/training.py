@@ -24,7 +24,7 @@ from acslib.draws import check_seed, seed_of, seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
-from acslib.schedule import Epoch, Phase, Plan
+from acslib.schedule import Epoch, Phase, Plan, coreset_size
 from acslib.selectors.coreset import (
     Coreset,
     NotACoreset,
@@ -94,11 +94,11 @@ class Training:
     weights: what sharpness-aware training and adversarial weight perturbation need.
     """
 
-    objective: protocols.Objective
+    objective: protocols.ObjectiveLike
     plan: Plan
     generator: torch.Generator
     selector: protocols.Selector | None = None
-    selection_objective: protocols.Objective | None = None
+    selection_objective: protocols.ObjectiveLike | None = None
     learning_rate: float | None = None
     lr_drops: tuple[int, ...] = ()
     lr_factor: float = 0.1
@@ -196,7 +196,7 @@ def fit(
         log, losses = measuring.EpochLog(epoch, rate, device), []
         if training.recompute:
             log.about["recomputed"] = True
-        with drawing(training, epoch.index), telling(device, training):
+        with seeded_for(training, epoch.index), telling(device, training):
             if epoch.phase == "full":  # line 5
                 state.coreset = everything(n)  # line 6
             elif epoch.select:  # line 7
@@ -242,7 +242,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 
 
 @contextlib.contextmanager
-def drawing(training: Training, epoch: int) -> Iterator[None]:
+def seeded_for(training: Training, epoch: int) -> Iterator[None]:
     """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
     seed = seed_of(training.seed, epoch)
     own = seed + parallel.rank() * PROCESSES_APART
@@ -268,11 +268,6 @@ def telling(device: torch.device, training: Training) -> contextlib.AbstractCont
 def everything(n: int) -> Coreset:
     """All n samples with weight 1 (line 6)."""
     return Coreset(torch.arange(n), torch.ones(n))
-
-
-def coreset_size(fraction: float, n: int) -> int:
-    """k of n samples, rounded up."""
-    return math.ceil(fraction * n - 1e-9)
 
 
 def adversarial_gradients(

@@ -160,6 +160,10 @@ def test_a_page_is_written_without_torch_and_without_drawing(results):
         ),
         (["export", CRAIG, "--to", ""], "Invalid value for '--to': it is empty: name a place"),
         (["rules", "--output="], "Invalid value for '--output': it is empty: name a place"),
+        (
+            ["export", CRAIG, "--profile", "smoke", "--to", "~no-such/x"],
+            "--to is '~no-such/x', and",
+        ),
         (["run", FULL, "--seed", "-1"], "seeds are '-1': write whole numbers"),
         (["compare", FULL, CRAIG, "--seed", "0 1"], "give one"),
         (["lst"], "No such command 'lst'"),
@@ -175,6 +179,20 @@ def test_refusals_are_one_plain_line(words, said, results, monkeypatch, capsys):
     assert said in answer.err
     assert answer.err.count("\n") == 1
     assert not answer.out
+
+
+@pytest.mark.parametrize(
+    ("set_to", "heard"),
+    [({"RANK": "1"}, True), ({"RANK": "1", "WORLD_SIZE": "2"}, False), ({"WORLD_SIZE": "2"}, True)],
+)
+def test_one_process_of_several_speaks(set_to, heard, monkeypatch, capsys):
+    """A RANK that another program has set, without torchrun's WORLD_SIZE, silences nobody."""
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_to.items():
+        monkeypatch.setenv(name, value)
+    cli.say("trained")
+    assert (capsys.readouterr().out == "trained\n") == heard
 
 
 def test_it_is_installed_as_acs():
@@ -196,7 +214,7 @@ def test_list_is_what_an_item_trains(acs):
 def test_a_cost_is_a_records_or_expected_from_its_kind_or_unknown(acs, results):
     def cost(name, seed=0):
         run = config.resolve(name, "smoke")
-        (found,) = costs.costs([run], [seed])
+        (found,) = costs.costs_of([run], [seed])
         return found
 
     acs("runs")
@@ -273,7 +291,8 @@ def test_a_run_is_running_as_long_as_its_process_lives(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     code = (
         "import sys, time; from pathlib import Path; from acslib.paper import records;\n"
-        "with records.training(Path(sys.argv[1])): print('locked', flush=True); time.sleep(60)"
+        "with records.marked_as_training(Path(sys.argv[1])):\n"
+        "    print('locked', flush=True); time.sleep(60)"
     )
     monkeypatch.setattr(files, "RESULTS", tmp_path)
     assert not records.is_training(folder)
@@ -281,7 +300,7 @@ def test_a_run_is_running_as_long_as_its_process_lives(tmp_path, monkeypatch):
         assert going.stdout.readline() == b"locked\n"
         assert records.is_training(folder)
         assert [one.state for one in inventory.found()] == ["running"]
-        with records.training(folder):
+        with records.marked_as_training(folder):
             pass  # several may
         going.kill()
     deadline = time.time() + 10
@@ -368,9 +387,9 @@ def test_an_item_is_not_called_what_make_or_a_notebook_is(name, tmp_path, monkey
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
     (tmp_path / f"{name}.yaml").write_text((ROOT / "examples/sweep.yaml").read_text())
     with pytest.raises(config.ParamsError, match=f"the name '{name}' is taken"):
-        paramfiles.tables()
+        paramfiles.item_names()
     (tmp_path / f"{name}.yaml").rename(tmp_path / f"my_{name}.yaml")
-    assert f"my_{name}" in paramfiles.tables()
+    assert f"my_{name}" in paramfiles.item_names()
 
 
 def test_all_parameters_on_a_line_each(acs):

@@ -5,6 +5,7 @@ import hashlib
 import math
 import subprocess
 import sys
+from functools import partial
 from importlib import metadata
 
 import numpy as np
@@ -221,6 +222,7 @@ def split_of(n=3, side=2):
         ({"class_names": ("a", "a")}, "class_names has 'a' twice"),
         ({"class_names": "ab"}, "class_names is 'ab': give a list"),
         ({"class_names": (0, 1)}, "give a list of names"),
+        ({"class_names": ()}, r"class_names is \(\): give a list of names"),
         ({"padding": -1}, "padding is -1"),
         ({"padding": 1.5}, "padding is 1.5"),
         ({"augmentation": "mixup"}, "augmentation is 'mixup': choose crop or resized_crop"),
@@ -380,6 +382,29 @@ def test_images_are_turned_as_by_torchvision(degrees, shape, seed):
     )
     # where two pixels are equally near, rounding decides
     assert (ours != theirs).float().mean() < 0.02
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_of_any_precision_vary_as_those_of_float32(dtype):
+    images = torch.rand(5, 3, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    for vary in (partial(data.jitter, strength=0.3), partial(data.rotate, degrees=20)):
+        found = vary(images, torch.Generator().manual_seed(1))
+        expected = vary(images.float(), torch.Generator().manual_seed(1))
+        assert found.dtype == dtype
+        assert (found.float() - expected).abs().median() < 0.02
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -1, "2", None])
+def test_what_is_no_strength_and_no_angle_is_refused(wrong):
+    images, generator = torch.rand(2, 3, 4, 4), torch.Generator()
+    with pytest.raises(DataError, match="strength is .*: give a finite number of at least 0"):
+        data.jitter(images, generator, strength=wrong)
+    with pytest.raises(DataError, match="degrees is .*: give a finite number of at least 0"):
+        data.rotate(images, generator, degrees=wrong)
+    with pytest.raises(DataError, match="images are torch.uint8: give floats"):
+        data.rotate(images.byte(), generator, degrees=2)
+    with pytest.raises(DataError, match="images have 2 channels: colours need 3, or grey, 1"):
+        data.jitter(images[:, :2], generator, strength=0.1)
 
 
 def test_a_data_set_varies_colours_and_angles(digits):

@@ -443,7 +443,7 @@ def test_points_in_words(difference, words):
 def test_progress_counts_finished_runs_of_every_item(run, trained):
     (trained / "smoke" / "table4.csv").write_text("x\n")
     found = {one.item: one for one in inventory.progress("smoke")}
-    assert list(found) == paramfiles.tables()
+    assert list(found) == paramfiles.item_names()
     assert (found["table1"].finished, found["table1"].of) == (
         2,
         len(items.table_runs("table1", "smoke")),

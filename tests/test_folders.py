@@ -225,7 +225,8 @@ def test_what_is_left_out_is_said(name, own):
         name, shown.replace(".ipynb_checkpoints/0.png", ".ipynb")
     )
     for _ in range(2):  # when it comes from the cache, too
-        with pytest.warns(UserWarning, match="one file or folder is left out.*" + re.escape(shown)):
+        why = "one file or folder is left out, being hidden, no image .*, or in no class's folder: "
+        with pytest.warns(UserWarning, match=why + re.escape(shown)):
             assert len(data.from_folder(own).train) == 10
 
 
@@ -272,6 +273,22 @@ def test_hidden_links_are_no_matter(own):
     (own / "train" / "ant" / ".x.png").symlink_to("gone")
     with pytest.warns(UserWarning, match="left out"):
         assert len(data.from_folder(own).train) == 10
+
+
+def test_an_empty_path_is_not_the_working_folder():
+    with pytest.raises(DataError, match="path is empty: give a folder"):
+        data.from_folder("")
+    with pytest.raises(DataError, match="root is empty: give a folder"):
+        data.load("cifar10", root="")
+
+
+def test_no_classes_are_not_all_classes(own):
+    for read in (
+        lambda: data.from_folder(own, classes=[]),
+        lambda: data.load("digits", classes=()),
+    ):
+        with pytest.raises(DataError, match=r"classes is [\[(][\])]: give a list of names"):
+            read()
 
 
 @pytest.mark.parametrize("split", ["train", "test"])

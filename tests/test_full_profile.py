@@ -54,7 +54,7 @@ def test_one_epoch_of_full_data_and_one_of_a_coreset(name, monkeypatch):
     monkeypatch.setenv("ACS_OFFLINE", "1")
     monkeypatch.setattr(build.lpips, "distance_for", untrained)
     run = config.resolve(f"{name}.gradmatch", "full")
-    dataset = build.varied(a_few_images(run.setting.dataset), run.setting)
+    dataset = build.with_augmentation(a_few_images(run.setting.dataset), run.setting)
     model = build.build_model(run.setting, dataset, 0, "cpu")
     optimiser = build.build_optimiser(run.setting, model)
     few = run.model_copy(

@@ -144,7 +144,9 @@ def test_blocks_are_computed_anew_where_memory_wants_it(few, monkeypatch):
     def found(room, **changes):
         monkeypatch.setattr(memory, "total", lambda device: room)
         monkeypatch.setattr(memory, "free", lambda device: room)
-        return memory.must_recompute(dataclasses.replace(how, **changes), model, images, labels)
+        return memory.fits_only_recomputed(
+            dataclasses.replace(how, **changes), model, images, labels
+        )
 
     assert not found(60 * whole)
     assert found(40 * whole)

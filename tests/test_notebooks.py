@@ -167,7 +167,7 @@ def class_pack(path, results):
 def test_every_item_has_an_experiment_and_every_figure_one_of_its_name(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", str(EXAMPLES))
     trained = names(path for path in OTHERS if path.parent.name == "experiments")
-    assert trained == set(paramfiles.tables())
+    assert trained == set(paramfiles.item_names())
     assert names(FIGURES) <= trained
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from acslib import parallel
+
 SCRIPT = """
 import dataclasses, sys
 import torch
@@ -75,3 +77,13 @@ def test_two_processes_train_what_one_does(tmp_path, kind):
         if row["selection"]:
             error = other["selection"]["relative_error"]
             assert row["selection"]["relative_error"] == pytest.approx(error, rel=1e-8)
+
+
+def test_several_processes_that_nobody_has_started_are_refused(monkeypatch):
+    for name in parallel.STARTED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="WORLD_SIZE is '2' without RANK, LOCAL_RANK.*: start"):
+        parallel.join("cpu")
+    monkeypatch.setenv("WORLD_SIZE", " ")
+    assert parallel.join("cpu") == "cpu"

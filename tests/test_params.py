@@ -1,5 +1,6 @@
 import contextlib
 import csv
+import importlib
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from acslib.paper import (
     record_fields,
     settings,
     strict,
+    theory,
     threats,
     values,
 )
@@ -222,9 +224,20 @@ def test_only_true_and_false_are_truth_values(word, tmp_path, monkeypatch):
         ({"epochs": 10**9}, "epochs is 1000000000, it should be less than or equal to 100000"),
         ({"epochs": 10**30}, "epochs is 1000.*, it should be less than or equal to 100000"),
         ({"steps": 100_000}, "steps is 100000, it should be less than or equal to 10000"),
+        ({"threats_n": 0}, "threats_n is 0, it should be greater than or equal to 1"),
         ({"depths": [1000] * 4}, "depths has 4000 blocks in all: take at most 1000, or null"),
-        ({"width": 4096, "depths": [1000]}, r"width 4096 and .* 3e\+11 weights: take fewer"),
-        ({"width": 4096, "depths": [1] * 4}, r"a network of 2e\+10 weights: take fewer"),
+        ({"width": 4096, "depths": [1000]}, r"width 4096 and .* 2\.9e\+11 weights: take fewer"),
+        (
+            {"width": 4096, "depths": [1] * 4},
+            r"a network of at least 2\.4e\+10 weights: take fewer",
+        ),
+        (
+            {"width": 4096},
+            r"width 4096 and depths null make a network of at least 1\.2e\+10 weights",
+        ),
+        ({"depths": [1, 1, 1, 997]}, r"width null and depths \[1, .* at least 4\.4e\+09 weights"),
+        ({"depths": []}, r"depths is \[\], it should have at least 1 item"),
+        ({"classes": []}, r"classes is \[\], it should have at least 1 item"),
         ({"depths": [1] * 3 + [10**6]}, "depths is 1000000, it should be less"),
         ({"classes": ["a", "b", "a"]}, "classes is .*, it has 'a' twice"),
         ({"autoattack": ["apgd-t", "apgd-t"]}, "autoattack is .*, it has 'apgd-t' twice"),
@@ -261,17 +274,28 @@ def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
     assert not settings.is_neutral("lr", 0.1)
 
 
-@pytest.mark.parametrize("module", [params, record_fields], ids=["files of params", "records"])
-def test_every_field_of_a_file_says_what_it_is(module):
-    models = [
-        one
-        for one in vars(module).values()
-        if isinstance(one, type) and issubclass(one, BaseModel)
-        if one.__module__ == module.__name__
-    ]
-    fields = [(model, *item) for model in models for item in model.model_fields.items()]
-    assert len(fields) > 20
-    assert not [(model, name) for model, name, field in fields if not field.description]
+def models_below(kind: type[BaseModel]) -> set[type[BaseModel]]:
+    return {kind}.union(*map(models_below, kind.__subclasses__()))
+
+
+def test_every_model_refuses_what_it_has_no_field_for_and_describes_the_rest():
+    for path in (paramfiles.CHECKOUT / "acslib" / "paper").glob("[!_]*.py"):
+        importlib.import_module(f"acslib.paper.{path.stem}")
+    ours = {one for one in models_below(BaseModel) if one.__module__.startswith("acslib.")}
+    assert {config.Run, settings.Setting, settings.Layer, record_fields.Record} < ours
+    assert {theory.Numbers, params.Item} < ours
+    assert [one for one in ours if one.model_config.get("extra") != "forbid"] == []
+    fields = [(one, *item) for one in ours for item in one.model_fields.items()]
+    assert len(fields) > 150
+    assert [(one, name) for one, name, field in fields if not field.description] == []
+
+
+def test_seconds_and_accuracies_of_a_record_say_their_unit():
+    for model in (record_fields.Seconds, record_fields.Metrics, record_fields.Row):
+        for name, field in model.model_fields.items():
+            for part, unit in (("acc", "fraction"), ("second", "in seconds")):
+                if part in name or (model is record_fields.Seconds and part == "second"):
+                    assert unit in field.description, (model, name)
 
 
 @pytest.mark.parametrize(
@@ -407,7 +431,7 @@ def test_halving_the_epochs_as_table_3_does():
     "profile", [path.stem for path in sorted((ROOT / "params" / "profiles").glob("*.yaml"))]
 )
 def test_every_run_of_every_table_resolves(profile):
-    for table in paramfiles.tables():
+    for table in paramfiles.item_names():
         for name in items.table_runs(table, profile):
             assert resolve(name, profile).plan.cost > 0
 
@@ -533,7 +557,7 @@ def test_a_folder_without_parameters_is_no_empty_list_of_tables(tmp_path, monkey
     with pytest.raises(
         ParamsError, match=r"there is no .*nowhere/settings.yaml.*ACS_PARAMS says which folder"
     ):
-        paramfiles.tables()
+        paramfiles.item_names()
 
 
 def test_unknown_table():

@@ -19,7 +19,7 @@ from acslib.attacks.alexnet_imagenet import imagenet_alexnet
 from acslib.attacks.alexnet_trained import load_alexnet, save_alexnet, train_alexnet
 from acslib.attacks.common import margin
 from acslib.attacks.lpips import LPIPS, distance_for
-from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project
+from acslib.attacks.perceptual import LPA, PPGD, FastLPA, project_by_distance
 from acslib.data.files import Unavailable
 
 ATTACKS = [FastLPA, LPA, PPGD]
@@ -213,7 +213,7 @@ def test_evaluation_attacks_stay_inside_the_bound_and_beat_noise(
     with torch.no_grad():
         assert metric(adversarial, images).max() <= bound + 1e-3
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
-    noisy = project(metric, (images + noise).clamp(0, 1), images, bound)
+    noisy = project_by_distance(metric, (images + noise).clamp(0, 1), images, bound)
     assert accuracy(classifier, adversarial, labels) <= accuracy(classifier, noisy, labels) - 0.3
 
 
@@ -230,7 +230,7 @@ def test_projection_is_exact_and_leaves_what_is_inside(distance, victims):
     ).clamp(0, 1)
     x[:10] = (images[:10] + 0.001).clamp(0, 1)
     for steps in (0, 10):  # bisection alone, then Newton first
-        projected = project(distance, x, images, 0.2, steps=steps)
+        projected = project_by_distance(distance, x, images, 0.2, steps=steps)
         with torch.no_grad():
             d = distance(projected, images)
         assert d.max() <= 0.2 + 1e-6

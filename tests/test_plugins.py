@@ -162,7 +162,7 @@ def test_an_item_that_is_not_there_is_refused(use):
         items.table_runs("table1", "demo")
 
 
-@pytest.mark.parametrize("item", paramfiles.tables())
+@pytest.mark.parametrize("item", paramfiles.item_names())
 def test_an_item_has_the_method_that_names_it_or_refuses_it(item, use):
     """Never neither: a method that is left out silently, or trained and shown nowhere."""
     use(f'{NOTHING}register.method("mine", print, items=["{item}"])')
@@ -502,7 +502,7 @@ def test_a_folder_needs_only_what_is_ones_own(folder):
     assert mine == base.model_copy(update=changed)
     assert config.resolve("mine.craig", "short").setting.epochs == 30
     assert items.table_runs("ours", "short") == ["mine.full", "mine.craig"]
-    assert {"ours", "table1"} < set(paramfiles.tables())
+    assert {"ours", "table1"} < set(paramfiles.item_names())
     assert {"short", "demo"} < set(paramfiles.profiles())
 
 
@@ -549,7 +549,7 @@ def test_an_item_with_a_name_that_is_none(settings, said, folder):
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
     with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
-        paramfiles.tables()
+        paramfiles.item_names()
 
 
 # ---- a mistake in one's own code

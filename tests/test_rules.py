@@ -1,7 +1,10 @@
 """The rules that Make includes: what is made from what."""
 
+import ast
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -21,18 +24,27 @@ def notebook(path: Path, *cells: str, parameters: str = "") -> None:
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout with a table's two notebooks and four modules, beside our own parameters."""
+    """A checkout with a table's two notebooks and some modules, beside our own parameters."""
     modules = {
         "__init__": "",
-        "rows": "from acslib import data\ndef f():\n    from acslib.paper import kept",
-        "kept": "import acslib.paper.rows as in_a_circle",
-        "figures": "from acslib.paper.rows import gather",
-        "unused": "",
+        "schedule": "",
+        "training": "",
+        "objectives": "",
+        "data/__init__": "from acslib.data.sets import (\n    Dataset,\n)",
+        "data/sets": "from acslib import schedule",
+        "paper/__init__": "",
+        "paper/rows": "from acslib import data\ndef f():\n    from acslib.paper import kept",
+        "paper/kept": "import acslib.paper.rows as in_a_circle",
+        "paper/figures": "from acslib.paper.rows import gather",
+        "paper/unused": "from acslib import training",
+        "paper/printed": "",
     }
     for name, source in modules.items():
-        path = tmp_path / "acslib" / "paper" / f"{name}.py"
+        path = tmp_path / "acslib" / f"{name}.py"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
+    (tmp_path / "results" / "paper").mkdir(parents=True)
+    (tmp_path / "results" / "paper" / "table9.csv").write_text("")
     notebook(
         tmp_path / "notebooks/experiments/table4.ipynb",
         "%matplotlib inline\nfrom acslib.paper import rows",
@@ -50,7 +62,7 @@ def checkout(tmp_path, monkeypatch):
 
 def parsed(seeds=(0,)) -> dict[str, tuple[list[str], str]]:
     """{target: (prerequisites, recipe)} of the rules that have a recipe."""
-    found = RULE.findall(rules.rules("smoke", seeds))
+    found = RULE.findall(rules.all_rules("smoke", seeds))
     with_recipe = [(target, before.split(), recipe) for target, before, recipe in found if recipe]
     assert max(Counter(target for target, _, _ in with_recipe).values()) == 1
     return {target: (before, recipe) for target, before, recipe in with_recipe}
@@ -60,13 +72,75 @@ def test_a_table_depends_on_what_it_is_gathered_with(checkout):
     before, recipe = parsed()["results/smoke/table4.csv"]
     modules = [name for name in before if name.startswith("acslib")]
     assert before[0] == "notebooks/experiments/table4.ipynb"
-    assert modules == [f"acslib/paper/{name}.py" for name in ("__init__", "kept", "rows")]
+    of_the_method = ["__init__", "data/__init__", "data/sets"]
+    of_the_experiments = ["paper/__init__", "paper/kept", "paper/rows"]
+    used = [*of_the_method, *of_the_experiments, "schedule"]
+    assert modules == [f"acslib/{name}.py" for name in used]
+    assert "results/paper/table9.csv" not in before, "none of its modules reads printed numbers"
     parameters = {Path(name).name for name in before if name.endswith(".yaml")}
     assert parameters >= {"settings.yaml", "attacks.yaml", "table4.yaml", "smoke.yaml"}
     assert "table1.yaml" not in parameters
     runs = [name for name in before if name.endswith("record.json")]
     assert len(runs) == len(items.table_runs("table4", "smoke"))
     assert "-r profile smoke -r seeds 0" in recipe
+
+
+def test_a_table_depends_on_the_printed_numbers_that_it_is_compared_with(checkout):
+    (checkout / "acslib/paper/rows.py").write_text("from acslib.paper import printed")
+    assert "results/paper/table9.csv" in parsed()["results/smoke/table4.csv"][0]
+
+
+@pytest.mark.parametrize(
+    ("source", "used"),
+    [
+        ("from acslib import schedule, data as d", ["data/__init__", "data/sets", "schedule"]),
+        ("from acslib import fit", ["training"]),
+        ("import acslib\nacslib.fit(1)", ["training"]),
+        ("import os, acslib.schedule", ["schedule"]),
+        ("import acslib\nacslib.objectives.Trades", ["objectives"]),
+        ("from acslib.data.sets import Dataset", ["data/__init__", "data/sets", "schedule"]),
+        ("if True:\n    from acslib import schedule", ["schedule"]),
+        ("from acslib import (\n    training,  # why\n    schedule,\n)", ["schedule", "training"]),
+        ("important = 'acslib.training'", None),
+    ],
+)
+def test_every_way_to_import_a_module_is_seen(checkout, source, used):
+    expected = [] if used is None else [f"acslib/{name}.py" for name in ["__init__", *used]]
+    assert rules.modules(source) == [Path(name) for name in expected]
+
+
+def test_the_imports_of_every_source_are_found_as_a_parser_finds_them():
+    for path in (rules.ROOT / "acslib").rglob("*.py"):
+        names: set[str] = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        of_ours = [name for name in names if name.split(".")[0] == "acslib"]
+        needed = {file for name in of_ours for file in rules.files_of_module(name)}
+        assert needed <= rules.imported(path.read_text()), path
+
+
+@pytest.mark.parametrize("item", ["table1", "fig1"])
+def test_whatever_a_notebook_loads_is_a_prerequisite(item):
+    """All that Python has loaded of the library after the notebook's own imports."""
+    source = rules.code(Path(f"notebooks/experiments/{item}.ipynb"))
+    imports = [line for line in source.splitlines() if re.match("(from|import) ", line)]
+    shown = (
+        "import sys; print(*[module.__file__ for name, module in sys.modules.items()"
+        " if name.split('.')[0] == 'acslib'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join([*imports, shown])],
+        cwd=rules.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = {rules.in_checkout(Path(name)) for name in done.stdout.split()}
+    assert Path("acslib/paper/rows.py") in loaded
+    assert loaded <= set(rules.modules(source))
 
 
 def test_a_figure_depends_on_its_table_and_on_how_it_looks(checkout):
@@ -85,14 +159,15 @@ def test_an_item_of_ones_own_is_made_by_the_notebooks_for_any(checkout, monkeypa
     monkeypatch.setenv("ACS_PARAMS", str(checkout / "own"))
     for kind in ("experiments", "figures"):
         path = checkout / "notebooks" / kind / "any.ipynb"
-        notebook(path, parameters='item = "sweep"\nprofile = "demo"')
+        parameters = 'item = "sweep"\nprofile = "demo"'
+        notebook(path, "from acslib.paper import figures", parameters=parameters)
     made = parsed()
     before, recipe = made["results/smoke/mine.csv"]
     assert before[0] == "notebooks/experiments/any.ipynb"
     assert "own/mine.yaml" in before
     assert "build/smoke/experiments/mine.ipynb -r profile smoke -r item mine" in recipe
     before, recipe = made["figures/smoke/mine.pdf"]
-    assert before[:2] == ["notebooks/figures/any.ipynb", "acslib/paper/__init__.py"]
+    assert before[:2] == ["notebooks/figures/any.ipynb", "acslib/__init__.py"]
     assert "build/smoke/figures/mine.ipynb -r profile smoke -r item mine" in recipe
     assert made["results/smoke/table4.csv"][0][0] == "notebooks/experiments/table4.ipynb"
 
@@ -155,7 +230,7 @@ def test_a_table_is_made_again_with_and_without_files_of_ones_own(
 
 def test_each_run_and_seed_has_a_record_that_other_files_do_not_make_again(checkout):
     made = {name: rule for name, rule in parsed((0, 7)).items() if name.endswith("record.json")}
-    names = {name for item in paramfiles.tables() for name in items.table_runs(item, "smoke")}
+    names = {name for item in paramfiles.item_names() for name in items.table_runs(item, "smoke")}
     assert len(made) == 2 * len(names)
     for name in names:
         before, recipe = made[f"results/smoke/runs/{name}/seed7/record.json"]
@@ -178,9 +253,9 @@ def test_a_record_of_other_parameters_is_asked_for_again(checkout, monkeypatch, 
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "mine"))
     fingerprint = fingerprints.fingerprint(config.resolve(name, "smoke"))
     wanted = f"{path}: $(if $(shell grep -s {fingerprint} {path}),,always) |"
-    assert wanted in rules.rules("smoke", [0])
+    assert wanted in rules.all_rules("smoke", [0])
     path.unlink()
-    assert wanted not in rules.rules("smoke", [0])
+    assert wanted not in rules.all_rules("smoke", [0])
 
 
 @pytest.mark.parametrize("name", ["a b", "it's", "$(shell x)", "a;b", "a:b", "a\nb", "50%", "*"])
@@ -192,7 +267,7 @@ def test_what_make_would_misread_is_refused(name):
 def test_a_file_of_rules_is_written_whole(checkout):
     path = checkout / "results" / ".make" / "smoke.mk"
     rules.write_rules(path, "smoke", [0])
-    assert path.read_text() == rules.rules("smoke", [0])
+    assert path.read_text() == rules.all_rules("smoke", [0])
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -207,15 +282,15 @@ def trained_seeds(text: str) -> dict[str, set[int]]:
 def test_table_5_is_an_average_of_five_runs_in_full(monkeypatch):
     """As the paper says; whoever names seeds gets these, and other tables have one."""
     monkeypatch.setenv("ACS_RESULTS", "results")
-    made = trained_seeds(rules.rules("full"))
+    made = trained_seeds(rules.all_rules("full"))
     of_table_5 = set(items.table_runs("table5", "full"))
     assert {frozenset(made[run]) for run in of_table_5} == {frozenset(range(5))}
     assert {frozenset(made[run]) for run in set(made) - of_table_5} == {frozenset({0})}
     for asked in ([3], [0, 2]):
-        named = trained_seeds(rules.rules("full", asked))
+        named = trained_seeds(rules.all_rules("full", asked))
         assert {frozenset(seeds) for seeds in named.values()} == {frozenset(asked)}
     for profile in ("mini", "demo", "smoke"):
-        assert rules.rules(profile) == rules.rules(profile, [0])
+        assert rules.all_rules(profile) == rules.all_rules(profile, [0])
 
 
 def test_a_profile_says_how_many_seeds_an_item_has(tmp_path, monkeypatch):
@@ -224,9 +299,9 @@ def test_a_profile_says_how_many_seeds_an_item_has(tmp_path, monkeypatch):
         "extends: smoke\nitems:\n  table3: {seeds: 2}\n"
     )
     monkeypatch.setenv("ACS_PARAMS", str(tmp_path))
-    assert items.seeds("table3", "mine", None) == [0, 1]
-    assert items.seeds("table1", "mine", None) == [0]
-    assert items.seeds("table3", "mine", [7]) == [7]
+    assert items.wanted_seeds("table3", "mine", None) == [0, 1]
+    assert items.wanted_seeds("table1", "mine", None) == [0]
+    assert items.wanted_seeds("table3", "mine", [7]) == [7]
     (tmp_path / "profiles" / "none.yaml").write_text("items:\n  table3: {seeds: 0}\n")
     with pytest.raises(params.ParamsError, match="seeds is 0, it should be greater than or equal"):
-        items.seeds("table3", "none", None)
+        items.wanted_seeds("table3", "none", None)

@@ -4,6 +4,7 @@ wrong.
 
 import errno
 import json
+import lzma
 import os
 import shutil
 import signal
@@ -32,6 +33,7 @@ from acslib.paper import (
     inventory,
     masks,
     measures,
+    record_fields,
     records,
     runs,
     threads,
@@ -43,7 +45,8 @@ from acslib.selectors import needs_gradients
 from acslib.selectors.memory import check_memory
 from acslib.training import State, adversarial_gradients
 
-FIXTURES = Path(__file__).parent / "fixtures"
+ROOT = Path(__file__).parents[1]
+FIXTURES = ROOT / "tests" / "fixtures"
 NAME = "resnet18-linf-cifar10.gradmatch+epochs@6+steps@3+evaluation_steps@5+autoattack_n@0"
 
 
@@ -296,6 +299,8 @@ def test_records_stay_valid_when_a_parameter_is_added():
             "gradient_clip": None,
             "stem": "cifar",
             "threats_n": 1000,
+            "color_jitter": 0,
+            "rotation": 0,
         },
     }
     for name, digest in known.items():
@@ -480,7 +485,10 @@ def test_tables_that_are_not_there(arguments, message, tmp_path, monkeypatch, ca
         ({"history": [5]}, "history.0 is 5"),
         ({"seconds": 3}, "seconds is 3"),
         ({"provenance": None}, "provenance is None"),
-        ({"metric": {}}, "metric is {}"),
+        ({"metric": {}}, "metric is {}: this version knows no such field"),
+        ({"metrics": {"acc": 0.9, "n": 2, "rac": 0.5}}, "metrics.rac is 0.5: this version knows"),
+        ({"plan": {"costs": 1}}, "no plan.cost.*"),
+        ({"provenance": {"versions": {"torch": 2}}}, "provenance.versions.torch is 2"),
     ],
 )
 def test_a_record_of_another_shape(change, said, tmp_path, run):
@@ -522,6 +530,23 @@ def test_a_record_of_version_0_1_0_is_read(tmp_path):
     record = runs.execute(run, 0, "cpu", tmp_path)
     assert record["provenance"]["commit"] == "0bc7172"
     assert len(record["history"]) == len(run.plan) == 20
+
+
+def test_every_published_record_is_one():
+    """Those of the study, which earlier versions made."""
+    shards = sorted((ROOT / "results" / "published").rglob("seed*.jsonl.xz"))
+    lines = [line for path in shards for line in lzma.decompress(path.read_bytes()).splitlines()]
+    assert len(lines) >= 100
+    for line in lines:
+        assert record_fields.Record.model_validate_json(line).history
+
+
+@pytest.mark.parametrize("name", ["resnet18-linf-cifar10.full", "resnet50-fastlpa-cifar10.full"])
+def test_whatever_is_measured_has_a_field_in_a_record(name):
+    run = config.resolve(name, "demo")
+    measured = {"clean": "acc", "PGD": "racc", "AutoAttack": "autoattack"}
+    fields = [measured.get(part, f"racc_{part}") for part in measures.parts(run)]
+    assert set(fields) < set(record_fields.Metrics.model_fields)
 
 
 def test_weights_coresets_and_checkpoints_of_version_0_1_0_are_read(finished, tmp_path, run):
@@ -861,10 +886,10 @@ def test_an_experiment_is_built_in_one_call(run):
 def test_lpips_network_is_made_before_any_clock_runs(monkeypatch):
     asked, said = [], []
     monkeypatch.setattr(build.lpips, "prepare", lambda *which, device: asked.append(which))
-    build.prepare(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
+    build.prepare_lpips(config.resolve("resnet50-fastlpa-cifar10.full", "demo"), "cpu", said.append)
     assert asked == [("digits", 224)]
     assert "LPIPS' network for digits" in said[0]
-    build.prepare(config.resolve("resnet18-linf-cifar10.full", "demo"), "cpu", said.append)
+    build.prepare_lpips(config.resolve("resnet18-linf-cifar10.full", "demo"), "cpu", said.append)
     assert len(asked) == len(said) == 1
 
 

@@ -1,9 +1,12 @@
+import math
+from fractions import Fraction
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from acslib.paper import config
-from acslib.schedule import KINDS, plan
+from acslib.schedule import KINDS, coreset_size, plan
 
 KAPPA = {"resnet18-fat-cifar10": 0.75, "resnet34-linf-imagenet100": 0.9}
 WARM_START_EPOCHS = {  # as printed in Tables C2 and C3
@@ -19,6 +22,11 @@ WARM_START_EPOCHS = {  # as printed in Tables C2 and C3
     "resnet34-linf-imagenet100": 25,
     "resnet50-trades-imagenet100": 27,
 }
+
+
+@given(percent=st.integers(1, 100), n=st.integers(1, 130_000))
+def test_a_coreset_has_the_share_as_it_is_written_rounded_up(percent, n):
+    assert coreset_size(percent / 100, n) == math.ceil(Fraction(percent, 100) * n)
 
 
 @given(
@@ -92,6 +100,7 @@ def test_selections_of_the_paper():
         ({"period": 0}, "period is 0"),
         ({"warm_start": 1.2}, "warm_start is 1.2"),
         ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": 10**9}, "epochs is 1000000000: take at most 1000000"),
         ({"kind": "two_phase"}, "choose one of three_phase"),
         ({"warm_start": float("nan")}, "warm_start is nan"),
     ],

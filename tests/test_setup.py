@@ -19,6 +19,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from acslib.paper import rules
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCK = [
@@ -148,9 +150,60 @@ def test_help_lists_every_target_and_variable():
         assert re.search(rf"^  .*\b{variable}\b", shown, re.M), variable
 
 
+# what GNU Make's NEWS names as new after 3.81, which macOS has
+LATER = re.compile(
+    r"^[^\t#]*?[\w.)]\s*(!=|::?:=)"  # shell and POSIX assignment
+    r"|^[^\t#]*&::?(\s|$)"  # grouped targets
+    r"|^\s*-?(undefine|load|private)\s"
+    r"|^\s*define\s+\S+\s*[:?+]?="
+    r"|^\s*(override\s+export|export\s+override)\s"  # several modifiers
+    r"|\$[({](file|guile|let|intcmp)\s"
+    r"|\.(ONESHELL|RECIPEPREFIX|SHELLFLAGS|SHELLSTATUS|EXTRA_PREREQS|LOADED|NOTINTERMEDIATE|WAIT)\b"
+    r"|\b(GNUMAKEFLAGS|MAKE_TERMOUT|MAKE_TERMERR|MAKE_HOST)\b"
+    r"|--(output-sync|trace|eval|shuffle)\b",
+    re.M,
+)
+
+
+@pytest.mark.parametrize("name", ["Makefile", "tools/variables.mk", "rules"])
+def test_make_is_asked_for_nothing_that_version_3_81_lacks(name):
+    text = rules.all_rules("smoke", [0]) if name == "rules" else (ROOT / name).read_text()
+    assert len(text.splitlines()) > 50
+    assert not LATER.search(text), LATER.search(text)[0]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("X != date", "X ::= 1", "X :::= 1", "a b &: c", "undefine X", "private X := 1"),
+        *("load mk_temp.so", "define X :=", "override export X", "X := $(file < a)"),
+        *(".ONESHELL:", ".RECIPEPREFIX = >", "X := $(let a,b,c)", "MAKEFLAGS += --output-sync"),
+    ],
+)
+def test_what_came_after_version_3_81_is_recognised(line):
+    assert LATER.search(f"all:\n\techo\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("flags", "dry"),
+    [
+        (["-n"], True),
+        (["-nk", "--no-print-directory"], True),
+        ([], False),
+        (["-s"], False),
+        (["--no-print-directory"], False),
+        (["PROFILE=mini"], False),
+    ],
+)
+def test_a_dry_run_is_told_from_flags_that_have_an_n_too(flags, dry, tmp_path):
+    file = tmp_path / "Makefile"
+    file.write_text(f"include {ROOT}/tools/variables.mk\n$(info dry: $(DRY))\nall:\n")
+    assert ("dry: n\n" in make("all", "-f", str(file), *flags).stdout) is dry
+
+
 def names() -> list[str]:
     """The variables that may be given."""
-    return re.search(r"^NAMES := ([A-Z ]+)", VARIABLES, re.M)[1].split()
+    return re.search(r"^override NAMES := ([A-Z ]+)", VARIABLES, re.M)[1].split()
 
 
 def test_clean_spares_results_and_clean_results_asks():
@@ -166,6 +219,13 @@ def test_clean_spares_results_and_clean_results_asks():
     ("given", "sentence"),
     [
         ("JOBS=0", 'JOBS is "0": give a whole number from 1 on'),
+        ("JOBS=99999999999", 'JOBS is "99999999999": give a whole number from 1 on, at most 9999'),
+        ("NPROC=10000", 'NPROC is "10000": give a whole number from 1 on, at most 9999'),
+        ("PROFIL=mini", "there is no variable PROFIL: make help lists those that there are"),
+        ("seeds=1", "there is no variable seeds: make help"),
+        ("ACS_OFLINE=1", "there is no variable ACS_OFLINE: make help"),
+        ("SEEDED=x", "there is no variable SEEDED: make help"),
+        ("PY=a;b", 'PY is "a;b": give'),
         ("THREADS=abc", 'THREADS is "abc": give a whole number'),
         ("PROFILE=", 'PROFILE is "": give a profile'),
         ("SEED=0 1", 'SEED is "0 1": give one whole number from 0 on'),
@@ -178,6 +238,21 @@ def test_a_variable_that_cannot_be_is_one_sentence(given, sentence):
     assert answer.returncode != 0
     assert sentence in answer.stderr
     assert answer.stderr.count("\n") == 1
+
+
+def assigned() -> list[str]:
+    """The variables that the Makefile has for itself; what its tests replace is not among them."""
+    found = set(re.findall(r"^(?:override )?(\w+) :?\??= ", VARIABLES, re.M))
+    kept = {"PY", "NOTEBOOK", "TRAIN", "LPIPS", *names()}
+    return sorted(name for name in found - kept if not name.startswith("ACS_"))
+
+
+@pytest.mark.parametrize("name", [*assigned(), "SHELL"])
+def test_a_variable_of_the_makefiles_own_is_nobody_elses(name, tmp_path):
+    for value in ("x", name, f"$(shell touch {tmp_path}/pwned)", f"; touch {tmp_path}/pwned"):
+        answer = make("help", "run", "-n", f"{name}={value}")
+        assert answer.returncode != 0, value
+    assert not list(tmp_path.iterdir())
 
 
 ACS_FOLDERS = ["ACS_RESULTS", "ACS_PARAMS", "ACS_DATA", "ACS_CACHE", "ACS_MIRROR", "ACS_DEVICE"]
@@ -304,11 +379,14 @@ def test_other_seeds_parameters_and_another_folder_are_gathered_anew(tmp_path):
 
 
 def test_two_makes_in_one_folder_both_end_well(tmp_path):
+    slow = tmp_path / "papermill"
+    slow.write_text("#!/bin/sh\nsleep 1\n")
+    slow.chmod(0o755)
     made = []
     both = [
         threading.Thread(
             target=lambda: made.append(
-                theorem1(tmp_path / "results", ROOT / "params", "0", "sleep 1; true")
+                theorem1(tmp_path / "results", ROOT / "params", "0", str(slow))
             )
         )
         for _ in range(2)

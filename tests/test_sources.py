@@ -28,11 +28,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from acslib import data
-from acslib.data import DataError, archives, downloads, files, sources
+from acslib.data import DataError, archives, cifar10, downloads, files, published, sources, svhn
 from acslib.data.files import Unavailable
 
 pytestmark = pytest.mark.usefixtures("alone")
-CLASSES = list(sources.CIFAR10_CLASSES)
+CLASSES = list(cifar10.CIFAR10_CLASSES)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def few(monkeypatch):
             monkeypatch.setitem(
                 downloads.SHA256, f"cifar10 {split} {kind}", hashlib.sha256(array[part]).hexdigest()
             )
-    monkeypatch.setattr(sources, "CIFAR10_TRAIN", 50)
+    monkeypatch.setattr(cifar10, "CIFAR10_TRAIN", 50)
     return images, labels
 
 
@@ -288,7 +288,7 @@ def test_full_disk_while_unpacking_or_downloading_is_no_missing_source(few, tmp_
         raise OSError(28, "No space left on device", "x.part")
 
     write_binary(tmp_path / "data" / "cifar-10-batches-bin", *few)
-    monkeypatch.setattr(sources.np, "fromfile", full)
+    monkeypatch.setattr(cifar10.np, "fromfile", full)
     with pytest.raises(DataError, match="No space left"):
         data.load("cifar10", root=tmp_path / "data")
     monkeypatch.delenv("ACS_OFFLINE")
@@ -348,7 +348,7 @@ def test_every_source_is_tried_in_order(online, few, tmp_path, monkeypatch):
     def mirror(_root):
         tried.append("mirror")
         write_binary(tmp_path / "mirror", *few)
-        return sources._cifar10_binary(tmp_path / "mirror")
+        return cifar10._cifar10_binary(tmp_path / "mirror")
 
     def origin(_root):
         tried.append("origin")
@@ -437,7 +437,7 @@ def test_download_gives_up_on_a_host_that_is_down_or_crawls(tmp_path, monkeypatc
 def test_mirror_without_npm_is_unavailable(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(Unavailable, match="npm"):
-        sources.npm_cifar10(None)
+        cifar10.npm_cifar10(None)
 
 
 # ---- the network, played by a server on this machine
@@ -635,10 +635,10 @@ def test_origins_are_asked_by_https_first(tmp_path, monkeypatch):
         raise OSError("down")
 
     monkeypatch.setattr(downloads.urllib.request, "urlopen", down)
-    for name, url in sources.ORIGINS.items():
+    for name, url in published.ORIGINS.items():
         asked.clear()
         with pytest.raises(Unavailable, match="down"):
-            sources._from_origin("any", name)
+            published.from_origin("any", name)
         assert asked[0].startswith("https://")
         assert asked[-1] == url
 
@@ -648,7 +648,7 @@ def test_a_download_is_kept_until_it_is_decoded_and_not_longer(few, online, host
         raise KeyboardInterrupt
 
     def fetched(_root):
-        return sources._svhn([downloads.download(host.url, sources._downloads("svhn"))] * 2)
+        return svhn._svhn([downloads.download(host.url, published.downloads_of("svhn"))] * 2)
 
     content = {"X": np.zeros((32, 32, 3, 4), np.uint8), "y": np.arange(1, 5)[:, None]}
     file = io.BytesIO()
@@ -660,7 +660,7 @@ def test_a_download_is_kept_until_it_is_decoded_and_not_longer(few, online, host
     chain = (local, sources.Source(fetched, local.cached_as, online=True))
     monkeypatch.setitem(sources.SOURCES, "svhn", chain)
     with monkeypatch.context() as patch:
-        patch.setattr(sources, "_svhn", broken)
+        patch.setattr(svhn, "_svhn", broken)
         with pytest.raises(KeyboardInterrupt):
             data.load("svhn")
     assert len(data.load("svhn").train) == 4

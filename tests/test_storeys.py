@@ -1,6 +1,7 @@
 """Two storeys: the method knows nothing of the experiments, and loads no more than it needs."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,49 @@ def test_acslib_itself_loads_no_torch():
     """Its names are looked up when they are asked for."""
     assert "torch" not in loaded("import acslib")
     assert "torch" in loaded("import acslib; acslib.training.fit")
+
+
+def defined() -> dict[str, list[Path]]:
+    """Public functions and classes of all modules, and where each name is defined."""
+    found: dict[str, list[Path]] = {}
+    for path in (ROOT / "acslib").rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(path)
+    return found
+
+
+def test_a_name_means_one_thing():
+    """What reads the same in two modules is taken for the same; `main` is: what a command calls."""
+    assert {name for name, places in defined().items() if len(places) > 1} == {"main"}
+
+
+def test_no_function_is_called_like_a_module():
+    """But one that its module is made for, and that is imported instead of it."""
+    modules = {path.stem: path for path in (ROOT / "acslib").rglob("*.py")}
+    alike = set(defined()).intersection(modules)
+    assert alike == {"craig", "gradmatch", "build"}
+
+
+def test_the_map_has_every_module_once_and_no_other():
+    """`docs/architecture.md`, in the row of the folder that it is in."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (.*?) \| (.*) \|$", text.partition("## Every module")[2], re.M)
+    named: dict[str, list[str]] = {}
+    storey = ""
+    for first, modules in rows:
+        if found := re.fullmatch(r"in `(acslib/\S*)`", first):
+            storey = found[1]
+        elif first != "---":
+            inside = re.fullmatch(r"`(\w+/)`", first)
+            named.setdefault(storey + (inside[1] if inside else ""), []).extend(
+                re.findall(r"`(\w+)`", modules)
+            )
+    there: dict[str, list[str]] = {}
+    for path in (ROOT / "acslib").rglob("*.py"):
+        if path.stem != "__init__":
+            folder = f"{path.parent.relative_to(ROOT)}/"
+            there.setdefault(folder, []).append(path.stem)
+    assert {folder: sorted(names) for folder, names in named.items()} == {
+        folder: sorted(names) for folder, names in there.items()
+    }

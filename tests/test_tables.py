@@ -56,6 +56,7 @@ def record(run, seed):
         }
     seconds = {"select": float(number), "attack": 40 / (number + 1), "update": 20 / (number + 1)}
     error = {
+        "size": 9,
         "error": 1.0,
         "relative_error": 0.1 * number,
         "random_error": 2.0,
@@ -212,7 +213,7 @@ def test_errata_are_the_known_ones():
     )
     assert "speed-up is printed as 1.77, its numbers give 1.777" in found["table6"][0]
     assert "T is printed as 517.40, Table 3 gives 517.39" in found["table6"][1]
-    assert sum(len(list(printed.checks(table))) for table in TABLES) == 148
+    assert sum(len(list(printed.checked_numbers(table))) for table in TABLES) == 148
     assert tables.notes("tableD4") == [f"* In the paper: {found['table2'][1]}."]
 
 
@@ -310,8 +311,8 @@ def test_a_setting_of_any_name_is_in_a_table_and_its_picture(item, name, tmp_pat
         files.write_json(records.run_folder(run, seed, tmp_path) / "record.json", record(run, seed))
     table = rows.gather(item, "full", [0, 1], tmp_path)
     like = config.setting_layer(base)
-    assert (table.model == columns.MODELS[like["model"]]).all()
-    assert (table.dataset == columns.DATASETS[like["dataset"]]).all()
+    assert (table.model == columns.MODEL_LABELS[like["model"]]).all()
+    assert (table.dataset == columns.DATASET_LABELS[like["dataset"]]).all()
     assert (table.setting == name).all()
     assert table.run.tolist() == [f"{name}.full", f"{name}.craig"]
     if item == "fig4":
@@ -483,7 +484,7 @@ def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     places = [text.index(f'<h2 id="{name}">') for name in page.ORDER]
     assert places == sorted(places)
     assert "22.56* (-0.77)" in text
-    assert text.count('class="missing"') == len(page.item_names()) - 2
+    assert text.count('class="missing"') == len(page.items_in_order()) - 2
     assert '<meta name="viewport"' in text
     assert all(f'<a href="#{name}">' in text for name in page.ORDER)
     assert "make table4 PROFILE=demo" in text
@@ -645,7 +646,7 @@ def test_a_csvs_checksum_is_its_own_and_may_be_missing(tmp_path):
 def test_a_killed_writer_of_a_csv_leaves_one_that_is_read(tmp_path, monkeypatch):
     """At whichever of its steps."""
     first, second = (pd.DataFrame({"x": values}) for values in ([1, 2], [3, 4, 5]))
-    path, write = tmp_path / "one.csv", files.write_atomically
+    path, write = tmp_path / "one.csv", files.write_file
     for step in range(2):
         frames.write_frame(path, first)
         left = [write] * step
@@ -656,7 +657,7 @@ def test_a_killed_writer_of_a_csv_leaves_one_that_is_read(tmp_path, monkeypatch)
             left.pop()(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(files, "write_atomically", killed)
+            patch.setattr(files, "write_file", killed)
             with pytest.raises(KeyboardInterrupt):
                 frames.write_frame(path, second)
         assert len(frames.read_frame(path, {"x"}, "delete it")) == 2 + step
@@ -728,7 +729,7 @@ def test_labels_and_values_of_methods_are_those_of_the_one_list(gathered):
 
 def test_the_values_of_objectives_are_the_papers(gathered):
     assert {value for table in gathered.values() for value in table.objective} == set(
-        printed.OBJECTIVES
+        printed.OBJECTIVE_LABELS
     )
 
 

@@ -93,7 +93,7 @@ def test_what_the_methods_of_a_setting_have_in_common():
 )
 def test_another_training_has_nothing_in_common(varied):
     base = FEW.replace("+steps@1", "").replace("+train_limit@96", "")
-    assert warm.common(resolved("full", base), resolved("craig", f"{base}+{varied}")) == 0
+    assert warm.epochs_in_common(resolved("full", base), resolved("craig", f"{base}+{varied}")) == 0
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_another_training_has_nothing_in_common(varied):
 )
 def test_what_comes_later_does_not_matter(varied):
     base = FEW.replace("+evaluation_steps@1", "")
-    assert warm.common(resolved("full", base), resolved("craig", f"{base}+{varied}")) == 3
+    assert warm.epochs_in_common(resolved("full", base), resolved("craig", f"{base}+{varied}")) == 3
 
 
 def rates(run, epochs):
@@ -130,8 +130,8 @@ def test_common_epochs_are_those_trained_in_the_same_way(data):
         }
         method = data.draw(st.sampled_from(["full", "random"]))
         several.append(config.resolve(f"{SETTING}.{method}", "smoke", overrides))
-    found = warm.common(*several)
-    assert found == warm.common(*several[::-1])
+    found = warm.epochs_in_common(*several)
+    assert found == warm.epochs_in_common(*several[::-1])
     most = min(map(warm.length, several))
     same = [rates(several[0], epochs) == rates(several[1], epochs) for epochs in range(most + 1)]
     assert same[found]
@@ -154,7 +154,11 @@ def costs(several, sharing=True):
     for run in several:
         setting, plan = run.setting, run.plan
         attacks = plan.selections if run.method in ("craig", "gradmatch") else 0
-        first = max((warm.common(run, other) for other in before), default=0) if sharing else 0
+        first = (
+            max((warm.epochs_in_common(run, other) for other in before), default=0)
+            if sharing
+            else 0
+        )
         selecting = attacks * setting.selection_steps / setting.steps
         found.append(plan.cost * len(plan) - first + selecting)
         before.append(run)
@@ -284,7 +288,7 @@ def test_half_the_epochs_share_what_comes_before_the_rate_drops(tmp_path, item):
     long = resolved("full", f"{TINY}+epochs@6+lr_drops@[4]")
     short = resolved("full", f"{TINY}+epochs@3+lr_drops@[2]")
     item(long, short)
-    assert warm.common(long, short) == 2
+    assert warm.epochs_in_common(long, short) == 2
     runs.execute(long, 0, "cpu", tmp_path)
     assert runs.execute(short, 0, "cpu", tmp_path)["warm_start"]["epochs"] == 2
     item()
@@ -361,7 +365,7 @@ def made_by(name):
 def make(tmp_path, monkeypatch):
     """make(targets): the commands that Make would call for a profile's records."""
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path / "results"))
-    (tmp_path / "rules.mk").write_text(rules.rules("smoke", [0]))
+    (tmp_path / "rules.mk").write_text(rules.all_rules("smoke", [0]))
 
     def called(*targets):
         command = ["make", "-n", "-f", str(tmp_path / "rules.mk"), "TRAIN=train", "STAMP="]
@@ -395,7 +399,7 @@ def test_first_epochs_of_a_finished_run_are_not_asked_for(make, tmp_path):
 @pytest.mark.parametrize("profile", ["demo", "mini", "full"])
 def test_who_trains_the_most_first_epochs_keeps_the_fewer_for_others(profile):
     """One process for all that a setting's runs have in common, and it passes all of it."""
-    text = rules.rules(profile, [0])
+    text = rules.all_rules(profile, [0])
     passed = re.findall(r"^(\S+/warm/\S+): \| (\S+/warm/\S+)\n\t@mkdir", text, re.M)
     trains = dict(re.findall(r"^(\S+/warm/\S+): \|.*\n\t\S+ (\S+) --seeds 0", text, re.M))
     assert passed

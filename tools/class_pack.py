@@ -27,7 +27,7 @@ def contents(profile: str, asked: Sequence[int] | None) -> Iterator[Path]:
         (name, seed): None
         for item in paramfiles.of_all()
         for name in items.table_runs(item, profile)
-        for seed in items.seeds(item, profile, asked)
+        for seed in items.wanted_seeds(item, profile, asked)
     }
     for name, seed in runs:
         run = config.resolve(name, profile)

@@ -166,7 +166,7 @@ def profile_folders() -> list[Path]:
 
 def paper_pdf(folder: Path) -> bytes:
     """A profile's published tables and figures as `make paper` prints them."""
-    names, profile = page.item_names(), folder.name
+    names, profile = page.items_in_order(), folder.name
     items = [page.entry(name, profile, [0], PUBLISHED, PUBLISHED) for name in names]
     said = (folder / "README.md").read_text().split("\n\n")[1]
     return page.pdf_pages(items, re.sub(r"\\(.)", r"\1", said))

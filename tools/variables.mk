@@ -16,10 +16,15 @@
 ## ACS_RESULTS, ACS_DATA, ACS_CACHE, ACS_MIRROR, ACS_OFFLINE   folders and the network: docs/reference.md
 
 # What is given on the command line or in the environment is data. Make expands nothing in it, and the shell sees none
-# of it before it is checked here, without a shell.
+# of it before it is checked here, without a shell. What is none of these names is refused: mistyped, it would be ignored.
 
-NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM EXECUTE $(filter ACS_%,$(.VARIABLES))
-given = $(filter $(NAMES),$1)$(filter command,$(firstword $(origin $1)))
+override TYPED := $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name)))
+override NAMES := PROFILE SEEDS SEED RUN DATA TORCH JOBS THREADS NPROC LAUNCH DEVICE PYTHON CONFIRM EXECUTE $(filter ACS_%,$(.VARIABLES))
+override PROGRAMS := PY NOTEBOOK TRAIN LPIPS
+override ALL_OF_ACS := $(addprefix ACS_,PLUGINS PARAMS RESULTS DATA CACHE MIRROR OFFLINE DEVICE THREADS PROCESSES LESSONS SITE SLURM)
+override unknown := $(firstword $(filter-out $(filter-out ACS_%,$(NAMES)) $(PROGRAMS) $(ALL_OF_ACS),$(TYPED)))
+$(if $(unknown),$(error there is no variable $(unknown): make help lists those that there are))
+given = $(filter $(NAMES) $(TYPED),$1)
 $(foreach name,$(.VARIABLES),$(if $(call given,$(name)),$(eval override $(name) := $$(value $(name)))$(eval export $(name))))
 
 PROFILE ?= demo
@@ -41,14 +46,13 @@ left = $(if $1,$(call left,$(wordlist 2,99,$1),$(subst $(firstword $1),,$2)),$2)
 refuse = $(error $1 is "$($1)": give $2)
 # $(call check,NAME,WHAT IT MUST BE,CHARACTERS,ANOTHER): stops unless NAME has a value of these characters
 check = $(if $(or $(if $(strip $($1)),,empty),$(call left,$3,$(if $4,$(subst $4,,$($1)),$($1)))),$(call refuse,$1,$2))
-count = $(call check,$1,a whole number from 1 on,$(digits))$(if $(filter 0%,$($1)),$(call refuse,$1,a whole number from 1 on))
-# $(call folder,NAME): stops if NAME is a folder that Make or the shell would read as something else
-folder = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(unfit),$(findstring $c,$($1))))),\
-	$(call refuse,$1,a folder without spaces and without any of $(unfit)))
-
-# $(call several,NAME,WHAT): the same for several folders or files, separated by colons
-several = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$(filter-out :,$(unfit)),$(findstring $c,$($1))))),\
-	$(call refuse,$1,$2 separated by colons$(comma) without spaces and without any of $(filter-out :,$(unfit))))
+# $(call each,CHARACTERS,TEXT): a word for each of these characters in the text
+each = $(if $1,$(call each,$(wordlist 2,99,$1),$(subst $(firstword $1),x ,$2)),$2)
+number := a whole number from 1 on, at most 9999
+count = $(call check,$1,$(number),$(digits))$(if $(filter 0%,$($1))$(word 5,$(call each,$(digits),$($1))),$(call refuse,$1,$(number)))
+# $(call path,NAME,WHAT,CHARACTERS): stops if Make or the shell would read NAME as something else than a path
+path = $(if $(or $(filter-out 0 1,$(words $($1))),$(subst $(strip $($1)),,$($1)),$(strip $(foreach c,$3,$(findstring $c,$($1))))),\
+	$(call refuse,$1,$2 without spaces and without any of $3))
 
 $(call check,PROFILE,a profile as params/profiles names it,$(letters) $(digits) _ -)
 $(if $(filter undefined,$(origin SEEDS)),,$(call check,SEEDS,whole numbers from 0 on$(comma) like "0 1 2",$(digits),$(space)))
@@ -58,6 +62,7 @@ $(if $(filter $(DATA),$(datasets)),,$(call refuse,DATA,$(subst $(comma) imagenet
 $(call check,TORCH,a version$(comma) like 2.6.0,$(digits) .)
 $(if $(RUN),$(call check,RUN,a run as `make run` lists it,$(plain) [ ]))
 $(if $(LAUNCH),$(call check,LAUNCH,a command without the shell's own characters,$(plain) = : %,$(space)))
+$(foreach name,$(filter $(PROGRAMS),$(TYPED)),$(call path,$(name),a program,$(unfit)))
 $(if $(PYTHON),$(call check,PYTHON,a Python as a name or a path without spaces,$(plain)))
 $(if $(filter-out yes no,$(EXECUTE)),$(call refuse,EXECUTE,yes or no))
 $(if $(JOBS),$(call count,JOBS))
@@ -65,14 +70,14 @@ $(if $(THREADS),$(call count,THREADS))
 $(if $(NPROC),$(call count,NPROC))
 $(if $(ACS_PROCESSES),$(call count,ACS_PROCESSES))
 $(if $(ACS_THREADS),$(call count,ACS_THREADS))
-$(call folder,ACS_RESULTS)
-$(call several,ACS_PARAMS,folders)
-$(call several,ACS_PLUGINS,files)
+$(call path,ACS_RESULTS,a folder,$(unfit))
+$(call path,ACS_PARAMS,folders separated by colons$(comma),$(filter-out :,$(unfit)))
+$(call path,ACS_PLUGINS,files separated by colons$(comma),$(filter-out :,$(unfit)))
 $(foreach file,$(subst :, ,$(ACS_PLUGINS)),$(if $(wildcard $(file)),,$(call refuse,ACS_PLUGINS,files that are there: $(file) is not)))
 
 # ---- what follows
 
-DRY := $(findstring n,$(firstword -$(MAKEFLAGS)))
+DRY := $(findstring n,$(filter-out --%,$(firstword -$(MAKEFLAGS))))
 CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 JOBS := $(or $(JOBS),$(if $(filter full,$(PROFILE))$(filter-out 1,$(NPROC)),1,$(CORES)))
 THREADS := $(or $(THREADS),$(ACS_THREADS),1)

@@ -34,7 +34,7 @@ def call(attack: Callable[..., Any], model: nn.Module, images: Tensor, labels: T
         given = images.detach().clone(), labels.detach().clone()
         with as_found(model if own is None else own):
             found = attack(model, *given) if own is None else attack(*given)
-    return _checked(found, images, attack)
+    return _checked_images(found, images, attack)
 
 
 def check_arguments(attack: Callable[..., Any], count: int) -> None:
@@ -70,7 +70,7 @@ def as_found(model: nn.Module) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _checked(found: Any, images: Tensor, attack: Callable[..., Any]) -> Tensor:
+def _checked_images(found: Any, images: Tensor, attack: Callable[..., Any]) -> Tensor:
     name = getattr(attack, "__name__", type(attack).__name__)
     if not isinstance(found, Tensor):
         raise ValueError(

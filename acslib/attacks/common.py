@@ -42,6 +42,12 @@ def check_counts(least: int, **counts: int) -> None:
             raise ValueError(f"{name} is {count!r}: give a whole number of at least {least}")
 
 
+def check_search(bound: float, iterations: int) -> None:
+    """Raise ValueError unless an attack may search within `bound`, for at least one iteration."""
+    check_amounts(bound=bound)
+    check_counts(1, iterations=iterations)
+
+
 @dataclass(frozen=True)
 class Base(ABC):
     """What every attack here does around its own search, `_perturb`.

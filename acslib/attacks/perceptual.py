@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from acslib.attacks.common import (
     Base,
     ascent,
-    check_amounts,
-    check_counts,
+    check_search,
     clipped,
     margin,
     norms,
@@ -44,8 +43,7 @@ class _PerceptualAttack(Base):
     noise: float = 0.01
 
     def __post_init__(self) -> None:
-        check_amounts(bound=self.bound)
-        check_counts(1, iterations=self.iterations)
+        check_search(self.bound, self.iterations)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         distance = LPIPS(model) if self.distance is None else self.distance
@@ -157,7 +155,7 @@ class LPA(_PerceptualAttack):
             d = torch.linalg.vector_norm(distance.embed(x[active]) - reference[active], dim=1)
             outside = d >= self.bound
             weight[active[outside]] *= 10
-        return project(distance, x, images, self.bound, reference=reference)
+        return project_by_distance(distance, x, images, self.bound, reference=reference)
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,9 @@ class PPGD(_PerceptualAttack):
         self, model: nn.Module, distance: Embedding, images: Tensor, labels: Tensor
     ) -> Tensor:
         reference = distance.embed(images)
-        x = project(distance, self._start(images), images, self.bound, reference=reference)
+        x = project_by_distance(
+            distance, self._start(images), images, self.bound, reference=reference
+        )
         active = torch.arange(len(images), device=images.device)
         for _ in range(self.iterations):
             margins, gradient = ascent(_margin_from(model, labels[active]), x[active])
@@ -187,7 +187,7 @@ class PPGD(_PerceptualAttack):
                 break
             step = self._steepest(distance, x[active], usable(gradient, self.generator))
             moved = (x[active] + step * (2 * self.bound / self.iterations)).clamp(0, 1)
-            x[active] = project(
+            x[active] = project_by_distance(
                 distance, moved, images[active], self.bound, reference=reference[active]
             )
         return x
@@ -220,7 +220,7 @@ class PPGD(_PerceptualAttack):
         return step.nan_to_num(0, 0, 0)  # where the distance is not a number, none is taken
 
 
-def project(
+def project_by_distance(
     distance: Embedding,
     x: Tensor,
     images: Tensor,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from acslib.attacks.common import Base, ascent, check_amounts, check_counts, clipped, margin, usable
+from acslib.attacks.common import Base, ascent, check_search, clipped, margin, usable
 from acslib.passes import frozen
 
 
@@ -34,8 +34,7 @@ class _Threat(Base):
     early_stop: bool = True
 
     def __post_init__(self) -> None:
-        check_amounts(bound=self.bound)
-        check_counts(1, iterations=self.iterations)
+        check_search(self.bound, self.iterations)
 
     def _perturb(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         if self.bound == 0:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from acslib.data.files import DataError
+
 SCALE = (0.08, 1.0)  # of a resized crop: its area, as a share of the image's
 RATIO = (3 / 4, 4 / 3)  # its width by its height
 TRIES = 10  # to draw a crop that lies inside the image
@@ -72,15 +74,18 @@ def jitter(images: Tensor, generator: torch.Generator, *, strength: float) -> Te
     its brightness, of its contrast about its mean lightness, of its saturation about each pixel's
     lightness, which a grey image has none of. They are applied in an order drawn for each image,
     and what lies outside of [0, 1] is cut off after each, as Howard 2013, section 2, and
-    torchvision's ColorJitter do.
+    torchvision's ColorJitter do. Raises DataError for other images, or no strength.
     """
+    _check_variable(images, "strength", strength)
+    if images.shape[1] not in (1, 3):
+        raise DataError(f"images have {images.shape[1]} channels: colours need 3, or grey, 1")
     n, device = len(images), images.device
     low = max(0.0, 1 - strength)
     shares = torch.rand(3, n, generator=generator, device=generator.device)
-    factors = (low + (1 + strength - low) * shares).to(device)
+    factors = (low + (1 + strength - low) * shares).to(device, images.dtype)
     keys = torch.rand(n, 3, generator=generator, device=generator.device)
     order = keys.argsort(dim=1).to(device)  # (n, 3): which of the three comes first, second, third
-    black = torch.zeros((), device=device)
+    black = torch.zeros((), device=device, dtype=images.dtype)
     for place in range(3):
         lightness = _lightness(images)
         about = (black, lightness.mean((1, 2, 3), keepdim=True), lightness)
@@ -90,6 +95,13 @@ def jitter(images: Tensor, generator: torch.Generator, *, strength: float) -> Te
             changed = torch.where((order[:, place] == kind)[:, None, None, None], mixed, changed)
         images = changed.clamp(0, 1)
     return images
+
+
+def _check_variable(images: Tensor, name: str, value: float) -> None:
+    if not images.is_floating_point():
+        raise DataError(f"images are {images.dtype}: give floats in [0, 1], divide bytes by 255")
+    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+        raise DataError(f"{name} is {value!r}: give a finite number of at least 0")
 
 
 def _lightness(images: Tensor) -> Tensor:
@@ -104,8 +116,9 @@ def rotate(images: Tensor, generator: torch.Generator, *, degrees: float) -> Ten
     """Each image (n, C, H, W, floats) turned about its middle by up to so many degrees, either way.
 
     Every pixel is the nearest one of the original, or black where that lies outside, as in
-    torchvision's RandomRotation.
+    torchvision's RandomRotation. Raises DataError for bytes, or no number of degrees.
     """
+    _check_variable(images, "degrees", degrees)
     n, _, height, width = images.shape
     shares = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float64)
     angle = torch.deg2rad((2 * shares - 1) * degrees).to(images.device)

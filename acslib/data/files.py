@@ -46,6 +46,8 @@ class Raw:
 
 def user_folder(folder: str | Path, what: str) -> Path:
     """A folder as its user wrote it, with ``~`` resolved; `what` names it in a DataError."""
+    if not str(folder):  # as of a variable that is not set; it would be the working folder
+        raise DataError(f"{what} is empty: give a folder, . is the one that you are in")
     try:
         return Path(folder).expanduser()
     except RuntimeError as error:
@@ -117,7 +119,10 @@ def save_cached(raw: Raw, file: Path, made_from: str = "") -> Raw:
         "file": file.name,
         "made_from": made_from,
     }
-    checksums = {"sha256": _digest(tensors), "sha256_words": _digest_of_words(tensors, words)}
+    checksums = {
+        "sha256": _digest_of_tensors(tensors),
+        "sha256_words": _digest_of_words(tensors, words),
+    }
     write_cache_file(tensors, file, words | checksums)
     return raw
 
@@ -131,7 +136,7 @@ def load_cached(file: Path, made_from: str = "") -> Raw | None:
     tensors, metadata = read_cache_file(file, "load again")
     parts = {f"{split}_{part}" for split in ("train", "test") for part in ("images", "labels")}
     known = set(tensors) - {"validation_images", "validation_labels"} == parts
-    sound = known and _digest(tensors) == metadata.get("sha256")
+    sound = known and _digest_of_tensors(tensors) == metadata.get("sha256")
     if sound and "sha256_words" in metadata:
         sound = _digest_of_words(tensors, metadata) == metadata["sha256_words"]
     if not sound:
@@ -156,13 +161,15 @@ def _tensors(raw: Raw) -> dict[str, torch.Tensor]:
     return {name: value for name, value in values if isinstance(value, torch.Tensor)}
 
 
-def _digest(tensors: dict[str, torch.Tensor]) -> str:
+def _digest_of_tensors(tensors: dict[str, torch.Tensor]) -> str:
     each = "".join(sha256_of(tensors[key].numpy()) for key in sorted(tensors))
     return hashlib.sha256(each.encode()).hexdigest()
 
 
 def _digest_of_words(tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> str:
-    """Covers all that `_digest` does not: names, shapes, types, and the words of `save_cached`."""
+    """Covers all that `_digest_of_tensors` does not: names, shapes, types, and the words of
+    `save_cached`.
+    """
     keys = ("class_names", "provenance", "file", "made_from")
     shapes = {key: [str(value.dtype), *value.shape] for key, value in sorted(tensors.items())}
     words = {key: metadata.get(key) for key in keys}

@@ -167,8 +167,8 @@ def tree(
     if others:
         what = f"{len(others)} files or folders are" if len(others) > 1 else "one file or folder is"
         warnings.warn(
-            f"{folder}: {what} left out, being hidden or no image ({', '.join(SUFFIXES)}):"
-            f" {others[0]}{' first' if len(others) > 1 else ''}",
+            f"{folder}: {what} left out, being hidden, no image ({', '.join(SUFFIXES)}), or in no"
+            f" class's folder: {others[0]}{' first' if len(others) > 1 else ''}",
             stacklevel=4,
         )
     place = str(folder.resolve())
@@ -251,8 +251,8 @@ def printable(path: str | Path) -> str:
 def read_cached(name: str, images: Tree, channels: int, size: int | None) -> Raw:
     """From the cache, or decoded now. One file in the cache for each place and way to read it."""
     _check_no_class_is_empty(images)
-    key = _digest([images.place, channels, size, images.classes])[:16]
-    state = _digest([VERSION_OF_DECODING, images.state])
+    key = _digest_of_state([images.place, channels, size, images.classes])[:16]
+    state = _digest_of_state([VERSION_OF_DECODING, images.state])
     cached = cache_folder() / f"{name}-{key}.safetensors"
     clear_stale(cache_folder())
     with FileLock(cache_folder() / f"{name}.lock"):  # runs that start together decode once
@@ -261,7 +261,7 @@ def read_cached(name: str, images: Tree, channels: int, size: int | None) -> Raw
         return save_cached(_decoded(images, channels, size), cached, state)
 
 
-def _digest(value: Any) -> str:
+def _digest_of_state(value: Any) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
@@ -318,8 +318,8 @@ def _split(
                 images = _room(len(pictures), shape)
             if picture.pixels.shape != tuple(shape or ()):
                 raise DataError(
-                    f"{pictures[k].name} has {_by(picture.pixels.shape)} pixels, the first image"
-                    f" {_by(shape or ())}: give image_size, the side of the squares to make"
+                    f"{pictures[k].name} has {_sides(picture.pixels.shape)} pixels, the first image"
+                    f" {_sides(shape or ())}: give image_size, the side of the squares to make"
                 )
             images[k] = picture.pixels
             animated += picture.animated
@@ -349,5 +349,5 @@ def _room(n: int, shape: Sequence[int]) -> npt.NDArray[np.uint8]:
         ) from error
 
 
-def _by(shape: Sequence[int]) -> str:
+def _sides(shape: Sequence[int]) -> str:
     return "x".join(map(str, shape[1:]))

@@ -15,7 +15,7 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from acslib.data import imagenet, sources
+from acslib.data import imagenet, published, sources
 from acslib.data.drawing import hold_out
 from acslib.data.files import DataError, Raw, cache_folder, user_folder
 from acslib.data.preparing import Preparation, check_count, prepared
@@ -63,7 +63,7 @@ def load(
         device=device,
         mix=name.startswith("imagenet"),
     )
-    classes = checked_names("classes", classes) if classes else None
+    classes = None if classes is None else checked_names("classes", classes)
     _check_what_folders_alone_have(name, image_size, classes, augmentation)
     return prepared(_read(name, _root(root), image_size, classes, sample), name, how)
 
@@ -125,7 +125,7 @@ def within_disk(read: Callable[[], Raw]) -> Raw:
 
 
 def _root(root: str | Path | None) -> Path | None:
-    if root:
+    if root is not None:
         return user_folder(root, "root")
     folder = os.environ.get("ACS_DATA")
     return user_folder(folder, "ACS_DATA") if folder else None
@@ -158,6 +158,6 @@ def _digits() -> Raw:
         labels[kept],
         images[held_out],
         labels[held_out],
-        sources.DIGITS,
+        published.DIGITS,
         "scikit-learn digits",
     )

@@ -124,7 +124,7 @@ def from_dataset(
     if class_names is None and isinstance(known, Sequence) and not isinstance(known, str):
         class_names = [str(each) for each in known]
     arrays = (*_all_of(train, "train"), *_all_of(test, "test"))
-    raw = _raw(*arrays, class_names, name or type(train).__name__, channel_axis)
+    raw = _raw_of_arrays(*arrays, class_names, name or type(train).__name__, channel_axis)
     return prepared(raw, raw.provenance, how)
 
 
@@ -164,11 +164,11 @@ def from_arrays(
         device=device,
         mix=False,
     )
-    raw = _raw(images, labels, test_images, test_labels, class_names, name, channel_axis)
+    raw = _raw_of_arrays(images, labels, test_images, test_labels, class_names, name, channel_axis)
     return prepared(raw, name, how)
 
 
-def _raw(
+def _raw_of_arrays(
     images: Array,
     labels: Array,
     test_images: Array,

@@ -224,8 +224,8 @@ def check_label_range(labels: Tensor, classes: int) -> None:
 
 
 def checked_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
-    """A list of names, none of them twice. `what` names it in a DataError."""
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    """A list of names, one at least, none of them twice. `what` names it in a DataError."""
+    if isinstance(names, str) or not names or not all(isinstance(name, str) for name in names):
         raise DataError(f"{what} is {names!r}: give a list of names")
     seen: set[str] = set()
     for name in names:

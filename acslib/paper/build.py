@@ -22,7 +22,8 @@ from acslib.paper.methods import METHODS
 from acslib.paper.settings import DATASETS, MODELS, OBJECTIVES, Setting
 from acslib.passes import fastest_precision
 from acslib.protocols import Model, Selector, head_of
-from acslib.training import State, Training, coreset_size
+from acslib.schedule import coreset_size
+from acslib.training import State, Training
 
 # what asks nothing of a data set, where it is not null
 WITHOUT = {
@@ -73,12 +74,12 @@ def load_data(setting: Setting, device: str, seed: int = 0) -> data.Dataset:
     if setting.draw_images == "each":
         asked["seed"] = seed
     if own is not None:
-        return varied(load_own(setting.dataset, own, asked, device), setting)
+        return with_augmentation(load_own(setting.dataset, own, asked, device), setting)
     dataset = data.load(setting.dataset, device=device, sample=setting.sample, **asked)
-    return varied(dataset, setting)
+    return with_augmentation(dataset, setting)
 
 
-def varied(dataset: data.Dataset, setting: Setting) -> data.Dataset:
+def with_augmentation(dataset: data.Dataset, setting: Setting) -> data.Dataset:
     """A data set with the setting's variation of colours and angles; 0 leaves it as it is."""
     asked: dict[str, Any] = {"color_jitter": setting.color_jitter, "rotation": setting.rotation}
     changes = {name: value for name, value in asked.items() if value}
@@ -236,14 +237,14 @@ def inner_attack(setting: Setting, steps: int, generator: torch.Generator, devic
 # ---- selectors, which `METHODS` names
 
 
-def craig(setting: Setting, seed: int) -> Selector:
+def build_craig(setting: Setting, seed: int) -> Selector:
     """Algorithm 2."""
     if not setting.selection_epsilon:
         return selectors.craig
     return functools.partial(selectors.craig, epsilon=setting.selection_epsilon, seed=seed)
 
 
-def gradmatch(setting: Setting, seed: int) -> Selector:
+def build_gradmatch(setting: Setting, seed: int) -> Selector:
     """Algorithm 3."""
     return functools.partial(
         selectors.gradmatch,
@@ -254,22 +255,22 @@ def gradmatch(setting: Setting, seed: int) -> Selector:
     )
 
 
-def random(setting: Setting, seed: int) -> Selector:
+def build_random(setting: Setting, seed: int) -> Selector:
     """One random subset, kept for the run."""
     return selectors.Random(seed)
 
 
-def adaptive_random(setting: Setting, seed: int) -> Selector:
+def build_adaptive_random(setting: Setting, seed: int) -> Selector:
     """A random subset, drawn anew at every selection."""
     return selectors.AdaptiveRandom(seed)
 
 
-def el2n(setting: Setting, seed: int) -> Selector:
+def build_el2n(setting: Setting, seed: int) -> Selector:
     """The largest errors |p - y|."""
     return selectors.el2n
 
 
-def easiest(setting: Setting, seed: int) -> Selector:
+def build_easiest(setting: Setting, seed: int) -> Selector:
     """The smallest gradients of the loss with respect to the image."""
     return selectors.easiest
 
@@ -335,7 +336,7 @@ class Experiment:
     training: Training
 
 
-def prepare(run: Run, device: str, announce: Callable[[str], object]) -> None:
+def prepare_lpips(run: Run, device: str, announce: Callable[[str], object]) -> None:
     """Fetch or train what a run needs and does not make itself: the network that LPIPS looks
     through. It stays in the cache, so that this takes long once.
     """

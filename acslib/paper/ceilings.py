@@ -7,7 +7,7 @@ full training, if selections cost nothing. What is printed above that is not the
 import pandas as pd
 
 from acslib.paper import config, items, printed
-from acslib.paper.columns import DATASETS, MARK, MODELS, above_ceiling, paper_objective
+from acslib.paper.columns import DATASET_LABELS, MARK, MODEL_LABELS, above_ceiling, paper_objective
 from acslib.paper.methods import METHODS
 
 PAPERS = "full"  # the profile that has the paper's own settings
@@ -17,16 +17,16 @@ OURS_ABOVE = (
 )
 
 
-def ceilings(item: str) -> pd.DataFrame:
+def ceilings_of(item: str) -> pd.DataFrame:
     """A row for each run of a printed table, with `ceiling_x` of the paper's own schedule."""
     found = []
     for group in items.groups(item, PAPERS):
         for setting_name in group["settings"]:
             setting = config.setting_layer(setting_name)
             about = {
-                "model": MODELS.get(setting["model"], setting["model"]),
+                "model": MODEL_LABELS.get(setting["model"], setting["model"]),
                 "objective": paper_objective(setting),
-                "dataset": DATASETS.get(setting["dataset"], setting["dataset"]),
+                "dataset": DATASET_LABELS.get(setting["dataset"], setting["dataset"]),
                 "setting": setting_name,
             }
             for varied in group["vary"]:
@@ -44,7 +44,7 @@ def beside(table: pd.DataFrame) -> pd.DataFrame:
     if "paper_speedup_x" not in table:
         return table
     key = ["setting", "method", *[name for name in printed.VARIED if name in table]]
-    theirs = ceilings(item)[[*key, "ceiling_x"]].rename(columns={"ceiling_x": "paper_ceiling_x"})
+    theirs = ceilings_of(item)[[*key, "ceiling_x"]].rename(columns={"ceiling_x": "paper_ceiling_x"})
     return table.merge(theirs, how="left", on=key)
 
 
@@ -54,7 +54,7 @@ def printed_speedups(item: str) -> pd.DataFrame:
     if "speedup_x" not in theirs:
         return pd.DataFrame()
     key = [*printed.KEY, *[name for name in printed.VARIED if name in theirs]]
-    known = ceilings(item)[[*key, "setting", "run", "ceiling_x"]]
+    known = ceilings_of(item)[[*key, "setting", "run", "ceiling_x"]]
     return theirs[theirs.method != "full"].merge(known, on=key)
 
 

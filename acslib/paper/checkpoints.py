@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from acslib.paper import fingerprints, records, threads
 from acslib.paper.config import Run
-from acslib.paper.files import RecordError, write_atomically
+from acslib.paper.files import RecordError, write_file
 from acslib.selectors.coreset import Coreset
 from acslib.training import State
 from acslib.writing import reason
@@ -47,7 +47,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], note: dict[str, Any]) 
     # clones: tied weights are one tensor in memory, which safetensors refuses
     kept = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = json.dumps(note)
-    write_atomically(path, save(kept, {"note": text, "sha256": tensors_sha256(kept, text)}))
+    write_file(path, save(kept, {"note": text, "sha256": tensors_sha256(kept, text)}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

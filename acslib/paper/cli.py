@@ -145,7 +145,8 @@ acs.add_command(train)
 
 def say(line: str) -> None:
     """Print a line at once; of several processes, the first one's."""
-    if os.environ.get("RANK", "0") == "0":  # of several processes, as torchrun numbers them
+    # of several processes, as torchrun numbers them; RANK alone, which other programs set, is none
+    if "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0":
         print(line, flush=True)
 
 
@@ -187,7 +188,7 @@ def list_command(
     from acslib.paper import costs
 
     runs = [config.resolve(name, profile) for name in names]
-    found = costs.costs(runs, items.seeds(item, profile, seeds))
+    found = costs.costs_of(runs, items.wanted_seeds(item, profile, seeds))
     if as_json:
         print(json.dumps([one._asdict() for one in found]))
         return
@@ -246,7 +247,7 @@ def show_command(item: str, profile: str) -> None:
     Example:
       acs show table1 --profile demo
     """
-    known = [*paramfiles.tables(), *params.BY_THEMSELVES]
+    known = [*paramfiles.item_names(), *params.BY_THEMSELVES]
     if item not in known:
         raise params.ParamsError(
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
@@ -350,7 +351,7 @@ def rules_command(profile: str, seeds: list[int] | None, output: Path | None) ->
     if output:
         rules.write_rules(output, profile, seeds)
     else:
-        print(rules.rules(profile, seeds), end="")
+        print(rules.all_rules(profile, seeds), end="")
 
 
 @acs.command("page")
@@ -397,9 +398,11 @@ def export_command(name: str, profile: str, seed: int, folder: Path | None) -> N
     """
     run = config.resolve(name, profile)
     records.weights_file(run, seed)  # before torch is loaded
+    from acslib.data.files import user_folder
     from acslib.paper import export
 
-    print_lines(map(str, export.write_network(run, seed, folder or Path("exported", run.name))))
+    to = Path("exported", run.name) if folder is None else user_folder(folder, "--to")
+    print_lines(map(str, export.write_network(run, seed, to)))
 
 
 # ---- the process

@@ -8,13 +8,13 @@ import pandas as pd
 
 from acslib.paper import printed, threats
 
-MODELS = {
+MODEL_LABELS = {
     "resnet18": "ResNet-18",
     "resnet34": "ResNet-34",
     "resnet50": "ResNet-50",
     "wideresnet28_10": "WideResNet-28-10",
 }
-DATASETS = {
+DATASET_LABELS = {
     "cifar10": "CIFAR-10",
     "svhn": "SVHN",
     "imagenet12": "ImageNet-12",
@@ -35,7 +35,7 @@ def paper_objective(setting: Mapping[str, Any]) -> str:
 
 def objective_title(value: str) -> str:
     """For people, what the column `objective` holds."""
-    return printed.OBJECTIVES.get(value, value)
+    return printed.OBJECTIVE_LABELS.get(value, value)
 
 
 MARK = "†"  # of a speed-up above what its schedule allows
@@ -59,7 +59,7 @@ def fixed(value, digits: int = 2, unit: str = "") -> str:
     return "-" if value is None or pd.isna(value) else f"{value + 1e-9:.{digits}f}{unit}"
 
 
-def plain(column: str, digits: int | None = None) -> Cell:
+def as_text(column: str, digits: int | None = None) -> Cell:
     """A column's value as it is, or as a number to so many digits."""
     return lambda row, full: str(row[column]) if digits is None else fixed(row.get(column), digits)
 
@@ -138,11 +138,11 @@ def run_on(row) -> str:
 
 
 WHO: dict[str, Cell] = {
-    "Model": plain("model"),
+    "Model": as_text("model"),
     "Objective": lambda row, full: objective_title(row.objective),
-    "Data": plain("dataset"),
+    "Data": as_text("dataset"),
     "Run on": lambda row, full: run_on(row),
-    "Training": plain("method_label"),
+    "Training": as_text("method_label"),
 }
 CLEAN: dict[str, Cell] = {"ACC %": measured("acc"), "paper ACC": as_printed("acc")}
 ROBUST: dict[str, Cell] = {
@@ -152,7 +152,7 @@ ROBUST: dict[str, Cell] = {
 }
 TIME: dict[str, Cell] = {
     "T s": seconds,
-    "paper T min": plain("paper_time_min", 2),
+    "paper T min": as_text("paper_time_min", 2),
     "speed-up (at most)": speedup,
     "paper speed-up": paper_speedup,
 }
@@ -175,16 +175,16 @@ LAYOUTS: dict[str, dict[str, Cell]] = {
     | CLEAN
     | ROBUST
     | {
-        "RACC % in training": plain("train_robust_pct", 2),
+        "RACC % in training": as_text("train_robust_pct", 2),
         "overfitted": lambda row, full: f"{row.overfitted_seeds} of {row.seeds}",
-        "S_avg min/epoch": plain("speed_avg_min_per_epoch", 4),
-        "paper S_avg": plain("paper_speed_avg_min_per_epoch", 4),
+        "S_avg min/epoch": as_text("speed_avg_min_per_epoch", 4),
+        "paper S_avg": as_text("paper_speed_avg_min_per_epoch", 4),
     }
     | TIME,
     "table6": {
-        "T printed": plain("selection_freq_epochs", 0),
-        "T here": plain("period", 0),
-        "selections": plain("selections", 0),
+        "T printed": as_text("selection_freq_epochs", 0),
+        "T here": as_text("period", 0),
+        "selections": as_text("selections", 0),
         "Run on": WHO["Run on"],
         "Training": WHO["Training"],
     }

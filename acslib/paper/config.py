@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from acslib import schedule
 from acslib.paper import paramfiles, params, strict
@@ -26,13 +26,13 @@ LONGEST_NAME = 200  # bytes of a folder's name: file systems have 255
 class Run(BaseModel):
     """A setting, a method, a profile and what is varied: resolved, checked, and named."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str
-    setting_name: str
-    method: str
-    profile: str
-    setting: Setting
+    name: str = Field(description="Setting, method and what is varied: a folder's name, too.")
+    setting_name: str = Field(description="The setting's name in params/settings.yaml.")
+    method: str = Field(description="The method's name in `METHODS`.")
+    profile: str = Field(description="The profile whose numbers are laid over the setting's.")
+    setting: Setting = Field(description="All parameters, in the units of `Setting`.")
 
     @property
     def plan(self) -> schedule.Plan:

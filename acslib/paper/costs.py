@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     seconds: float | None
 
 
-def costs(runs: Sequence[config.Run], seeds: Sequence[int]) -> list[Cost]:
+def costs_of(runs: Sequence[config.Run], seeds: Sequence[int]) -> list[Cost]:
     """Of every run and seed, in the order of the runs."""
     known = finished_records({run.profile for run in runs})
     return [cost(run, seed, known) for run in runs for seed in seeds]

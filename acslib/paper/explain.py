@@ -31,18 +31,18 @@ def facts(name: str) -> dict[str, Any]:
         "belongs_to": owner(name),
         "printed": name not in given(paramfiles.checked_settings().defaults),
         "settings": {setting: config.setting_layer(setting).get(name) for setting in settings},
-        "changed_by": list(changes(name)),
+        "changed_by": list(changed_by(name)),
     }
 
 
-def changes(name: str) -> Iterator[dict[str, Any]]:
+def changed_by(name: str) -> Iterator[dict[str, Any]]:
     """Where profiles give a parameter another value, and which items vary it."""
     for profile in paramfiles.profiles():
         content = paramfiles.own_profile(profile)
         for where, layer in sections(content):
             if name in given(layer):
                 yield {"by": f"profile {profile}", "where": where, "value": given(layer)[name]}
-    for item in paramfiles.tables():
+    for item in paramfiles.item_names():
         values = [
             given(layer)[name]
             for group in paramfiles.item(item).runs
@@ -71,7 +71,7 @@ ESSENTIAL = (
 )
 
 
-class Value(NamedTuple):
+class ShownValue(NamedTuple):
     """A parameter of a run. paper: what the paper has for its setting, "-" for a setting of one's
     own. because: who has changed it, "" where nobody has.
     """
@@ -83,7 +83,7 @@ class Value(NamedTuple):
     meaning: str
 
 
-def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
+def at_a_glance(run: config.Run) -> tuple[list[ShownValue], list[ShownValue]]:
     """The parameters that matter most, as far as the run's method knows them; then all others that
     differ from the setting's own.
     """
@@ -96,7 +96,7 @@ def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
     )
     printed = given(paramfiles.checked_settings().settings[run.setting_name])
 
-    def value(name: str) -> Value:
+    def value(name: str) -> ShownValue:
         here, usual, by_profile = (
             getattr(setting, name) for setting in (run.setting, own, under_profile)
         )
@@ -104,7 +104,7 @@ def at_a_glance(run: config.Run) -> tuple[list[Value], list[Value]]:
         paper = as_written(name, usual) + (
             ", not printed" if not (usual is None or name in printed) else ""
         )
-        return Value(
+        return ShownValue(
             name,
             as_written(name, here),
             paper if own.table else "-",
@@ -160,11 +160,11 @@ def type_in_words(annotation: Any, metadata: Sequence[Any]) -> str:
     if origin is tuple:
         return f"a list, each {type_in_words(inner[0], [])}"
     kinds = {float: "a number", int: "a whole number", bool: "true or false", NoneType: "null"}
-    bounded = bounds(metadata) if annotation in (float, int) else []
+    bounded = limits_of(metadata) if annotation in (float, int) else []
     return " ".join([kinds.get(annotation, "a word"), *bounded])
 
 
-def bounds(metadata: Sequence[Any]) -> list[str]:
+def limits_of(metadata: Sequence[Any]) -> list[str]:
     """The last bound of each kind counts, which is the narrower one; those that only keep numbers
     finite are left out.
     """

@@ -20,8 +20,9 @@ from acslib.paper import build, checkpoints, config, notebook, params, records, 
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError
 from acslib.paper.methods import METHODS
+from acslib.schedule import coreset_size
 from acslib.selectors.coreset import Coreset
-from acslib.training import adversarial_gradients, coreset_size
+from acslib.training import adversarial_gradients
 
 MOST_IMAGES = 2000  # that coresets of other sizes and methods are selected from, in seconds
 

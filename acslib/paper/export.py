@@ -57,7 +57,7 @@ def write_network(run: Run, seed: int, folder: Path) -> list[Path]:
             f"cannot make the folder {folder} ({reason(error)}): name another one by --to"
         ) from error
     for name, data in files_written.items():
-        files.write_atomically(folder / name, data)
+        files.write_file(folder / name, data)
     return [folder / name for name in files_written]
 
 

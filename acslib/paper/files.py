@@ -55,7 +55,7 @@ class RecordError(ValueError):
         return [str(self)]
 
 
-def write_atomically(path: Path, content: bytes) -> None:
+def write_file(path: Path, content: bytes) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is safely on
     disk. What killed writers left beside it goes.
     """
@@ -110,5 +110,5 @@ def locked(folder: Path, how: int = fcntl.LOCK_EX) -> Iterator[None]:
 
 
 def write_json(path: Path, content: dict) -> None:
-    """All of the file or none of it, as `write_atomically`."""
-    write_atomically(path, json.dumps(content, indent=1).encode())
+    """All of the file or none of it, as `write_file`."""
+    write_file(path, json.dumps(content, indent=1).encode())

@@ -37,8 +37,8 @@ def write_frame(path: Path, table: pd.DataFrame) -> Path:
         with files.locked(path.parent):  # or another writer's CSV could stand beside this checksum
             # killed here, it leaves a CSV without a checksum: no whole one is ever refused
             checksum_file(path).unlink(missing_ok=True)
-            files.write_atomically(path, content)
-            files.write_atomically(checksum_file(path), checksum_line(path, content).encode())
+            files.write_file(path, content)
+            files.write_file(checksum_file(path), checksum_line(path, content).encode())
     except OSError as error:
         raise files.unwritten(path, error) from error
     return path

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 from acslib.paper import config, files, items, paramfiles, records
 from acslib.paper.files import RecordError
 
-State = Literal["finished", "running", "interrupted", "outdated", "refused"]
+RunState = Literal["finished", "running", "interrupted", "outdated", "refused"]
 
 
 class KeptRun(NamedTuple):
@@ -18,7 +18,7 @@ class KeptRun(NamedTuple):
     profile: str
     run: str
     seed: int
-    state: State
+    state: RunState
     epochs: int
     of: int | None
     seconds: float | None
@@ -48,7 +48,7 @@ def _look_at(folder: Path) -> KeptRun | None:
         except RecordError as error:
             return KeptRun(profile, name, seed, "refused", 0, of, None, str(error))
         valid = run is None or records.state_of(record, run) == "valid"
-        state: State = "finished" if valid else "outdated"
+        state: RunState = "finished" if valid else "outdated"
         epochs, seconds = len(record["history"]), record["seconds"]["total"]
         return KeptRun(profile, name, seed, state, epochs, epochs, seconds)
     running = records.is_training(folder)
@@ -62,7 +62,7 @@ def _look_at(folder: Path) -> KeptRun | None:
     return KeptRun(profile, name, seed, state, note.get("epoch", 0), of, seconds)
 
 
-class Progress(NamedTuple):
+class ItemProgress(NamedTuple):
     """How far a table or figure is. finished, of: its runs. gathered, drawn: whether its CSV and
     its picture are there.
     """
@@ -75,15 +75,15 @@ class Progress(NamedTuple):
     drawn: bool
 
 
-def progress(profile: str, seed: int = 0) -> list[Progress]:
+def progress(profile: str, seed: int = 0) -> list[ItemProgress]:
     """What is there of every table and figure, with one seed."""
     state = {one.run: one.state for one in found(profile) if one.seed == seed}
     pictures = files.RESULTS.parent / "figures" / profile
     made = []
-    for item in paramfiles.tables():
+    for item in paramfiles.item_names():
         runs = items.table_runs(item, profile)
         made.append(
-            Progress(
+            ItemProgress(
                 item,
                 paramfiles.item(item).title,
                 sum(state.get(run) == "finished" for run in runs),

@@ -43,7 +43,7 @@ def registered_for(item_name: str) -> list[str]:
 
     Raises ParamsError for an item that is not there or takes none.
     """
-    known = [name for name in paramfiles.tables() if name not in OF_CERTAIN_METHODS]
+    known = [name for name in paramfiles.item_names() if name not in OF_CERTAIN_METHODS]
     for method in METHODS.values():
         where = f"method {method.name!r}, items"
         if fixed := [name for name in method.items if name in OF_CERTAIN_METHODS]:
@@ -66,7 +66,7 @@ def table_runs(item_name: str, profile_name: str) -> list[str]:
     return list(names)
 
 
-def seeds(item_name: str, profile_name: str, asked: Sequence[int] | None) -> list[int]:
+def wanted_seeds(item_name: str, profile_name: str, asked: Sequence[int] | None) -> list[int]:
     """Those that are asked for, or as many as the profile has of a table or figure."""
     if asked is not None:
         return list(asked)

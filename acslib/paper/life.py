@@ -25,17 +25,9 @@ from acslib.paper import build, checkpoints, config, rows
 from acslib.paper.methods import METHODS
 from acslib.paper.style import QUIET, line, looks
 from acslib.passes import attacker
-from acslib.schedule import Epoch, Plan
+from acslib.schedule import Epoch, Plan, coreset_size
 from acslib.selectors.coreset import Coreset
-from acslib.training import (
-    State,
-    Training,
-    adversarial_gradients,
-    coreset_size,
-    drawing,
-    fit,
-    greedy_solver,
-)
+from acslib.training import State, Training, adversarial_gradients, fit, greedy_solver, seeded_for
 
 ITEM = "life"
 VIEWS = {
@@ -88,7 +80,7 @@ def candidates(
         name = run.name.replace(f".{run.method}", f".{method}", 1)
         selector = build.build_selector(config.resolve(name, run.profile), seed)
         asks = dataclasses.replace(training, selector=selector)
-        with drawing(training, epoch):
+        with seeded_for(training, epoch):
             gradients = adversarial_gradients(state.model, data, asks, epoch)
             coreset = greedy_solver(state, gradients, budget, asks)
         yield method, 0, coreset
@@ -125,11 +117,11 @@ def errors_of(
     model: nn.Module, data: Dataset, training: Training, coreset: Coreset, epoch: int
 ) -> Iterator[dict[str, Any]]:
     """A row for each of `VIEWS`. The attacks start as those of a selection in that epoch do."""
-    with drawing(training, epoch):
+    with seeded_for(training, epoch):
         plain = view(model, data.train.float_images(), data.train.labels, training)
     yield {"view": "chosen", "error": selectors.gradient_error(plain.gradients, coreset)[1]}
     everything = torch.arange(len(data.train), device=data.train.labels.device)
-    with drawing(training, epoch):
+    with seeded_for(training, epoch):
         crops = data.augmented(everything, training.generator)
         cropped = view(model, crops, data.train.labels, training)
     yield {"view": "crops", "error": selectors.gradient_error(cropped.gradients, coreset)[1]}

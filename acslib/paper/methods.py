@@ -41,21 +41,26 @@ BUILT_IN = {
     method.name: method
     for method in (
         Method("full", "Full", "#000000", "*", "full"),
-        Method("craig", "Adv. CRAIG", "#D55E00", "s", "adv_craig", f"{BUILD}:craig"),
+        Method("craig", "Adv. CRAIG", "#D55E00", "s", "adv_craig", f"{BUILD}:build_craig"),
         Method(
-            "gradmatch", "Adv. GradMatch", "#0072B2", "o", "adv_gradmatch", f"{BUILD}:gradmatch"
+            "gradmatch",
+            "Adv. GradMatch",
+            "#0072B2",
+            "o",
+            "adv_gradmatch",
+            f"{BUILD}:build_gradmatch",
         ),
-        Method("random", "Random", "#999999", "v", "random", f"{BUILD}:random"),
+        Method("random", "Random", "#999999", "v", "random", f"{BUILD}:build_random"),
         Method(
             "adaptive_random",
             "Adaptive random",
             "#009E73",
             "^",
             "adaptive_random",
-            f"{BUILD}:adaptive_random",
+            f"{BUILD}:build_adaptive_random",
         ),
-        Method("el2n", "EL2N", "#E69F00", "D", "el2n", f"{BUILD}:el2n"),
-        Method("easiest", "EasyCore", "#CC79A7", "P", "easiest", f"{BUILD}:easiest"),
+        Method("el2n", "EL2N", "#E69F00", "D", "el2n", f"{BUILD}:build_el2n"),
+        Method("easiest", "EasyCore", "#CC79A7", "P", "easiest", f"{BUILD}:build_easiest"),
     )
 }
 METHODS: Registry[Method] = Registry("method", BUILT_IN)

@@ -69,7 +69,7 @@ def begin(names: dict[str, Any], *known: str) -> None:
                 raise params.ParamsError(
                     f"the cell of parameters does not set {name!r}: add it there"
                 )
-            if is_number(given.get(name)):
+            if is_plain_number(given.get(name)):
                 names[name] = as_number(name, names[name])
         if "profile" in known:
             paramfiles.profile(names["profile"])
@@ -112,8 +112,8 @@ def plain_assignments(source: str) -> dict[str, Any]:
         return {}
 
 
-def is_number(value: Any) -> bool:
-    """Whether a parameter's own value is a number, and no truth value."""
+def is_plain_number(value: Any) -> bool:
+    """Whether a parameter's own value is one of Python's numbers, and no truth value."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -123,7 +123,7 @@ def as_number(name: str, value: Any) -> Any:
         found = number(value)
     except ValueError as error:
         raise params.ParamsError(f"{name} is {params.shown(value)}, it {error}") from None
-    if not is_number(found):
+    if not is_plain_number(found):
         raise params.ParamsError(f"{name} is {params.shown(value)}: give a number")
     return int(found) if isinstance(value, str) and found == int(found) else found
 

@@ -258,7 +258,7 @@ def write_kept(
     """Write results/<profile>/<item>.safetensors, then <item>.csv with its digest; that path."""
     folder = (results or files.RESULTS) / table.profile.iloc[0]
     content = save({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()})
-    files.write_atomically(folder / f"{item}.safetensors", content)
+    files.write_file(folder / f"{item}.safetensors", content)
     return frames.write_frame(
         folder / f"{item}.csv", table.assign(weights=files.file_digest(content))
     )

@@ -18,7 +18,7 @@ from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
 
 from acslib.paper import columns, files, paramfiles, records, rows, tables
-from acslib.paper.items import seeds as seeds_of
+from acslib.paper.items import wanted_seeds
 
 # the paper's order
 ORDER = (
@@ -95,9 +95,9 @@ class Entry:
         return f"{self.heading}. {SEEN.get(self.name, self.caption)}"
 
 
-def item_names() -> list[str]:
+def items_in_order() -> list[str]:
     """Every table and figure: the paper's in its order, then one's own."""
-    return [*ORDER, *(name for name in paramfiles.tables() if name not in ORDER)]
+    return [*ORDER, *(name for name in paramfiles.item_names() if name not in ORDER)]
 
 
 def entry(
@@ -133,7 +133,7 @@ def table_rows(
     """A table that is made, or the rows whose runs are trained; and how many runs are not."""
     if (results / profile / f"{name}.csv").exists():
         return tables.read_table(name, profile, results), 0
-    seeds = seeds_of(name, profile, asked)
+    seeds = wanted_seeds(name, profile, asked)
     return (
         rows.gather(name, profile, seeds, results, partial=True),
         len(rows.missing(name, profile, seeds, results)),
@@ -170,7 +170,7 @@ def introduction(profile: str) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PageCell:
     """A table's cell: `word` stands to the left, `paper` is what the paper prints."""
 
     text: str
@@ -178,12 +178,12 @@ class Cell:
     paper: bool
 
 
-def heads(table: pd.DataFrame) -> list[Cell]:
+def heads(table: pd.DataFrame) -> list[PageCell]:
     """The first line."""
     return [cell(name, name, False) for name in table]
 
 
-def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
+def body(table: pd.DataFrame) -> Iterator[tuple[list[PageCell], bool]]:
     """Each row, and whether it starts another model, objective, data set or period."""
     keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
     before = None
@@ -194,9 +194,9 @@ def body(table: pd.DataFrame) -> Iterator[tuple[list[Cell], bool]]:
         before = key
 
 
-def cell(column: str, text: str, quoted: bool) -> Cell:
+def cell(column: str, text: str, quoted: bool) -> PageCell:
     """`quoted`: the whole row is the paper's."""
-    return Cell(text, column in columns.WHO, quoted or column.startswith("paper"))
+    return PageCell(text, column in columns.WHO, quoted or column.startswith("paper"))
 
 
 # ---- HTML
@@ -316,20 +316,20 @@ def publish(
     """
     results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
     folder = results / "published" / profile
-    for name in item_names():
+    for name in items_in_order():
         for home, kind in ((results, "csv"), (pictures, "png")):
             file = home / profile / f"{name}.{kind}"
             if file.exists():
-                files.write_atomically(folder / file.name, file.read_bytes())
+                files.write_file(folder / file.name, file.read_bytes())
     beside = results / profile  # what belongs to an item, and is no table or picture
     for file in [*beside.glob("study/seed*.jsonl.xz"), *beside.glob("life-choices.csv")]:
-        files.write_atomically(folder / file.relative_to(beside), file.read_bytes())
+        files.write_file(folder / file.relative_to(beside), file.read_bytes())
     made_by = (
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
         " `make publish` this page. A table's CSV says at which commit its runs were trained."
     )
     parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
-    for name in item_names():
+    for name in items_in_order():
         home = results
         if any((folder / f"{name}.{kind}").exists() for kind in ("csv", "png")):
             home = folder.parent
@@ -339,7 +339,7 @@ def publish(
         parts += map(markdown_text, made.notes)
         parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
         parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
-    files.write_atomically(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
+    files.write_file(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
     return folder
 
 
@@ -363,9 +363,9 @@ def write_page(
 ) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
     results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
-    items = [entry(name, profile, seeds, results, pictures) for name in item_names()]
+    items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
     said = introduction(profile)
     made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}
     for kind, content in made.items():
-        files.write_atomically(results / profile / f"paper.{kind}", content)
+        files.write_file(results / profile / f"paper.{kind}", content)
     return tuple(results / profile / f"paper.{kind}" for kind in made)

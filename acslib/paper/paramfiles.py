@@ -25,7 +25,7 @@ FOLDER = CHECKOUT / "params"  # the paper's; those of ACS_PARAMS come after it
 # ---- files
 
 
-def folders() -> list[Path]:
+def parameter_folders() -> list[Path]:
     """The folders that YAML files are read from; of two files of one name, the later one counts.
 
     Raises ParamsError for a folder of ACS_PARAMS that is not there.
@@ -45,7 +45,7 @@ def files_of(name: str) -> list[Path]:
     It is the last folder's that has one. Settings are read from all folders, so that one's own file
     needs only one's own.
     """
-    there = [path for folder in folders() if (path := folder / f"{name}.yaml").is_file()]
+    there = [path for folder in parameter_folders() if (path := folder / f"{name}.yaml").is_file()]
     return there if name == "settings" else there[-1:]
 
 
@@ -92,14 +92,14 @@ def shown_path(path: Path) -> str:
 
 def _named(pattern: str) -> list[str]:
     """The names of the files of all folders, by a pattern."""
-    return sorted({file.stem for folder in folders() for file in folder.glob(pattern)})
+    return sorted({file.stem for folder in parameter_folders() for file in folder.glob(pattern)})
 
 
 def _state() -> tuple:
     """What a checked file's meaning depends on: all files with their states, what is registered."""
     files = tuple(
         (path, *_stamp(path))
-        for folder in folders()
+        for folder in parameter_folders()
         for path in (folder, *sorted([*folder.glob("*.yaml"), *folder.glob("profiles/*.yaml")]))
         if path.exists()
     )
@@ -171,7 +171,7 @@ def own_profile(name: str) -> Profile:
     where = f"profile {name}"
     content = checked(where, Profile, read_yaml(f"profiles/{name}"))
     refuse_unknown(f"{where}, settings", content.settings, checked_settings().settings)
-    refuse_unknown(f"{where}, items", content.items, tables())
+    refuse_unknown(f"{where}, items", content.items, item_names())
     for item_name, limits in content.items.items():
         known = [name for group in item(item_name).runs for name in group.settings]
         refuse_unknown(f"{where}, items, {item_name}: settings", limits.settings or (), known)
@@ -181,7 +181,7 @@ def own_profile(name: str) -> Profile:
 # ---- tables and figures
 
 
-def tables() -> list[str]:
+def item_names() -> list[str]:
     """The tables and figures that are described in `params/`. Raises ParamsError for one of one's
     own that is called what Make has a target for, or what has a notebook already.
     """
@@ -207,17 +207,17 @@ def _taken() -> frozenset[str]:
 
 def of_all() -> list[str]:
     """Those that `make all` makes: not what takes as long as all of them together."""
-    return [name for name in tables() if not item(name).apart]
+    return [name for name in item_names() if not item(name).apart]
 
 
 def item(name: str) -> params.Item:
     """A table or figure as its file describes it."""
     if name in params.BY_THEMSELVES:
         raise ParamsError(f"{name} trains no runs: make {name} makes it, by itself")
-    if name not in tables():
+    if name not in item_names():
         raise ParamsError(
-            f"there is no table or figure {shown(name)}{nearest(name, tables())}; ACS_PARAMS names"
-            " folders with items of one's own"
+            f"there is no table or figure {shown(name)}{nearest(name, item_names())}; ACS_PARAMS"
+            " names folders with items of one's own"
         )
     return _item_of(name, _state())
 

@@ -65,11 +65,6 @@ class ItemLimits(Section):
     vary: Values = Field(default=Layer(), description="What is changed in all of its runs.")
     seeds: Seeds = Field(default=1, description="How many, from 0 on, unless others are asked for.")
 
-    @model_validator(mode="before")
-    @classmethod
-    def lists(cls, content: Any) -> Any:
-        return _listed(content, "settings")
-
 
 class Profile(Section):
     """params/profiles/<name>.yaml: numbers laid over the paper's.
@@ -141,8 +136,8 @@ class Group(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def lists(cls, content: Any) -> Any:
-        content = _listed(_listed(content, "settings"), "methods")
+    def one_change(cls, content: Any) -> Any:
+        """`vary: {steps: 1}` is as good as a list with that alone."""
         if isinstance(content, dict) and not isinstance(content.get("vary", []), list):
             content = content | {"vary": [content["vary"]]}
         return content
@@ -220,18 +215,28 @@ Balls = dict[Literal["linf", "l2"], Positive]
 class Theorem1Common(Section):
     """What params/theorem1.yaml has for every profile."""
 
-    epsilon: Balls = Field(description="The attack's bound; images have norms of at most 1.")
-    radius: Balls = Field(description="Of the ball that theta is kept in, part (1).")
-    strongly_convex_radius: Positive = Field(description="The same, part (2).")
-    mu: Positive = Field(description="Strong convexity, part (2).")
-    fraction: Part = Field(description="Size of the coresets where iterations vary.")
+    epsilon: Balls = Field(
+        description="The attack's bound by norm, in units of an image, whose norm is at most 1."
+    )
+    radius: Balls = Field(
+        description="l2 radius of the ball that theta is kept in, part (1), by the attack's norm."
+    )
+    strongly_convex_radius: Positive = Field(description="The same, part (2), for either norm.")
+    mu: Positive = Field(description="Strong convexity, part (2), in loss per squared theta.")
+    fraction: Part = Field(
+        description="Size of the coresets where iterations vary, a share of the samples."
+    )
 
 
 class Theorem1Profile(Section):
     """What it has for one."""
 
-    fractions: tuple[Part, ...] = Field(min_length=1, description="Sizes of coresets.")
-    iterations: tuple[Count, ...] = Field(min_length=1, description="Numbers of steps.")
+    fractions: tuple[Part, ...] = Field(
+        min_length=1, description="Sizes of coresets, as shares of the samples."
+    )
+    iterations: tuple[Count, ...] = Field(
+        min_length=1, description="Lengths of gradient descent, in steps."
+    )
 
 
 class Theorem1(Section):
@@ -272,13 +277,6 @@ FILES: dict[str, type[Section]] = {
     "time": Time,
 }
 BY_THEMSELVES = ("theorem1", "time")  # items that train no runs: a notebook makes each whole
-
-
-def _listed(content: Any, name: str) -> Any:
-    """Refuse a word where a list of words is needed, of which Python would make letters."""
-    if isinstance(content, dict) and not isinstance(content.get(name, []), list | tuple):
-        raise ValueError(f"{name} holds {shown(content[name])}, a list of {name} is needed")
-    return content
 
 
 # ---- mistakes as sentences
@@ -329,6 +327,10 @@ def in_a_sentence(where: str, model: type[BaseModel], mistake: Any) -> str:
         return f"{place}: {value} is not known{nearest(mistake['input'], known) if known else ''}"
     if kind in ("model_type", "dict_type", "mapping_type"):
         return f"{place}{': ' * bool(name)}{name} holds {value}, names with values are needed"
+    if kind == "tuple_type":
+        return f"{place}: {name} holds {value}, a list of {name} is needed"
+    if kind == "bool_type":
+        return f"{place}: {name} is {value}, it must be true or false"
     message = mistake["msg"].removeprefix("Value error, ").removeprefix("Input ")
     message = re.sub(r"^\w+ (should have .*) after validation.*", r"\1", message)
     message = re.sub(r"[0-9]{12,}", lambda digits: f"{float(digits[0]):g}", message)

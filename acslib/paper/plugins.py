@@ -225,7 +225,7 @@ def _said(error: BaseException) -> str:
     return f" ({said})" if said else ""
 
 
-def files() -> list[Path]:
+def registered_files() -> list[Path]:
     """The files that the registered names depend on, for Make: those of ACS_PLUGINS, and others
     that they import and that register something.
     """

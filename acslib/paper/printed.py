@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "results" / "paper"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 KEY = ["model", "objective", "dataset", "method"]
 VARIED = ("mode", "selection_freq_epochs")  # what Tables 5 and 6 vary
-OBJECTIVES = {
+OBJECTIVE_LABELS = {
     "linf_pgd": "linf-PGD",
     "l2_pgd": "l2-PGD",
     "trades": "TRADES",
@@ -102,7 +102,7 @@ class Check:
         )
 
 
-def checks(item: str) -> Iterator[Check]:
+def checked_numbers(item: str) -> Iterator[Check]:
     """Every printed number that others determine: differences, ratios, means, repeated rows."""
     printed = paper_table(item)
     if printed.empty:
@@ -155,10 +155,13 @@ def row_in_words(row: pd.Series) -> str:
     if pd.notna(row.get("selection_freq_epochs")):
         varied.append(f"T = {row.selection_freq_epochs:g}")
     return ", ".join(
-        filter(None, [row.model, OBJECTIVES[row.objective], row.dataset, *varied, row.method_label])
+        filter(
+            None,
+            [row.model, OBJECTIVE_LABELS[row.objective], row.dataset, *varied, row.method_label],
+        )
     )
 
 
 def errata(item: str) -> list[str]:
     """A sentence for each printed number that disagrees with the others."""
-    return [str(check) for check in checks(item) if not check.agrees]
+    return [str(check) for check in checked_numbers(item) if not check.agrees]

@@ -86,7 +86,7 @@ def checkpoint_note(path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def training(folder: Path) -> Iterator[None]:
+def marked_as_training(folder: Path) -> Iterator[None]:
     """Let `is_training` see, from other processes, that a run is trained in its folder. Several may
     train it: they make the same files.
     """
@@ -95,7 +95,7 @@ def training(folder: Path) -> Iterator[None]:
 
 
 def is_training(folder: Path) -> bool:
-    """Whether a living process is in `training` of a folder."""
+    """Whether a living process is in `marked_as_training` of a folder."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,6 +192,8 @@ def _damage(mistake: Any) -> str:
     place = ".".join(map(str, mistake["loc"]))
     if mistake["type"] == "missing":
         return f"no {place}"
+    if mistake["type"] == "extra_forbidden":
+        return f"{place} is {shown(mistake['input'])}: this version knows no such field"
     return f"{place} is {shown(mistake['input'])}: {mistake['msg'].removeprefix('Input ')}"
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from acslib.paper import config, files, items, printed, records, threats
-from acslib.paper.columns import DATASETS, MODELS, paper_objective
+from acslib.paper.columns import DATASET_LABELS, MODEL_LABELS, paper_objective
 from acslib.paper.methods import METHODS
 from acslib.paper.printed import KEY, VARIED
 from acslib.paper.settings import owner
@@ -125,9 +125,9 @@ def names_of(run: config.Run, columns: dict) -> dict:
     """Which run a row is of, as the paper's tables say it and as we do."""
     setting = config.setting_layer(run.setting_name) | config.parse(run.name)[2]
     return {
-        "model": MODELS.get(setting["model"], setting["model"]),
+        "model": MODEL_LABELS.get(setting["model"], setting["model"]),
         "objective": paper_objective(setting),
-        "dataset": DATASETS.get(setting["dataset"], setting["dataset"]),
+        "dataset": DATASET_LABELS.get(setting["dataset"], setting["dataset"]),
         "method": METHODS[run.method].printed,
         **columns,
         "method_label": METHODS[run.method].label,
@@ -310,7 +310,7 @@ def network(setting) -> str:
         for part, value in (("width", setting.width), ("depths", setting.depths))
         if value
     ]
-    return MODELS.get(setting.model, setting.model) + (
+    return MODEL_LABELS.get(setting.model, setting.model) + (
         f" ({', '.join(smaller)})" if smaller else ""
     )
 

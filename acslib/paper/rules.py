@@ -5,18 +5,20 @@
 There are four kinds of rules. First epochs that several runs have in common are trained by one of
 them. A run's record is made by training. A table's CSV is made by its notebook in
 `notebooks/experiments/` from these records. A figure is made by its notebook in
-`notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib.paper`
-that it imports, directly or through others: whoever changes how figures look trains and gathers
-nothing. Needs neither torch nor pandas, as Make waits for it.
+`notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib` that it
+imports, directly or through others, and the printed tables where these read them. Whoever changes
+how figures look trains and gathers nothing. Whoever changes the method gathers again and trains
+nothing: records are kept by their parameters. Needs neither torch nor pandas, as Make waits for it.
 """
 
-import ast
 import json
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+import acslib
 from acslib.paper import (
     config,
     files,
@@ -32,15 +34,20 @@ from acslib.paper import (
 ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
+PRINTED = Path("acslib", "paper", "printed.py")  # reads the paper's own tables
+# imports are found by these, as parsing the whole library takes longer than all the rest
+FROM = re.compile(r"^[ \t]*from[ \t]+(acslib[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.M)
+IMPORT = re.compile(r"^[ \t]*import[ \t]+[^\n]*\bacslib\b", re.M)
+DOTTED = re.compile(r"\bacslib(?:\.\w+)*")
 
 
-def rules(profile: str, asked: Sequence[int] | None = None) -> str:
+def all_rules(profile: str, asked: Sequence[int] | None = None) -> str:
     """Everything that Make has to know of a profile, for the seeds that are asked for, or for as
     many as the profile has of each table or figure. Raises ParamsError.
     """
-    needed = {item: runs(item, profile) for item in paramfiles.tables()}
+    needed = {item: runs_of(item, profile) for item in paramfiles.item_names()}
     alone = params.BY_THEMSELVES
-    seeds = {item: items.seeds(item, profile, asked) for item in (*needed, *alone)}
+    seeds = {item: items.wanted_seeds(item, profile, asked) for item in (*needed, *alone)}
     every: dict[int, dict[str, config.Run]] = {}
     for item, of_item in needed.items():
         for seed in seeds[item]:
@@ -64,20 +71,20 @@ def rules(profile: str, asked: Sequence[int] | None = None) -> str:
         *(run_rules(list(of_seed.values()), seed) for seed, of_seed in every.items()),
         *(item_rules(item, profile, seeds[item], needed.get(item, [])) for item in seeds),
         # a source that has gone is no error: what was made with it is old
-        f"{in_make(sources())}:",
+        f"{in_make(source_files())}:",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_rules(path: Path, profile: str, asked: Sequence[int] | None) -> None:
     """All of the rules or none: two makes in one folder may write them at the same time."""
-    files.write_atomically(path, rules(profile, asked).encode())
+    files.write_file(path, all_rules(profile, asked).encode())
 
 
 # ---- runs
 
 
-def runs(item: str, profile: str) -> list[config.Run]:
+def runs_of(item: str, profile: str) -> list[config.Run]:
     """The runs that a table or figure is gathered from."""
     return [config.resolve(name, profile) for name in items.table_runs(item, profile)]
 
@@ -192,7 +199,8 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
         experiment = first_file("notebooks/experiments/any.ipynb")
         drawing = first_file("notebooks/figures/any.ipynb")
     made = {}
-    own = [in_checkout(path) for path in plugins.files()]  # labels, colours, the methods of items
+    # labels, colours, the methods of items
+    own = [in_checkout(path) for path in plugins.registered_files()]
     if experiment:
         made[csv] = table_rule(csv, experiment, profile, seeds, needed)
     if drawing:
@@ -242,9 +250,11 @@ def notebook_rule(
     ours = {"profile": profile, "seeds": " ".join(map(str, seeds)), "item": target.stem}
     parameters = code(notebook, "parameters")
     given = [f" -r {name} {quoted(ours[name])}" for name in ours if f"{name} = " in parameters]
+    used = modules(code(notebook))
+    printed = printed_tables() if PRINTED in used else []
     return rule(
         target,
-        [notebook, *modules(code(notebook)), *with_what],
+        [notebook, *used, *printed, *with_what],
         f"@mkdir -p {copy.parent}",
         f"$(NOTEBOOK) $< {copy}{''.join(given)}",
     )
@@ -262,7 +272,7 @@ def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
     names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
     found = [path for name in names for path in paramfiles.files_of(name)]
-    return [*found, *plugins.files()]
+    return [*found, *plugins.registered_files()]
 
 
 def layers(profile: str) -> list[str]:
@@ -281,35 +291,53 @@ def code(notebook: Path, tag: str | None = None) -> str:
 
 
 def modules(source: str) -> list[Path]:
-    """The files of `acslib.paper` that a source imports, directly or through one another."""
-    found, waiting = {Path("acslib/paper/__init__.py")}, [source]
+    """The files of `acslib` that a source imports, directly or through one another."""
+    found: set[Path] = set()
+    waiting = list(imported(source))
     while waiting:
-        new = imported(waiting.pop()) - found
-        found |= new
-        waiting += [(ROOT / path).read_text() for path in new]
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += imported_by(ROOT / path)
     return sorted(found)
 
 
 @cache
+def imported_by(path: Path) -> frozenset[Path]:
+    """What the source in a file imports."""
+    return imported(path.read_text())
+
+
 def imported(source: str) -> frozenset[Path]:
-    """The files of `acslib.paper` that a source itself imports."""
+    """The files of `acslib` that a source itself imports, and of the packages that they are in."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            package = node.module or ""
-            names |= {package} | {f"{package}.{alias.name}" for alias in node.names}
-    paths = [Path(*name.split(".")).with_suffix(".py") for name in names if name]
-    ours = Path("acslib", "paper")
-    return frozenset(path for path in paths if path.parent == ours and (ROOT / path).is_file())
+    for package, several in FROM.findall(source):
+        names |= {f"{package}.{name}" for name in re.findall(r"\w+", several)}
+    if IMPORT.search(source):
+        names |= set(DOTTED.findall(source))
+    return frozenset(path for name in names for path in files_of_module(name))
 
 
-def sources() -> list[Path]:
+def files_of_module(name: str) -> list[Path]:
+    """The files that Python runs for a dotted name, which may end in what a module defines."""
+    parts = name.split(".")
+    if len(parts) > 1 and parts[1] in acslib.LAZY:  # acslib.fit is acslib.training.fit
+        parts.insert(1, acslib.LAZY[parts[1]])
+    places = [Path(*parts[:count]) for count in range(1, len(parts) + 1)]
+    found = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
+    return [path for path in found if (ROOT / path).is_file()]
+
+
+def printed_tables() -> list[Path]:
+    """The paper's own tables."""
+    return [in_checkout(path) for path in sorted((ROOT / "results" / "paper").glob("*.csv"))]
+
+
+def source_files() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
-    found = [*(ROOT / "acslib/paper").glob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
+    found = [*(ROOT / "acslib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
-    return [in_checkout(path) for path in [*here, *plugins.files()]]
+    return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.registered_files()]]
 
 
 def in_checkout(path: Path) -> Path:

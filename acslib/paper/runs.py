@@ -129,7 +129,7 @@ def at_start(
     run: Run, seed: int, device: str, results: Path | None, told: Told
 ) -> tuple[build.Experiment, warm.Sharing]:
     """What is trained, from its first epoch, and what of it others train, too."""
-    build.prepare(run, device, told.announce)
+    build.prepare_lpips(run, device, told.announce)
     experiment = build.experiment(run, seed, device)
     files.check_writable(records.run_folder(run, seed, results))
     told.announce(f"data: {experiment.data.source}")
@@ -174,7 +174,7 @@ def train(
         if state.epoch >= last:
             alone.close()
 
-    with records.training(folder), contextlib.ExitStack() as alone:
+    with records.marked_as_training(folder), contextlib.ExitStack() as alone:
         if state.epoch < last:
             alone.enter_context(sharing.alone(told.announce))
         taken = take_over(sharing, state, images.source, told)

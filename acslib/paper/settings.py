@@ -68,6 +68,7 @@ def known_to(registry: Registry) -> AfterValidator:
 
 MOST_BLOCKS = 1000  # twice as many as the deepest ResNet that was ever published
 MOST_WEIGHTS = 10**9  # the paper's largest network has 36 million
+LEAST_DEPTHS, LEAST_WIDTH = (2, 2, 2), 64  # of the paper's own architectures
 
 ModelName = Annotated[Name, known_to(MODELS)]
 DatasetName = Annotated[Name, known_to(DATASETS)]
@@ -102,7 +103,7 @@ class Setting(BaseModel):
     width: Channels | None = parameter(
         "Channels of the first stage; null is the architecture's own."
     )
-    depths: tuple[Blocks, ...] | None = parameter(
+    depths: Annotated[tuple[Blocks, ...], Field(min_length=1)] | None = parameter(
         "Blocks in each stage; null is the architecture's own."
     )
     stem: Literal["cifar", "half", "imagenet"] = parameter(
@@ -118,7 +119,7 @@ class Setting(BaseModel):
         "Which images the limits keep and are held out: fixed for all seeds, or drawn by each.",
         neutral="fixed",
     )
-    classes: Names | None = parameter(
+    classes: Annotated[Names, Field(min_length=1)] | None = parameter(
         "WordNet ids of the classes, for image folders; null is all that there are.", neutral=None
     )
     sample: Flag = parameter(
@@ -287,7 +288,7 @@ class Setting(BaseModel):
         "Test images that AutoAttack runs on, the first so many; 0 for none, null for all.",
         of="evaluation",
     )
-    threats_n: CountOrNone | None = parameter(
+    threats_n: Count | None = parameter(
         "Test images that each attack of Table C1 runs on, the first so many; null for all.",
         of="evaluation",
     )
@@ -342,6 +343,8 @@ class Setting(BaseModel):
 
     def _check_size(self) -> None:
         depths, width = self.depths or (), self.width or 1
+        if MODELS[self.model] is None:  # one of ours, so that null is known
+            depths, width = self.depths or LEAST_DEPTHS, self.width or LEAST_WIDTH
         if sum(depths) > MOST_BLOCKS:
             raise ValueError(
                 f"depths has {sum(depths)} blocks in all: take at most {MOST_BLOCKS}, or null"
@@ -349,9 +352,10 @@ class Setting(BaseModel):
         # a block of a stage with c channels has some 17 c^2 weights, and each stage doubles c
         weights = sum(depth * 17 * (width * 2**stage) ** 2 for stage, depth in enumerate(depths))
         if weights > MOST_WEIGHTS:
+            asked = f"width {self.width or 'null'} and depths {list(self.depths or ()) or 'null'}"
             raise ValueError(
-                f"width {width} and depths {list(depths)} make a network of {weights:.0e} weights:"
-                f" take fewer, at most {MOST_WEIGHTS:.0e} can be trained"
+                f"{asked} make a network of at least {weights:.1e} weights: take fewer, at most"
+                f" {MOST_WEIGHTS:.0e} can be trained"
             )
 
     def scaled(self) -> "Setting":

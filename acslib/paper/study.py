@@ -249,7 +249,7 @@ def keep(profile: str, seeds: Sequence[int], results: Path | None = None) -> lis
         lines = [json.dumps(record, sort_keys=True) for record in found if record is not None]
         path = shard(profile, seed, results)
         path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(path, lzma.compress("\n".join(lines).encode(), preset=9))
+        files.write_file(path, lzma.compress("\n".join(lines).encode(), preset=9))
         written.append(path)
     return written
 

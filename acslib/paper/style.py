@@ -147,5 +147,5 @@ def save_figure(figure: Figure, name: str, profile: str) -> Path:
     for kind, metadata in (("png", None), ("pdf", {"CreationDate": None})):
         content = io.BytesIO()
         figure.savefig(content, format=kind, metadata=metadata)
-        files.write_atomically(folder / f"{name}.{kind}", content.getvalue())
+        files.write_file(folder / f"{name}.{kind}", content.getvalue())
     return folder / f"{name}.pdf"

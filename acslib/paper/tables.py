@@ -6,7 +6,14 @@ import pandas as pd
 from pandas.io.formats.style import Styler
 
 from acslib.paper import ceilings, files, frames, paramfiles, printed, rows
-from acslib.paper.columns import LAYOUTS, MODELS, WHO, both_modes, columns_of_own, every_attack
+from acslib.paper.columns import (
+    LAYOUTS,
+    MODEL_LABELS,
+    WHO,
+    both_modes,
+    columns_of_own,
+    every_attack,
+)
 
 # the columns that a CSV must have in order to be shown and drawn: of tables, of Figures 3 to 5
 TABLE = {
@@ -79,7 +86,9 @@ def title(item: str, gathered: pd.DataFrame) -> str:
         f"{name} is {' or '.join(part.data.unique())}"
         for name, part in gathered.groupby("dataset", sort=False)
     )
-    networks = "; ".join(name for name in gathered.network.unique() if name not in MODELS.values())
+    networks = "; ".join(
+        name for name in gathered.network.unique() if name not in MODEL_LABELS.values()
+    )
     seeds = " or ".join(map(str, sorted(gathered.seeds.unique())))
     number = "one seed" if seeds == "1" else f"mean ± standard deviation of {seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
@@ -108,7 +117,7 @@ def title(item: str, gathered: pd.DataFrame) -> str:
 def write_table(item: str, gathered: pd.DataFrame, results: Path | None = None) -> Path:
     """Write results/<profile>/<item>.csv and .tex, atomically; gives the CSV's path."""
     folder = (results or files.RESULTS) / gathered.profile.iloc[0]
-    files.write_atomically(folder / f"{item}.tex", latex(item, gathered).encode())
+    files.write_file(folder / f"{item}.tex", latex(item, gathered).encode())
     return frames.write_frame(folder / f"{item}.csv", gathered)
 
 

@@ -17,15 +17,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict
 from scipy.optimize import minimize
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, softplus
 
 from acslib import selectors
-from acslib.paper import items
-from acslib.paper.values import Count, Part, Positive
+from acslib.paper import items, params
 from acslib.selectors.coreset import Coreset
 
 Select = Callable[[Tensor], Coreset]
@@ -369,18 +367,8 @@ def trades_split(
     return gradient(False, False), gradient(False, True), gradient(True, False)
 
 
-class Numbers(BaseModel):
+class Numbers(params.Theorem1Common, params.Theorem1Profile):
     """The numbers of `params/theorem1.yaml` in one profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    epsilon: dict[Norm, Positive]
-    radius: dict[Norm, Positive]
-    strongly_convex_radius: Positive
-    mu: Positive
-    fraction: Part
-    fractions: tuple[Part, ...]
-    iterations: tuple[Count, ...]
 
     def problem(self, norm: Norm, part: int) -> AdversarialLogistic:
         """The convex problem of Theorem 1 (1), or the strongly convex one of (2)."""

@@ -104,7 +104,7 @@ def table(
     """
     costs: dict[str, dict[Any, float]] = {}
     found = []
-    made = {"profile": profile, "images": images, "rounds": rounds, "threads": threads(device)}
+    made = {"profile": profile, "images": images, "rounds": rounds, "threads": threads_on(device)}
     made |= {"device": records.provenance(device)["device"]}
     for row in schedules():
         setting = row["setting"].replace(WIDER, MEASURED)
@@ -122,7 +122,7 @@ def table(
     return pd.DataFrame(found)
 
 
-def threads(device: str) -> int:
+def threads_on(device: str) -> int:
     """The threads that are timed on; 0 on a GPU."""
     return torch.get_num_threads() if torch.device(device).type == "cpu" else 0
 
@@ -148,7 +148,7 @@ def schedules() -> list[dict[str, Any]]:
 def schedule_in_words(row: pd.Series, period: float | None) -> str:
     """A printed row without its method."""
     every = "" if period is None else f", T = {period:g}"
-    return f"{row.model}, {printed.OBJECTIVES[row.objective]}, {row.dataset}{every}"
+    return f"{row.model}, {printed.OBJECTIVE_LABELS[row.objective]}, {row.dataset}{every}"
 
 
 # ---- the figure

@@ -31,13 +31,6 @@ def number(value: Any) -> Any:
     raise ValueError("is not a number: write it like 0.1, 1e-3 or 8/255")
 
 
-def flag(value: Any) -> Any:
-    """Only true and false pass."""
-    if not isinstance(value, bool):
-        raise ValueError("must be true or false")
-    return value
-
-
 def distinct(values: tuple) -> tuple:
     """Of a name given twice, one would be ignored without a word."""
     for value in values:
@@ -65,6 +58,6 @@ Seeds = Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)]
 Channels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
 Blocks = Annotated[int, BeforeValidator(number), Field(ge=1, le=1000)]
 Pixels = Annotated[int, BeforeValidator(number), Field(ge=1, le=4096)]
-Flag = Annotated[bool, BeforeValidator(flag)]
+Flag = Annotated[bool, Field(strict=True)]
 Name = Annotated[str, Field(strict=True)]
 Names = Annotated[tuple[Name, ...], AfterValidator(distinct)]

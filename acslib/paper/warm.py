@@ -55,7 +55,7 @@ def name(run: Run, epochs: int) -> str:
     return f"epoch{epochs:03d}" + "".join(f"-{drop}" for drop in drops)
 
 
-def common(run: Run, other: Run) -> int:
+def epochs_in_common(run: Run, other: Run) -> int:
     """How many full epochs two runs have in common from the first on."""
     if family(run) != family(other):
         return 0
@@ -65,7 +65,7 @@ def common(run: Run, other: Run) -> int:
 
 def shared(run: Run, others: Collection[Run]) -> list[int]:
     """After how many epochs a run is where another one passes, too; ascending."""
-    found = {common(run, other) for other in others if other.name != run.name}
+    found = {epochs_in_common(run, other) for other in others if other.name != run.name}
     return sorted(found - {0})
 
 
@@ -73,7 +73,7 @@ def peers(run: Run) -> list[Run]:
     """The runs of a setting that the tables and figures of a profile need."""
     names = {
         wanted: None
-        for item in paramfiles.tables()
+        for item in paramfiles.item_names()
         for wanted in items.table_runs(item, run.profile)
     }
     return [

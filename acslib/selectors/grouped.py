@@ -181,7 +181,7 @@ class Unweighted(_Wrapper):
         return found
 
     def __call__(self, gradients: Gradients | Samples, budget: int) -> Coreset:
-        found = _checked(self.selector, gradients, budget)
+        found = _checked_choice(self.selector, gradients, budget)
         weights = torch.full_like(found.weights, len(gradients) / max(len(found), 1))
         return Coreset(found.indices, weights, found.reason, found.picks, found.trace)
 
@@ -197,7 +197,7 @@ class BiasOnly(_Wrapper):
         gradients = _samples(gradients)
         if isinstance(gradients, LastLayerGradients):
             gradients = gradients.bias_only()
-        return _checked(self.selector, gradients, budget)
+        return _checked_choice(self.selector, gradients, budget)
 
 
 # --- the same for one call
@@ -230,7 +230,7 @@ def per_class(
     members = [(labels == label).nonzero().squeeze(1) for label, _ in wanted]
 
     def solve(position: int) -> Coreset:
-        return _checked(selector, _part(gradients, members[position]), wanted[position][1])
+        return _checked_choice(selector, _part(gradients, members[position]), wanted[position][1])
 
     found = _in_parallel(solve, len(wanted), workers)
     picks = [own[part.picks] for own, part in zip(members, found, strict=True)]
@@ -306,10 +306,10 @@ def _select_groups(
         with one_thread():
             sums = gradients.group(assignment, dtype=torch.float64)
         groups = LastLayerGradients(sums, epoch=gradients.epoch)
-    return _checked(selector, groups, chosen)
+    return _checked_choice(selector, groups, chosen)
 
 
-def _checked(selector: Selector, gradients: Gradients | Samples, budget: int) -> Coreset:
+def _checked_choice(selector: Selector, gradients: Gradients | Samples, budget: int) -> Coreset:
     """The selector's choice, with weights of any sign, or ValueError where it is none."""
     n = len(gradients)
     most = most_returned(selector, n, budget)

@@ -12,12 +12,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from acslib.gradients import LastLayerGradients
 from acslib.selectors.chance import seed_of_epoch
-
-Indices = NDArray[np.int64]
+from acslib.selectors.coreset import Indices
 
 
 @dataclass(frozen=True)

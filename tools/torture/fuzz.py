@@ -247,7 +247,7 @@ class Malformed:
         """A command that cannot be."""
         run, item = self.chance.choice(self.known), "table1"
         profile = self.edited(PROFILE, paramfiles.profiles())
-        wrong_item = self.edited(item, [*paramfiles.tables(), "theorem1"])
+        wrong_item = self.edited(item, [*paramfiles.item_names(), "theorem1"])
         one = self.chance.choice(
             [
                 ["run", run, f"--seeds={self.chance.choice(NO_SEEDS)}"],
@@ -283,6 +283,7 @@ class Malformed:
             ["common:", "by_dataset: {cifar10:", "by_norm: {linf:", f"settings: {{{SETTING}:"]
         )
         end = "}" * section.count("{")
+        item = self.edited("table1", paramfiles.item_names())
         lines = [
             f"{section} {{{self.parameter()}}}{end}",
             f"{section} {self.chance.choice(('3', 'word', '[1]', 'true'))}{end}",
@@ -290,7 +291,7 @@ class Malformed:
             f"extends: {self.chance.choice(('nobody', 'mine', '[demo]', '3', '{a: b}', 'Smoke'))}",
             "common: {model: resnet34}",
             f"items: {{table1: {{settings: [{self.edited(SETTING, self.setting_names)!r}]}}}}",
-            f"items: {{{self.edited('table1', paramfiles.tables())!r}: {{vary: {{steps: 1}}}}}}",
+            f"items: {{{item!r}: {{vary: {{steps: 1}}}}}}",
             "common: {steps: 1}\ncommon: {steps: 2}",
         ]
         return "profiles/mine.yaml", words, self.file("about: mine", "extends: smoke", lines)
