@@ -105,7 +105,8 @@ def check_optimiser(model: nn.Module, optimiser: torch.optim.Optimizer) -> None:
             " torch.optim.SGD(model.parameters(), lr=0.1)"
         )
     # the class's own: a scheduler puts another in its place
-    if protocols.why_not_called(type(optimiser).step, "self") is not None:  # it wants a closure
+    step = getattr(type(optimiser), "step", None)
+    if step and protocols.why_not_called(step, "self") is not None:  # it wants a closure
         raise ValueError(
             f"{type(optimiser).__name__} evaluates the loss several times a step, which Algorithm 1"
             " does not: take another optimiser, like torch.optim.SGD"

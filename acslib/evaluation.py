@@ -175,10 +175,12 @@ def _short(attack: Callable[..., Any], device: torch.device) -> Callable[..., An
             early_stop=True,
             generator=generator,
         )
+    named = [one.name for one in dataclasses.fields(attack)] if isinstance(attack, Base) else []
     for name in ("steps", "iterations"):
-        if isinstance(attack, Base) and isinstance(count := getattr(attack, name, None), int):
+        if name in named:  # no attribute alone: `replace` could not set that
+            count = getattr(attack, name)
             fewer = {name: min(count, max(5, count // 10))}
-            return dataclasses.replace(attack, generator=generator, **fewer)  # type: ignore[arg-type]
+            return dataclasses.replace(attack, generator=generator, **fewer)  # type: ignore[type-var]
     return None
 
 

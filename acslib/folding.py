@@ -8,6 +8,7 @@ is followed too, and must take the same steps. What cannot be followed keeps its
 import copy
 import operator
 import weakref
+from collections.abc import Iterator
 from types import NoneType
 from typing import Any, cast
 from weakref import WeakKeyDictionary
@@ -19,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from acslib.tracing import Pairs, pairs_in, same_steps, steps_of
 
 SETTINGS = (bool, int, float, str, NoneType)
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # weights, parts, hooks, the mode
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -178,9 +180,9 @@ def _contents(model: nn.Module) -> tuple[list[object], list[object]]:
                 continue
             values = [*value, *value.values()] if isinstance(value, dict) else [value]
             objects += values
-            if isinstance(value, list | set):
-                objects += [one for one in value if type(one) in SETTINGS]
             places += [_place(one) for one in values if isinstance(one, Tensor)]
+            if name not in OF_EVERY_MODULE and type(value) not in SETTINGS:
+                places += _held(value, set())
     return objects, places
 
 
@@ -329,18 +331,32 @@ def _settings(model: nn.Module) -> object:
     return [(name, type(module), _settings_of(module)) for name, module in model.named_modules()]
 
 
-def _settings_of(module: nn.Module) -> dict[str, str]:
-    values = vars(module).items()
-    return {name: repr(v) for name, v in values if name != "training" and _plain_data(v)}
+def _settings_of(module: nn.Module) -> dict[str, list[str]]:
+    return {
+        name: list(_held(value, set()))
+        for name, value in vars(module).items()
+        if name not in OF_EVERY_MODULE
+    }
 
 
-def _plain_data(value: object) -> bool:
-    """Whether it is a setting, or holds nothing but settings."""
-    if isinstance(value, dict):
-        return all(_plain_data(one) for item in value.items() for one in item)
-    if isinstance(value, list | tuple | set | frozenset):
-        return all(map(_plain_data, value))
-    return type(value) in SETTINGS
+def _held(value: object, seen: set[int], attributes: bool = True) -> Iterator[str]:
+    """The settings in a value, whatever else it holds: those in containers to any depth, and those
+    that are attributes of an object, but not of an object in that one.
+    """
+    if type(value) in SETTINGS:
+        yield repr(value)
+    elif id(value) not in seen and not isinstance(value, Tensor | nn.Module):
+        seen.add(id(value))
+        if isinstance(value, dict):
+            parts = [*value, *value.values()]
+        elif isinstance(value, list | tuple | set | frozenset):
+            parts = [*value]
+        else:
+            parts = [*vars(value).values()] if attributes and hasattr(value, "__dict__") else []
+            attributes = False
+        yield f"{type(value).__name__} of {len(parts)}"
+        for part in parts:
+            yield from _held(part, seen, attributes)
 
 
 def _plain(model: nn.Module, conv_name: str, norm_name: str) -> bool:

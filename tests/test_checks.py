@@ -349,6 +349,28 @@ class Closing(torch.optim.SGD):
         super().step()
 
 
+class PassingOn:
+    """An optimiser's wrapper, whose class has no step of its own."""
+
+    def __init__(self, inside):
+        self.inside = inside
+
+    def __getattr__(self, name):
+        return getattr(self.inside, name)
+
+
+def test_an_optimiser_may_be_wrapped(few):
+    ends = []
+    for wrapped in (PassingOn, lambda optimiser: optimiser):
+        torch.manual_seed(0)
+        model = Plain()
+        optimiser = torch.optim.SGD(model.parameters(), 0.1)
+        training = Training(Vanilla(), full(1), torch.Generator())
+        fit(State(model, wrapped(optimiser)), few, training)
+        ends.append(torch.nn.utils.parameters_to_vector(model.parameters()))
+    assert torch.equal(*ends)
+
+
 def test_what_cannot_be_trained(few):
     with pytest.raises(ValueError, match="no weight of the model asks for a gradient"):
         train(Plain().requires_grad_(False), few)

@@ -6,6 +6,7 @@ import torch
 from acslib import models
 from acslib.attacks import PGD
 from acslib.attacks.autoattack import AutoAttack
+from acslib.attacks.common import Base
 from acslib.attacks.unseen import JPEG, ReColor, StAdv
 from acslib.evaluation import clean_accuracy, robust_accuracy
 from acslib.paper import config
@@ -90,7 +91,7 @@ class Constant(torch.nn.Module):
         PGD("linf", 0.2, 0.05, 20),
         AutoAttack("linf", 0.2, ("apgd-ce",)),
         JPEG(1.0, 50),
-        ReColor(0.3, 50),
+        ReColor(0.3, 50, lr=0.1),  # by its own rate, five steps go nowhere
         StAdv(0.5, 50),
     ],
     ids=lambda attack: type(attack).__name__,
@@ -116,6 +117,25 @@ def test_the_short_attack_leaves_the_draws_of_the_long_one_alone(undefended, dig
         robust_accuracy(undefended, images, labels, attack, attacked=twin)
         ends.append(generator.get_state())
     assert torch.equal(*ends)
+
+
+class Brighter(Base):
+    """One's own: an attack of so many steps that is no dataclass."""
+
+    def __init__(self, steps):
+        super().__init__()
+        object.__setattr__(self, "steps", steps)
+
+    def _perturb(self, model, images, labels):
+        return (images + 0.01 * self.steps).clamp(0, 1)
+
+
+def test_an_attack_that_cannot_be_shortened_is_run_on_the_twin(undefended, batch):
+    plain, mask = robust_accuracy(undefended, *batch, Brighter(30))
+    twin = models.folded(undefended)
+    found, same = robust_accuracy(undefended, *batch, Brighter(30), attacked=twin)
+    assert found == plain < clean_accuracy(undefended, *batch)[0]
+    assert torch.equal(mask, same)
 
 
 def test_a_collapsed_network_is_evaluated(batch):

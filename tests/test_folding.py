@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -302,6 +303,41 @@ def test_a_setting_changed_later_is_seen():
     net.norm = nn.BatchNorm2d(4).double()
     net.conv.register_forward_pre_hook(lambda module, given: (given[0] + 1,))
     check(net, expected=0)
+
+
+class ByWhatIsHeld(Net):
+    """Where `kept` holds its list, `read` says."""
+
+    def forward(self, x):
+        h = self.conv(x)
+        return self.norm(h.relu() if self.read(self.kept) else h)
+
+
+@pytest.mark.parametrize(
+    ("kept", "read"),
+    [
+        ({"between": []}, lambda kept: kept["between"]),
+        ([[]], lambda kept: kept[0]),
+        ((nn.functional.relu, [[]]), lambda kept: kept[1][0]),
+        (SimpleNamespace(between=[]), lambda kept: kept.between),
+        ({"of": SimpleNamespace(between=[], act=nn.ReLU())}, lambda kept: kept["of"].between),
+    ],
+)
+def test_a_setting_inside_of_others_that_is_changed_later_is_seen(kept, read):
+    net = with_statistics(ByWhatIsHeld())
+    net.kept, net.read = kept, read
+    check(net, expected=1)
+    read(kept).append("relu")
+    check(net, expected=0)
+    read(kept).clear()
+    check(net, expected=1)
+
+
+def test_a_value_that_holds_itself_is_followed_once():
+    net = with_statistics(Net())
+    net.kept = []
+    net.kept.append(net.kept)
+    check(net, expected=1)
 
 
 def test_parameters_that_do_not_ask_for_gradients_and_norms_without_pair():
