@@ -32,7 +32,7 @@ from acslib.selectors.scores import input_gradient_norms
 
 if TYPE_CHECKING:
     from acslib.data.sets import Dataset
-    from acslib.training import Training
+    from acslib.training import State, Training
 
 TRIED = 4  # training images that model, objective and selector are tried on
 
@@ -91,6 +91,20 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model.head, nn.Linear):
         raise ValueError(
             f"the model's head is {type(model.head).__name__}: it must be the last layer, nn.Linear"
+        )
+
+
+def check_coreset_gone_on_with(state: State, training: Training, n: int) -> None:
+    """Raise ValueError for a coreset of other data, where training goes on with it."""
+    coming = (epoch for epoch in training.plan.epochs[state.epoch :] if epoch.phase != "skip")
+    first = next(coming, None)
+    if state.coreset is None or first is None or first.phase == "full" or first.select:
+        return
+    highest = int(state.coreset.indices[-1]) if len(state.coreset) else 0
+    if highest >= n:
+        raise ValueError(
+            f"the state's coreset has sample number {highest} and there are {n} training images,"
+            " numbered from 0: give the data that it was chosen from, or coreset=None"
         )
 
 

@@ -18,7 +18,12 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
 from acslib import devices, measuring, memory, parallel, protocols
-from acslib.checks import check_optimiser, check_training, must_recompute
+from acslib.checks import (
+    check_coreset_gone_on_with,
+    check_optimiser,
+    check_training,
+    must_recompute,
+)
 from acslib.data.sets import Dataset
 from acslib.draws import check_seed, seed_of, seeded
 from acslib.gradients import LastLayerGradients, Samples
@@ -187,8 +192,7 @@ def fit(
     check_training(state.model, data, training)
     check_optimiser(state.model, state.optimiser)
     model, n, device = state.model, len(data.train), data.train.device
-    if state.coreset is not None:  # of an earlier part of the run
-        check_coreset(state.coreset, n, n)
+    check_coreset_gone_on_with(state, training, n)
     training = replace(training, recompute=must_recompute(model, data, training))
     budget = coreset_size(training.plan.coreset_fraction, n)
     for epoch in training.plan.epochs[state.epoch :]:  # line 4

@@ -392,12 +392,6 @@ def test_what_cannot_be_trained(few):
     for on_epoch in (None, lambda: None):
         with pytest.raises(ValueError, match="on_epoch is .*: give a function of the state"):
             fit(State(model, optimiser), few, training, on_epoch)
-    with pytest.raises(ValueError, match="sample number 100; there are 100"):
-        fit(
-            State(model, optimiser, coreset=Coreset(torch.tensor([100]), torch.ones(1))),
-            few,
-            training,
-        )
     with torch.inference_mode():
         model = Plain()
     with pytest.raises(ValueError, match=r"made in torch.inference_mode\(\).*make it outside"):
@@ -421,6 +415,19 @@ def test_what_cannot_be_trained(few):
             Training(Vanilla(), full(1), torch.Generator(), **options)
     with pytest.raises(ValueError, match=r"generator is None: give a torch.Generator\(\)"):
         Training(Vanilla(), full(1), None)
+
+
+def test_a_coreset_of_other_data_is_refused_where_training_goes_on_with_it(few):
+    going_on = plan(8, 0.5, 0.5, 2)
+    at = next(epoch.index for epoch in going_on if epoch.phase == "coreset" and not epoch.select)
+    training = Training(Vanilla(), going_on, torch.Generator(), selector=Random(0))
+    model = Plain()
+    optimiser = torch.optim.SGD(model.parameters(), 0.1)
+    others = Coreset(torch.arange(200), torch.ones(200))
+    with pytest.raises(ValueError, match="has sample number 199 and there are 100 training images"):
+        fit(State(model, optimiser, epoch=at, coreset=others), few, training)
+    # a full epoch, or a selection, takes its place
+    assert len(fit(State(model, optimiser, coreset=others), few, training).coreset) == 50
 
 
 @pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
