@@ -444,7 +444,9 @@ def test_numbers_may_be_numpys():
     ours, others = data.load("digits", **given), data.load("digits", **theirs)
     assert torch.equal(ours.train.images, others.train.images)
     assert ours.source == others.source
-    assert dataclasses.replace(ours, padding=np.int64(2), rotation=np.float32(1)).padding == 2
+    small = {"rotation": np.float32(1), "color_jitter": np.float32(0.25)}
+    varied = dataclasses.replace(ours, padding=np.int64(2), **small)
+    assert varied.augmented(torch.arange(9), torch.Generator().manual_seed(0)).shape[0] == 9
 
 
 def test_what_is_neither_grey_nor_coloured_has_no_colours_to_vary(digits):

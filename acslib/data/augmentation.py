@@ -5,6 +5,7 @@ crops, varied colours and turned images to rounding).
 """
 
 import math
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
@@ -100,7 +101,7 @@ def jitter(images: Tensor, generator: torch.Generator, *, strength: float) -> Te
 def _check_variable(images: Tensor, name: str, value: float) -> None:
     if not images.is_floating_point():
         raise DataError(f"images are {images.dtype}: give floats in [0, 1], divide bytes by 255")
-    if not isinstance(value, int | float) or not 0 <= value < math.inf:
+    if not isinstance(value, Real) or not 0 <= value < math.inf:
         raise DataError(f"{name} is {value!r}: give a finite number of at least 0")
 
 
