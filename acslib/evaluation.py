@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from acslib.attacks.autoattack import AutoAttack
-from acslib.attacks.calling import bound_to, call
+from acslib.attacks.calling import bound_to, call, check_built_on
 from acslib.attacks.common import Base, ordinary, right
 from acslib.attacks.pgd import PGD
 from acslib.attacks.restarts import Found, finish, search
@@ -67,7 +67,8 @@ def robust_accuracy(
     the same kind. Another library's attack has no short form, and is run on the twin alone.
     """
     if bound_to(attack) is not None:  # it attacks its own network, whatever the twin
-        attacked = _checked_bound(attack, model)
+        check_built_on(attack, model, images, "evaluated")
+        attacked = model
     attacked = model if attacked is None else attacked
     _, mask = clean_accuracy(model, images, labels, batch_size)
     labels = checked_labels(labels, len(images))
@@ -182,13 +183,3 @@ def _short(attack: Callable[..., Any], device: torch.device) -> Callable[..., An
             fewer = {name: min(count, max(5, count // 10))}
             return dataclasses.replace(attack, generator=generator, **fewer)  # type: ignore[type-var]
     return None
-
-
-def _checked_bound(attack: Callable[..., Any], model: nn.Module) -> nn.Module:
-    if bound_to(attack) is not model:
-        raise ValueError(
-            f"the attack {type(attack).__name__} was built on another network than the one to be"
-            " evaluated: build it on that, or, if a transferred attack is meant, wrap it as lambda"
-            " model, images, labels: attack(images, labels)"
-        )
-    return model

@@ -18,9 +18,10 @@ from acslib.passes import attacker
 from acslib.selectors.coreset import Coreset
 
 if TYPE_CHECKING:
+    from acslib.batching import Batch
     from acslib.protocols import ObjectiveLike
     from acslib.schedule import Epoch
-    from acslib.training import Batch, Training
+    from acslib.training import Training
 
 PARTS = ("select", "attack", "update")
 RANDOM_DRAWS = 8  # whose gradient errors are logged as one number

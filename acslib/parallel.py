@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 
 
 STARTED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
+PROCESSES_APART = 1 << 40  # added to a seed for each further process, once the order is drawn
 # the first process evaluates while the others wait; torchrun ends them all when one dies
 LONGEST_WAIT = timedelta(days=7)
 

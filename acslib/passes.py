@@ -38,13 +38,13 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
     check_initialised(model)
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    asking = [parameter for parameter in model.parameters() if parameter.requires_grad]
     # BatchNorm can be told to stand still, all others are put back
     tracking: list[Any] = [m for m in modules if _is_batch_norm(m) and m.track_running_stats]
     others = [module for module in modules if not _is_batch_norm(module)]
     with buffers_put_back(others):
         try:
-            for parameter in trainable:
+            for parameter in asking:
                 parameter.requires_grad_(False)
             if mode is not None:
                 model.train(mode == "train")
@@ -57,7 +57,7 @@ def frozen(model: nn.Module, mode: Literal["eval", "train"] | None = None) -> It
             for module, training in modes:
                 if module.training != training:
                     module.training = training
-            for parameter in trainable:
+            for parameter in asking:
                 parameter.requires_grad_(True)
 
 
@@ -183,3 +183,17 @@ def watch(module: nn.Module) -> Iterator[list[Tensor]]:
         yield outputs
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def trainable(model: nn.Module) -> Iterator[None]:
+    """Within it every weight of a frozen model asks for a gradient."""
+    frozen_ones = [p for p in model.parameters() if p.is_floating_point() and not p.requires_grad]
+    for parameter in frozen_ones:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            yield
+    finally:
+        for parameter in frozen_ones:
+            parameter.requires_grad_(False)

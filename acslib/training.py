@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 import operator
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, SupportsIndex
 
@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
 from acslib import devices, measuring, memory, parallel, protocols
+from acslib.batching import Batch, batches, parts_of
 from acslib.checks import (
     check_coreset_gone_on_with,
     check_optimiser,
@@ -25,11 +26,12 @@ from acslib.checks import (
     must_recompute,
 )
 from acslib.data.sets import Dataset
+from acslib.divergence import blamed_on_losses, check_losses, check_weights, diverged
 from acslib.draws import check_seed, seed_of, seeded
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.objectives import gradients_of
 from acslib.passes import DTYPES, attacker, autocast
-from acslib.schedule import Epoch, Phase, Plan, coreset_size
+from acslib.schedule import Epoch, Plan, coreset_size
 from acslib.selectors.coreset import (
     Coreset,
     NotACoreset,
@@ -40,12 +42,6 @@ from acslib.selectors.coreset import (
     selector_name,
 )
 from acslib.selectors.scores import input_gradient_norms
-
-PROCESSES_APART = 1 << 40  # what is added for each further process, once the order is drawn
-
-
-class Diverged(ValueError):
-    """The loss, a weight or a gradient stopped being a number."""
 
 
 @dataclass
@@ -249,7 +245,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 def seeded_for(training: Training, epoch: int) -> Iterator[None]:
     """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
     seed = seed_of(training.seed, epoch)
-    own = seed + parallel.rank() * PROCESSES_APART
+    own = seed + parallel.rank() * parallel.PROCESSES_APART
     for objective in (training.objective, training.selection_objective):
         generator = getattr(getattr(objective, "attack", None), "generator", None)
         if isinstance(generator, torch.Generator):
@@ -329,75 +325,6 @@ def greedy_solver(
 # ---- lines 15 to 18: training on it
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Augmented images (b, channels, height, width), labels (b,), weights (b,), of mean about 1.
-
-    `outside` holds indices of samples outside the coreset, trained on as clean images in Table 5.
-    `sizes` counts the samples inside and outside over all processes, of which this has a share.
-    `known`: images lie in [0, 1] by the way they were made.
-    """
-
-    images: Tensor
-    labels: Tensor
-    weights: Tensor
-    outside: Tensor
-    sizes: tuple[int, int]
-    known: bool = False
-
-
-def batches(state: State, data: Dataset, training: Training, phase: Phase) -> Iterator[Batch]:
-    """Line 15: augmented batches of the coreset."""
-    if state.coreset is None:
-        raise ValueError(f"epoch {state.epoch} trains on a coreset, and the state has none")
-    n = len(data.train)
-    drawn = shuffled_batches(state.coreset, n, training, phase, data.train.device)
-    if parallel.rank():  # the order is everyone's, starts and augmentations are each process's own
-        training.generator.manual_seed(
-            training.generator.initial_seed() + parallel.rank() * PROCESSES_APART
-        )
-    mine = [parallel.share(batch[0]) for batch in drawn]
-    for batch, indices in zip(drawn, data.train.ahead(mine), strict=True):
-        weights, outside = map(parallel.share, batch[1:])
-        if not len(indices):
-            raise ValueError(
-                f"a batch of {len(batch[0])} cannot be shared by {parallel.processes()} processes:"
-                " take fewer, or a larger batch_size"
-            )
-        images = data.augmented(indices, training.generator)
-        sizes = len(batch[0]), len(batch[2])
-        # bytes over 255; `augmented` has checked what one's own augmentation made
-        known = getattr(type(data), "augmented", None) is Dataset.augmented
-        yield Batch(images, data.train.labels[indices], weights, outside, sizes, known)
-
-
-def shuffled_batches(
-    coreset: Coreset, n: int, training: Training, phase: Phase, device: torch.device
-) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Indices, weights and indices of clean images, shuffled, in batches of nearly equal size.
-
-    Weights have mean 1 over the coreset, so that the mean over a batch estimates eq. (23) without
-    bias.
-    """
-    coreset = coreset.normalised()
-    order = shuffled(len(coreset), training.generator, device)
-    indices = coreset.indices.to(device)[order]
-    weights = coreset.weights.to(device, torch.float32)[order]
-    count = math.ceil(len(indices) / training.batch_size)
-    outside = [indices[:0]] * count
-    if training.half_half and phase == "coreset":
-        left_out = torch.ones(n, dtype=torch.bool, device=device).index_fill_(0, indices, False)
-        rest = left_out.nonzero().squeeze(1)
-        rest = rest[shuffled(len(rest), training.generator, device)]
-        outside = list(rest.tensor_split(count))
-    return list(zip(indices.tensor_split(count), weights.tensor_split(count), outside, strict=True))
-
-
-def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor:
-    """A random order of n indices, (n,) int64 on `device`."""
-    return torch.randperm(n, generator=generator, device=generator.device).to(device)
-
-
 def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> Tensor:
     """Line 16: the batch's images as the objective's attack perturbs them."""
     model.train()
@@ -407,19 +334,6 @@ def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> 
             with known(model, part):
                 found.append(training.objective.perturb(attacked, part.images, part.labels))
     return found[0] if len(found) == 1 else torch.cat(found)
-
-
-def parts_of(batch: Batch, at_most: int | None) -> list[Batch]:
-    """A batch in parts of nearly equal size; `sizes` stay the whole batch's."""
-    count = 1 if at_most is None else math.ceil(len(batch.labels) / at_most)
-    if count <= 1:
-        return [batch]
-    names = ("images", "labels", "weights", "outside")
-    pieces = (getattr(batch, name).tensor_split(count) for name in names)
-    return [
-        replace(batch, **dict(zip(names, piece, strict=True)))
-        for piece in zip(*pieces, strict=True)
-    ]
 
 
 def known(model: nn.Module, batch: Batch) -> contextlib.AbstractContextManager[None]:
@@ -487,39 +401,3 @@ def sgd_step(
         training.before_step(model, compute_gradients)
     state.optimiser.step()
     return loss, logits
-
-
-@contextlib.contextmanager
-def blamed_on_losses(state: State, log: measuring.EpochLog) -> Iterator[None]:
-    """Losses are looked at when an epoch ends. What goes wrong before, once they or the weights are
-    not finite, goes wrong because of that.
-    """
-    try:
-        yield
-    except ValueError as error:
-        try:
-            check_losses(state, log.own_losses())
-            check_weights(state)
-        except Diverged as reason:
-            raise reason from error
-        raise
-
-
-def check_losses(state: State, losses: Sequence[float]) -> None:
-    """Raise Diverged unless every batch's loss is finite."""
-    for value in losses:
-        if not math.isfinite(value):
-            raise diverged(f"the loss became {value} in epoch {state.epoch}", state)
-
-
-def check_weights(state: State) -> None:
-    """Raise Diverged unless every weight and statistic is finite."""
-    values = state.model.state_dict().values()
-    if not torch.stack([value.isfinite().all() for value in values]).all():
-        raise diverged(f"the weights are no longer finite after epoch {state.epoch}", state)
-
-
-def diverged(what: str, state: State) -> Diverged:
-    """The error that says what is not finite, with the learning rate and the way out."""
-    rate = float(state.optimiser.param_groups[0]["lr"])
-    return Diverged(f"{what}: lower lr (now {rate:g}) and train again")

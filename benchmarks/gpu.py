@@ -28,10 +28,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from acslib import data, devices, evaluation, models, objectives, passes, schedule, selectors
 from acslib.attacks import FGSM, PGD, autoattack, lpips, perceptual, unseen
+from acslib.batching import batches
 from acslib.folding import twin
 from acslib.gradients import LastLayerGradients
 from acslib.paper.operations import Count, Looks
-from acslib.training import State, Training, adversarial_examples, batches, fit, sgd_step
+from acslib.training import State, Training, adversarial_examples, fit, sgd_step
 from benchmarks.report import Report
 
 PUBLISHED = Path(__file__).parents[1] / "results" / "published" / "gpu"

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from acslib import data, passes
+from acslib.batching import batches
 from acslib.paper import build, config
 from acslib.paper.operations import Count
 from acslib.paper.timing import achieved
 from acslib.schedule import Epoch, Plan
-from acslib.training import adversarial_examples, batches, everything, fit, sgd_step
+from acslib.training import adversarial_examples, everything, fit, sgd_step
 from benchmarks.measured import Row, Work
 
 PART = "Training"

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.nn.utils.parametrizations import spectral_norm
 
+from acslib import models
 from acslib.attacks import FGSM, NFGSM, PGD, call
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.autoattack import AutoAttack
@@ -381,6 +382,17 @@ def test_foreign_attacks_measure_as_ours_do(kind, undefended, batch):
 def test_an_attack_on_another_network_is_no_evaluation(undefended, batch):
     with pytest.raises(ValueError, match="built on another network"):
         robust_accuracy(undefended, *batch, Torchattacks(Smooth()))
+
+
+def test_an_attack_on_the_network_inside_is_evaluated_where_it_answers_the_same(batch):
+    """`adapt` shares the weights: with a normalisation it is another function."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    attack = Torchattacks(net, steps=2)
+    assert 0 <= robust_accuracy(models.adapt(net), *batch, attack)[0] <= 1
+    normalising = models.adapt(net, mean=[0.5], std=[0.1])
+    with pytest.raises(ValueError, match="built on another network than the one to be evaluated"):
+        robust_accuracy(normalising, *batch, attack)
 
 
 def test_objectives_take_attacks_that_hold_no_network(undefended, batch):

@@ -15,10 +15,11 @@ from torch import nn
 
 from acslib import devices, folding, measuring, memory, models, protocols, selectors
 from acslib.attacks import PGD
+from acslib.divergence import Diverged
 from acslib.objectives import AdversarialTraining, Trades
 from acslib.paper.operations import Looks
 from acslib.schedule import full, plan
-from acslib.training import Diverged, State, Training, fit
+from acslib.training import State, Training, fit
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,21 +9,14 @@ from torch.nn.functional import cross_entropy
 
 from acslib import data, measuring, models, selectors
 from acslib.attacks import PGD
+from acslib.batching import shuffled_batches
 from acslib.data import augment
+from acslib.divergence import Diverged
 from acslib.gradients import LastLayerGradients
 from acslib.objectives import AdversarialTraining, Trades, Vanilla
 from acslib.schedule import full, plan
 from acslib.selectors import Coreset
-from acslib.training import (
-    Diverged,
-    State,
-    Training,
-    adversarial_gradients,
-    everything,
-    fit,
-    greedy_solver,
-    shuffled_batches,
-)
+from acslib.training import State, Training, adversarial_gradients, everything, fit, greedy_solver
 
 
 def small_model(seed=0):

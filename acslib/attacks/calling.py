@@ -56,6 +56,33 @@ def bound_to(attack: Callable[..., Any]) -> nn.Module | None:
     return network if why_not_called(attack, "images", "labels") is None else None
 
 
+@torch.no_grad()
+def check_built_on(
+    attack: Callable[..., Any], model: nn.Module, images: Tensor, purpose: str
+) -> None:
+    """Raise ValueError for an attack that was built on a network of other weights than the model
+    that is to be trained or evaluated (`purpose`), or on one that answers otherwise, as the network
+    without the model's normalisation does.
+    """
+    network = bound_to(attack)
+    if network is None or network is model:
+        return
+    weights = {id(parameter) for parameter in model.parameters()}
+    same = any(id(parameter) in weights for parameter in network.parameters())
+    if same:
+        few = images[:4]
+        with frozen(network, "eval"), frozen(model, "eval"):
+            logits, expected = network(few), model(few)
+        same = isinstance(logits, Tensor) and logits.shape == expected.shape
+        same = same and torch.allclose(logits.float(), expected.float(), rtol=1e-2, atol=1e-3)
+    if not same:
+        raise ValueError(
+            f"the attack {type(attack).__name__} was built on another network than the one to be"
+            f" {purpose}: build it on that, or, if a transferred attack is meant, wrap it as lambda"
+            " model, images, labels: attack(images, labels)"
+        )
+
+
 @contextlib.contextmanager
 def as_found(model: nn.Module) -> Iterator[None]:
     """As `passes.frozen`, and the weights' gradients are put aside meanwhile."""

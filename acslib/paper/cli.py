@@ -18,20 +18,16 @@ from acslib.paper.endings import Stopped, exit_code, refuse
 from acslib.paper.printing import duration, print_lines, print_table, printed_value
 
 
-def to_seeds(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    return config.seeds(text)
+def to_seeds(
+    context: click.Context, parameter: click.Parameter, text: str | None
+) -> list[int] | None:
+    return None if text is None else config.seeds(text)
 
 
 def to_path(context: click.Context, parameter: click.Parameter, text: str | None) -> Path | None:
     if text == "":
         raise click.BadParameter("it is empty: name a place to write to")
     return None if text is None else Path(text)
-
-
-def seeds_of_items(
-    context: click.Context, parameter: click.Parameter, text: str | None
-) -> list[int] | None:
-    return None if text is None else config.seeds(text)
 
 
 def to_seed(context: click.Context, parameter: click.Parameter, text: str) -> int:
@@ -54,7 +50,7 @@ of_items_option = click.option(
     "--seeds",
     "--seed",
     "seeds",
-    callback=seeds_of_items,
+    callback=to_seeds,
     help='One or several, like "0 1 2"; default: what the profile says, mostly 0.',
 )
 seed_option = click.option("--seed", default="0", show_default=True, callback=to_seed)
@@ -253,7 +249,7 @@ def show_command(item: str, profile: str) -> None:
             f"there is no table or figure {params.shown(item)}{params.nearest(item, known)}"
         )
     paramfiles.profile(profile)
-    picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
+    picture = files.figures_folder(files.results_as_named()) / profile / f"{item}.pdf"
     if item.startswith("fig") or item in (*params.BY_THEMSELVES, "life"):
         if not picture.exists():
             raise files.RecordError(

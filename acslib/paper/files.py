@@ -34,6 +34,13 @@ def _results_folder() -> Path:
 
 
 RESULTS = _results_folder()
+
+
+def figures_folder(results: Path) -> Path:
+    """Where the figures that belong to a folder of results go: beside it."""
+    return results.parent / "figures"
+
+
 TEMPORARY_OF_0_1_0 = re.compile(r"\..*\.(json|safetensors|csv|tex|md|png|pdf)\.[0-9]+")
 
 

@@ -78,7 +78,7 @@ class ItemProgress(NamedTuple):
 def progress(profile: str, seed: int = 0) -> list[ItemProgress]:
     """What is there of every table and figure, with one seed."""
     state = {one.run: one.state for one in found(profile) if one.seed == seed}
-    pictures = files.RESULTS.parent / "figures" / profile
+    pictures = files.figures_folder(files.RESULTS) / profile
     made = []
     for item in paramfiles.item_names():
         runs = items.table_runs(item, profile)

@@ -314,7 +314,7 @@ def publish(
     """Copy tables and figures to results/published/<profile>/, and write a README.md of all that
     is published there, now or earlier; gives its path.
     """
-    results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
+    results, pictures = results or files.RESULTS, pictures or files.figures_folder(files.RESULTS)
     folder = results / "published" / profile
     for name in items_in_order():
         for home, kind in ((results, "csv"), (pictures, "png")):
@@ -362,7 +362,7 @@ def write_page(
     pictures: Path | None = None,
 ) -> tuple[Path, ...]:
     """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
-    results, pictures = results or files.RESULTS, pictures or files.RESULTS.parent / "figures"
+    results, pictures = results or files.RESULTS, pictures or files.figures_folder(files.RESULTS)
     items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
     said = introduction(profile)
     made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}

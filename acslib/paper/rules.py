@@ -192,7 +192,7 @@ def item_rules(item: str, profile: str, seeds: Sequence[int], needed: Sequence[c
     An item of one's own has none: `any.ipynb` gathers and draws it, being told its name.
     """
     csv = files.results_as_named() / profile / f"{item}.csv"
-    picture = files.results_as_named().parent / "figures" / profile / f"{item}.pdf"
+    picture = files.figures_folder(files.results_as_named()) / profile / f"{item}.pdf"
     experiment = first_file(f"notebooks/experiments/{item}.ipynb", f"notebooks/{item}.ipynb")
     drawing = first_file(f"notebooks/figures/{item}.ipynb")
     if not (experiment or drawing):

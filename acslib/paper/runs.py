@@ -13,11 +13,12 @@ import torch
 from torch import nn
 
 from acslib import data, devices, parallel, schedule
+from acslib.divergence import Diverged
 from acslib.paper import build, checkpoints, files, fingerprints, params, records, threads, warm
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
-from acslib.training import Diverged, State, fit
+from acslib.training import State, fit
 
 
 def nobody(news: Any) -> None:

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from acslib.paper import files
 from acslib.paper.methods import METHODS, Method, free_look
 
-FOLDER = files.RESULTS.parent / "figures"
+FOLDER = files.figures_folder(files.RESULTS)
 PAPER = "#AAAAAA"  # what the paper prints, beside ours
 QUIET = "#555555"  # lines and sentences that only explain
 
