@@ -31,7 +31,6 @@ from acslib.paper import (
     warm,
 )
 
-ROOT = Path(__file__).parents[2]
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
 PRINTED = Path("acslib", "paper", "printed.py")  # reads the paper's own tables
@@ -262,7 +261,7 @@ def notebook_rule(
 
 def first_file(*paths: str) -> Path | None:
     """The first of these files of the checkout that is there."""
-    return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
+    return next((Path(path) for path in paths if (files.CHECKOUT / path).is_file()), None)
 
 
 # ---- prerequisites
@@ -270,21 +269,16 @@ def first_file(*paths: str) -> Path | None:
 
 def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
-    names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
+    layers = [f"profiles/{name}" for name in paramfiles.extended(profile)]
+    names = ["settings", "attacks", item, *layers]
     found = [path for name in names for path in paramfiles.files_of(name)]
     return [*found, *plugins.registered_files()]
-
-
-def layers(profile: str) -> list[str]:
-    """A profile and those that it extends."""
-    base = paramfiles.read_yaml(f"profiles/{profile}").get("extends")
-    return [profile, *(layers(base) if base else [])]
 
 
 def code(notebook: Path, tag: str | None = None) -> str:
     """The code of a notebook, or of its cells with a tag, without IPython's own commands."""
     lines = []
-    for cell in json.loads((ROOT / notebook).read_text())["cells"]:
+    for cell in json.loads((files.CHECKOUT / notebook).read_text())["cells"]:
         if cell["cell_type"] == "code" and (not tag or tag in cell["metadata"].get("tags", [])):
             lines += "".join(cell["source"]).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("%", "!")))
@@ -298,7 +292,7 @@ def modules(source: str) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += imported_by(ROOT / path)
+            waiting += imported_by(files.CHECKOUT / path)
     return sorted(found)
 
 
@@ -325,24 +319,26 @@ def files_of_module(name: str) -> list[Path]:
         parts.insert(1, acslib.LAZY[parts[1]])
     places = [Path(*parts[:count]) for count in range(1, len(parts) + 1)]
     found = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
-    return [path for path in found if (ROOT / path).is_file()]
+    return [path for path in found if (files.CHECKOUT / path).is_file()]
 
 
 def printed_tables() -> list[Path]:
     """The paper's own tables."""
-    return [in_checkout(path) for path in sorted((ROOT / "results" / "paper").glob("*.csv"))]
+    there = (files.CHECKOUT / "results" / "paper").glob("*.csv")
+    return [in_checkout(path) for path in sorted(there)]
 
 
 def source_files() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
-    found = [*(ROOT / "acslib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
+    modules = (files.CHECKOUT / "acslib").rglob("*.py")
+    found = [*modules, *(files.CHECKOUT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
     return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.registered_files()]]
 
 
 def in_checkout(path: Path) -> Path:
     """A path as Make names it, which runs in the checkout."""
-    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+    return path.relative_to(files.CHECKOUT) if path.is_relative_to(files.CHECKOUT) else path
 
 
 # ---- Make's language
