@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from acslib.paper import config, files, fingerprints, items, paramfiles, params, rules
+from acslib.paper import config, fingerprints, items, paramfiles, params, rules
 
 RULE = re.compile(r"^([^\t\n:#][^:\n]*): ([^\n]*)((?:\n\t[^\n]*)*)", re.M)
 
@@ -55,7 +55,7 @@ def checkout(tmp_path, monkeypatch):
         "from acslib.paper import figures",
         parameters='profile = "demo"',
     )
-    monkeypatch.setattr(files, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(rules, "ROOT", tmp_path)
     monkeypatch.setenv("ACS_RESULTS", "results")
     return tmp_path
 
@@ -110,7 +110,7 @@ def test_every_way_to_import_a_module_is_seen(checkout, source, used):
 
 
 def test_the_imports_of_every_source_are_found_as_a_parser_finds_them():
-    for path in (files.CHECKOUT / "acslib").rglob("*.py"):
+    for path in (rules.ROOT / "acslib").rglob("*.py"):
         names: set[str] = set()
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
@@ -133,7 +133,7 @@ def test_whatever_a_notebook_loads_is_a_prerequisite(item):
     )
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*imports, shown])],
-        cwd=files.CHECKOUT,
+        cwd=rules.ROOT,
         capture_output=True,
         text=True,
         check=True,

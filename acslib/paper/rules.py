@@ -31,6 +31,7 @@ from acslib.paper import (
     warm,
 )
 
+ROOT = files.CHECKOUT  # another one in tests
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
 PRINTED = Path("acslib", "paper", "printed.py")  # reads the paper's own tables
@@ -261,7 +262,7 @@ def notebook_rule(
 
 def first_file(*paths: str) -> Path | None:
     """The first of these files of the checkout that is there."""
-    return next((Path(path) for path in paths if (files.CHECKOUT / path).is_file()), None)
+    return next((Path(path) for path in paths if (ROOT / path).is_file()), None)
 
 
 # ---- prerequisites
@@ -278,7 +279,7 @@ def parameter_files(item: str, profile: str) -> list[Path]:
 def code(notebook: Path, tag: str | None = None) -> str:
     """The code of a notebook, or of its cells with a tag, without IPython's own commands."""
     lines = []
-    for cell in json.loads((files.CHECKOUT / notebook).read_text())["cells"]:
+    for cell in json.loads((ROOT / notebook).read_text())["cells"]:
         if cell["cell_type"] == "code" and (not tag or tag in cell["metadata"].get("tags", [])):
             lines += "".join(cell["source"]).splitlines()
     return "\n".join(line for line in lines if not line.startswith(("%", "!")))
@@ -292,7 +293,7 @@ def modules(source: str) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found.add(path)
-            waiting += imported_by(files.CHECKOUT / path)
+            waiting += imported_by(ROOT / path)
     return sorted(found)
 
 
@@ -319,26 +320,26 @@ def files_of_module(name: str) -> list[Path]:
         parts.insert(1, acslib.LAZY[parts[1]])
     places = [Path(*parts[:count]) for count in range(1, len(parts) + 1)]
     found = [file for place in places for file in (place / "__init__.py", place.with_suffix(".py"))]
-    return [path for path in found if (files.CHECKOUT / path).is_file()]
+    return [path for path in found if (ROOT / path).is_file()]
 
 
 def printed_tables() -> list[Path]:
     """The paper's own tables."""
-    there = (files.CHECKOUT / "results" / "paper").glob("*.csv")
+    there = (ROOT / "results" / "paper").glob("*.csv")
     return [in_checkout(path) for path in sorted(there)]
 
 
 def source_files() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
-    modules = (files.CHECKOUT / "acslib").rglob("*.py")
-    found = [*modules, *(files.CHECKOUT / "notebooks").rglob("*.ipynb")]
+    modules = (ROOT / "acslib").rglob("*.py")
+    found = [*modules, *(ROOT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
     return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.registered_files()]]
 
 
 def in_checkout(path: Path) -> Path:
     """A path as Make names it, which runs in the checkout."""
-    return path.relative_to(files.CHECKOUT) if path.is_relative_to(files.CHECKOUT) else path
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 # ---- Make's language
