@@ -117,15 +117,23 @@ def test_what_only_asks_does_not_load_torch(arguments):
     assert not found & {"torch", "pandas", "matplotlib", "numba"}
 
 
-def test_a_run_loads_only_what_it_needs(tmp_path, monkeypatch):
-    """A second and a half of every start: torch's compiler, scikit-learn, pandas."""
+@pytest.mark.parametrize(
+    ("method", "slow"),
+    [
+        ("gradmatch", ("scipy.optimize", "scipy.io")),
+        ("craig", ("scipy.linalg",)),
+        ("adaptive_random", ("scipy", "numba")),
+    ],
+)
+def test_a_run_loads_only_what_it_needs(method, slow, tmp_path, monkeypatch):
+    """Two seconds of every start: torch's compiler, scikit-learn, pandas, scipy, numba."""
     monkeypatch.setenv("ACS_RESULTS", str(tmp_path))
     code = (
         "from acslib.paper.cli import acs; import sys;"
-        "acs(['run', 'resnet18-linf-cifar10.gradmatch', '--profile', 'smoke'],"
+        f"acs(['run', 'resnet18-linf-cifar10.{method}', '--profile', 'smoke'],"
         " standalone_mode=False);"
         "print('slow', *[name for name in"
-        " ('torch._dynamo', 'sklearn', 'pandas', 'matplotlib', 'scipy.optimize', 'scipy.io')"
+        f" ('torch._dynamo', 'sklearn', 'pandas', 'matplotlib', *{slow})"
         " if name in sys.modules])"
     )
     done = subprocess.run(
