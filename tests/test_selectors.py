@@ -995,7 +995,7 @@ def test_streamed_selections_hold_no_square_of_n(name):
 
 
 PEAK = """
-import sys, torch
+import sys, numba, scipy.linalg, torch
 from unittest import mock
 from acslib.gradients import LastLayerGradients
 from acslib.selectors import {name}

@@ -121,7 +121,7 @@ def test_what_only_asks_does_not_load_torch(arguments):
     ("method", "slow"),
     [
         ("gradmatch", ("scipy.optimize", "scipy.io")),
-        ("craig", ("scipy.linalg",)),
+        ("craig", ("scipy.optimize", "scipy.io")),
         ("adaptive_random", ("scipy", "numba")),
     ],
 )
