@@ -359,11 +359,11 @@ def test_pressing_an_image_draws_it(shown):
     assert row.children[0].children[0].value[:4] == b"\x89PNG"
 
 
-def test_a_picture_is_shown_with_its_text_and_closed(shown):
+def test_a_picture_is_shown_once_and_closed(shown):
+    """The text comes from `style.use`, see `test_figures.py`."""
     figure = plt.figure()
-    figure.set_label("a line")
     notebook.show(figure)
-    assert shown == [{"image/png": {"alt": "a line"}}]
+    assert len(shown) == 1
     assert not plt.get_fignums()
 
 

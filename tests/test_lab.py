@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import alts
 import papermill
 import pytest
 
@@ -160,13 +161,22 @@ def test_the_index_comes_first_and_leads_to_documents(page, lab):
 def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
     open_notebook(page, lab, path)
     run_all(page)
+    assert not alts.all_faults(alts_of(page))
     assert not page.heard
+
+
+def alts_of(page) -> list[str]:
+    """What is read aloud in the place of each picture that a cell, or a slider below it, shows."""
+    drawn = page.locator(".jp-RenderedImage img")
+    return drawn.evaluate_all("images => images.map(image => image.alt)")
 
 
 def test_sliders_and_buttons_of_explore_redraw(page, lab, checkout):
     """What they draw is another picture than before; results go to the checkout's own folder."""
     open_notebook(page, lab, "notebooks/explore.ipynb")
     run_all(page)
+    assert len(alts_of(page)) > 10
+    assert not alts.all_faults(alts_of(page))
     drawn = ".widget-interact .jp-OutputArea img"
     box = page.locator(".jp-Notebook .jp-Cell:has(.widget-interact)")
     before = box.first.locator(drawn).get_attribute("src")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alts
 import nbclient
 import nbformat
 import numpy as np
@@ -745,6 +746,9 @@ def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monk
     notebook = lessons.notebook(source, version)
     with contextlib.chdir(tmp_path):
         nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    texts = alts.of_outputs(notebook)
+    assert texts
+    assert not alts.all_faults(texts)
     printed = "".join(
         output.text
         for cell in notebook.cells

@@ -94,7 +94,9 @@ def _pressable(
         description=name, tooltip=f"attack this {name}", layout=ipywidgets.Layout(width="auto")
     )
     button.on_click(lambda _: setattr(which, "value", number))
-    picture = ipywidgets.Image(value=png(image), width=THUMBNAIL, height=THUMBNAIL)
+    picture = ipywidgets.Image(
+        value=png(image), width=THUMBNAIL, height=THUMBNAIL, tooltip=f"image {name}"
+    )
     return ipywidgets.VBox([picture, button], layout=ipywidgets.Layout(align_items="center"))
 
 

@@ -216,14 +216,14 @@ picks = craig(distances, 6)
 
 def draw(axis, step):
     chosen = picks[:step]
-    for i, column in enumerate(distances[:, chosen].argmin(1).tolist()):
-        axis.plot(*gradients[torch.tensor([i, chosen[column]])].T, color=course.GREY, linewidth=0.8)
-    axis.plot(*gradients.T, "o", color=course.GREY, markersize=4)
+    course.joined(axis, gradients, chosen, distances[:, chosen].argmin(1))
     axis.plot(*gradients[chosen].T, "s", color=course.ORANGE)
     axis.plot(*gradients[chosen[-1]], "k*", markersize=13)
-    for j, weight in zip(chosen, weights(distances, chosen).tolist(), strict=True):
+    served = weights(distances, chosen).tolist()
+    for j, weight in zip(chosen, served, strict=True):
         axis.annotate(f"   {weight}", gradients[j], fontsize=11, weight="bold")
     axis.set(aspect="equal", xlabel=f"L = {float(cost(distances, chosen)):.1f}")
+    return f"chosen {chosen}, the last one a star, serving {served}, {axis.get_xlabel()}"
 
 
 course.slider(draw, "picks", range(1, 7), [1, 2, 3, 4], width=2.8)
