@@ -3,6 +3,7 @@
 `watched` makes a notebook keep the words of every picture that it shows, in whatever way.
 """
 
+import html
 import json
 import re
 from pathlib import Path
@@ -21,7 +22,7 @@ _alts = []
 def _note(message):
     content = message["content"]
     if "image/png" in content.get("data", {}):
-        _alts.append(content["metadata"].get("image/png", {}).get("alt"))
+        _alts.append([content["data"], content["metadata"]])
     return message
 
 
@@ -48,7 +49,14 @@ def of_outputs(notebook: NotebookNode) -> list[str | None]:
     """The alternative text of every picture among a notebook's outputs."""
     outputs = [one for cell in notebook.cells for one in cell.get("outputs", [])]
     shown = [one for one in outputs if "image/png" in one.get("data", {})]
-    return [one.metadata.get("image/png", {}).get("alt") for one in shown]
+    return [of_bundle(one.data, one.metadata) for one in shown]
+
+
+def of_bundle(data: dict, metadata: dict) -> str | None:
+    """The text beside a picture, if that of the HTML, which JupyterLab shows, is the same."""
+    text = metadata.get("image/png", {}).get("alt")
+    found = re.search(r'<img alt="([^"]*)"', data.get("text/html", ""))
+    return text if text and found and html.unescape(found[1]) == text else None
 
 
 def watched(notebook: NotebookNode, keep: Path) -> None:
@@ -64,5 +72,10 @@ def all_faults(texts: list[str | None]) -> list[str]:
 
 
 def kept(folder: Path) -> dict[str, list[str | None]]:
-    """What the `watched` notebooks under a folder have written, by their files' names."""
-    return {path.name: json.loads(path.read_text()) for path in folder.rglob("*.alts.json")}
+    """What the `watched` notebooks under a folder have written, by their folder and name."""
+    return {
+        f"{path.parent.name}/{path.name.removesuffix('.alts.json')}": [
+            of_bundle(*bundle) for bundle in json.loads(path.read_text())
+        ]
+        for path in sorted(folder.rglob("*.alts.json"))
+    }

@@ -56,6 +56,7 @@
     const { rgb, a } = parse(getComputedStyle(element).backgroundColor);
     return a === 1 ? rgb : over(rgb, behind(element.parentElement), a);
   };
+  const opacity = (element) => (element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1);
   const pale = new Set();
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -65,7 +66,8 @@
     const style = getComputedStyle(element);
     const ground = behind(element);
     const { rgb, a } = parse(style.color);
-    const light = [luminance(over(rgb, ground, a)), luminance(ground)].sort((x, y) => y - x);
+    const seen = over(rgb, ground, a * opacity(element));
+    const light = [luminance(seen), luminance(ground)].sort((x, y) => y - x);
     const ratio = (light[0] + 0.05) / (light[1] + 0.05);
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);

@@ -26,6 +26,7 @@ import pytest
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TOKEN = "of-the-test"
+SITE_CHECKS = (ROOT / "tests" / "site_checks.js").read_text()
 SECONDS = 240  # that a notebook may take
 
 
@@ -42,18 +43,22 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(browser, checkout, tmp_path_factory):
+def jupyter(tmp_path_factory):
+    """The folder of JupyterLab's own settings."""
+    return tmp_path_factory.mktemp("jupyter")
+
+
+@pytest.fixture(scope="module")
+def lab(browser, checkout, jupyter):
     """The address of a JupyterLab that `make lab` has started."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    own = tmp_path_factory.mktemp("jupyter")
+    own = jupyter
     server = {"open_browser": False, "allow_root": True, "port": port, "ip": "127.0.0.1"}
     settings = {"ServerApp": server, "IdentityProvider": {"token": TOKEN}}
     (own / "jupyter_server_config.json").write_text(json.dumps(settings))
     # cells that are scrolled away stay in the page
-    tracker = own / "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text('{"windowingMode": "none"}')
+    set_up(own, "notebook-extension/tracker", windowingMode="none")
     given = {
         "PYTHONPATH": str(ROOT),
         "JUPYTER_CONFIG_DIR": str(own),
@@ -80,6 +85,14 @@ def lab(browser, checkout, tmp_path_factory):
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
+
+
+def set_up(own: Path, part: str, **settings) -> Path:
+    """Settings of one of JupyterLab's parts, as a user has them; gives the file."""
+    file = own / "lab/user-settings/@jupyterlab" / f"{part}.jupyterlab-settings"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings))
+    return file
 
 
 def wait_for(address: str, log: Path) -> None:
@@ -167,8 +180,41 @@ def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
 
 def alts_of(page) -> list[str]:
     """What is read aloud in the place of each picture that a cell, or a slider below it, shows."""
-    drawn = page.locator(".jp-RenderedImage img")
+    drawn = page.locator(".jp-OutputArea-output img:not(.widget-html img)")
     return drawn.evaluate_all("images => images.map(image => image.alt)")
+
+
+@pytest.fixture
+def dark(lab, jupyter):
+    file = set_up(jupyter, "apputils-extension/themes", theme="JupyterLab Dark")
+    yield
+    file.unlink()
+
+
+@pytest.mark.parametrize("path", ["notebooks/run.ipynb", "build/lessons/answers/04_craig.ipynb"])
+def test_what_is_shown_can_be_read_in_the_dark(page, lab, dark, path):
+    """Texts, tables and the paper's grey numbers, by their contrast; pictures have a ground of
+    their own. The code's colours are JupyterLab's.
+    """
+    open_notebook(page, lab, path)
+    run_all(page)
+    assert page.evaluate("document.body.dataset.jpThemeName") == "JupyterLab Dark"
+    faults = page.evaluate(SITE_CHECKS)
+    ours = [one for one in faults if one.startswith("contrast") and 'class="ͼ' not in one]
+    assert not ours, "\n".join(ours)
+    assert page.evaluate(TRANSPARENT) == 0
+
+
+TRANSPARENT = """() => {
+    const images = [...document.querySelectorAll('.jp-OutputArea-output img')];
+    const corner = (image) => {
+        const canvas = document.createElement('canvas');
+        const pencil = canvas.getContext('2d');
+        pencil.drawImage(image, 0, 0);
+        return pencil.getImageData(1, 1, 1, 1).data[3];
+    };
+    return images.filter(image => image.naturalWidth && corner(image) < 255).length;
+}"""
 
 
 def test_sliders_and_buttons_of_explore_redraw(page, lab, checkout):

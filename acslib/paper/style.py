@@ -4,6 +4,7 @@ import io
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +55,33 @@ def say_in_words(shell: Any) -> None:
     """
     import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
 
-    formatters = shell.display_formatter.formatters
-    texts, images = formatters["text/plain"], formatters["image/png"]
+    formatter = shell.display_formatter
+    texts, images = formatter.formatters["text/plain"], formatter.formatters["image/png"]
     texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
-    if draw := images.for_type(Figure):
-        images.for_type(Figure, WithWords(draw.draw if isinstance(draw, WithWords) else draw))
+    if draw := images.for_type(Figure):  # nothing where no picture can be shown, or it is done
+        images.pop(Figure)
+        formatter.mimebundle_formatter.for_type(Figure, WithWords(draw))
 
 
 class WithWords:
-    """What makes a picture of a figure, and says beside it what is seen."""
+    """A figure as a picture that says what is seen.
+
+    Twice, since nobody reads both: JupyterLab reads the alternative text of HTML alone, and others
+    that beside the PNG.
+    """
 
     def __init__(self, draw: Callable[[Figure], Any]) -> None:
         self.draw = draw
 
-    def __call__(self, figure: Figure) -> tuple[Any, dict[str, Any]]:
-        """The picture, and what a notebook keeps beside it."""
+    def __call__(self, figure: Figure) -> tuple[dict[str, str], dict[str, Any]]:
+        """The picture by its formats, and what a notebook keeps beside it."""
         made = self.draw(figure)
-        picture, beside = made if isinstance(made, tuple) else (made, {})
-        return picture, beside | {"alt": in_words(figure)}
+        picture, size = made if isinstance(made, tuple) else (made, {})
+        words = in_words(figure)
+        attributes = "".join(f' {name}="{value}"' for name, value in size.items())
+        source = f"data:image/png;base64,{picture.strip()}"
+        html = f'<img alt="{html_escape(words)}"{attributes} src="{source}">'
+        return {"image/png": picture, "text/html": html}, {"image/png": size | {"alt": words}}
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:
