@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from acslib.schedule import Epoch
     from acslib.training import Training
 
-PARTS = ("select", "attack", "update")
+TIMED = ("select", "attack", "update")
 RANDOM_DRAWS = 8  # whose gradient errors are logged as one number
-Item = TypeVar("Item")
+Drawn = TypeVar("Drawn")
 
 
 class EpochLog:
@@ -39,7 +39,7 @@ class EpochLog:
 
     def __init__(self, epoch: Epoch, rate: float, device: torch.device):
         self.device = device
-        self.seconds = dict.fromkeys((*PARTS, "wall"), 0.0)
+        self.seconds = dict.fromkeys((*TIMED, "wall"), 0.0)
         self.marks: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self.losses: list[Tensor] = []  # this process's share of each batch's
         self.sizes: list[int] = []
@@ -60,7 +60,7 @@ class EpochLog:
         self.seconds[part] += time.process_time() - before
         self.seconds["wall"] += time.perf_counter() - wall
 
-    def each(self, part: str, items: Iterator[Item]) -> Iterator[Item]:
+    def each(self, part: str, items: Iterator[Drawn]) -> Iterator[Drawn]:
         """The items, each charged to `part` with the time that it takes to come."""
         while True:
             with self.time(part):

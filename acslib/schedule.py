@@ -10,10 +10,11 @@ import math
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, SupportsIndex
+from typing import Literal, SupportsIndex, get_args
 
 Phase = Literal["full", "skip", "coreset"]
-KINDS = ("three_phase", "literal", "no_skip")
+ScheduleName = Literal["three_phase", "literal", "no_skip"]  # how the warm start is read
+SCHEDULES: tuple[str, ...] = get_args(ScheduleName)
 MOST_EPOCHS = 1_000_000  # a plan is made whole, and a thousand million epochs would fill the memory
 
 
@@ -98,8 +99,8 @@ def plan(
         )
     if not isinstance(period, SupportsIndex) or operator.index(period) < 1:
         raise ValueError(f"period is {period}: a selection every 1 epoch is the most there can be")
-    if kind not in KINDS:
-        raise ValueError(f"schedule is {kind!r}: choose one of {', '.join(KINDS)}")
+    if kind not in SCHEDULES:
+        raise ValueError(f"schedule is {kind!r}: choose one of {', '.join(SCHEDULES)}")
     kappa_epochs = math.floor(warm_start * epochs + 1e-9)
     warm = round(kappa_epochs * coreset_fraction)
     if kind == "literal":

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, fx, nn
 
 Pairs = list[tuple[str, str]]  # names of a module, and of the one that it goes through
-Steps = list[tuple[fx.Graph, dict[str, Tensor]]]
+GraphSteps = list[tuple[fx.Graph, dict[str, Tensor]]]
 
 
-def steps_of(model: nn.Module) -> Steps:
+def steps_of(model: nn.Module) -> GraphSteps:
     """The steps of `forward`, and of `features` where there is one; each with its constants."""
     names = ["forward"]
     if inspect.ismethod(getattr(model, "features", None)):
@@ -63,7 +63,7 @@ class _Tracer(fx.Tracer):
         return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # else a constant
 
 
-def pairs_in(steps: Steps) -> Pairs:
+def pairs_in(steps: GraphSteps) -> Pairs:
     """Pairs of modules, each used once in a pass, the second on nothing but the first's output."""
     edges: dict[tuple[str, str], None] = {}
     no_first, no_second = set(), set()
@@ -92,7 +92,7 @@ def _edge(node: fx.Node) -> tuple[str, str] | None:
     return str(first.target), str(node.target)
 
 
-def same_steps(steps: Steps, others: Steps) -> bool:
+def same_steps(steps: GraphSteps, others: GraphSteps) -> bool:
     """The same steps, whatever the modules are that take them."""
     return all(
         str(graph) == str(other)

@@ -1,6 +1,7 @@
 """Algorithm 1: adversarial training on a coreset that is chosen anew every few epochs.
 
-`fit` has the algorithm's lines in the paper's order, with its numbers.
+`fit` has the algorithm's lines with the paper's numbers, and in its order. Line 8, which forms the
+groups of samples, needs no gradient: the selector does it, see `selectors.BatchWise`.
 """
 
 from __future__ import annotations

@@ -21,6 +21,18 @@ from typing import BinaryIO
 SECONDS_A_WRITE_MAY_TAKE = 24 * 3600  # then its temporary file is taken for a dead process's
 
 
+def user_path(path: str | Path, what: str) -> Path:
+    """A path as its user wrote it, with ``~`` resolved. Raises ValueError where `what`, which is
+    the path's name in a sentence, is of a user that there is not.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ValueError(
+            f"{what} is {str(path)!r}, and there is no such user: give the whole path"
+        ) from error
+
+
 def write_atomically(path: Path, content: bytes | Callable[[BinaryIO], object]) -> None:
     """All of the file or none of it: what stood at `path` stays until the new content is on disk.
 

@@ -21,7 +21,7 @@ from torch.nn.functional import cross_entropy, interpolate
 from acslib import data, models, passes, schedule
 from acslib.attacks import PGD
 from acslib.objectives import AdversarialTraining
-from acslib.paper.operations import Count
+from acslib.paper.operations import OperationCount
 from acslib.passes import DTYPES
 from acslib.training import State, Training, fit
 from benchmarks.measured import Row, Work, in_turn
@@ -90,7 +90,7 @@ def other_ways(model: Any) -> dict[str, tuple[Attack, str]]:
 
 
 def operations(way: Attack, few: tuple[Tensor, Tensor]) -> float:
-    with Count() as count:
+    with OperationCount() as count:
         way(*few)
     return count.total
 

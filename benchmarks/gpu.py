@@ -31,7 +31,7 @@ from acslib.attacks import FGSM, PGD, autoattack, lpips, perceptual, unseen
 from acslib.batching import batches
 from acslib.folding import twin
 from acslib.gradients import LastLayerGradients
-from acslib.paper.operations import Count, Looks
+from acslib.paper.operations import Looks, OperationCount
 from acslib.training import State, Training, adversarial_examples, fit, sgd_step
 from benchmarks.report import Report
 
@@ -468,7 +468,7 @@ def speed(place: Place, way: Way, best: float) -> dict[str, Any]:
     """An epoch as `fit` trains it, after one of two batches; the share of the matrix peak."""
     state, how = trainer(place, way)
     dataset = place.dataset(place.n)
-    with Count() as count:
+    with OperationCount() as count:
         one_step(state, dataset, how)
     operations = count.total / place.batch
     fit(state, place.dataset(2 * place.batch), how)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from acslib import data, passes
 from acslib.batching import batches
 from acslib.paper import build, config
-from acslib.paper.operations import Count
+from acslib.paper.operations import OperationCount
 from acslib.paper.timing import achieved
 from acslib.schedule import Epoch, Plan
 from acslib.training import adversarial_examples, everything, fit, sgd_step
@@ -64,9 +64,9 @@ def operations_an_image(run: config.Run) -> tuple[float, float]:
     state, how = made.state, made.training
     state.coreset = everything(len(made.data.train))
     batch = next(batches(state, made.data, how, "full"))
-    with Count() as attack:
+    with OperationCount() as attack:
         adversarial = adversarial_examples(state.model, batch, how)
-    with Count() as update:
+    with OperationCount() as update:
         sgd_step(state, made.data, batch, adversarial, how)
     return attack.total / len(batch.labels), update.total / len(batch.labels)
 

@@ -515,15 +515,16 @@ def test_an_option_is_given_once(arguments, capsys):
     assert "is given twice: give it once" in capsys.readouterr().err
 
 
-def test_a_folder_of_nobodys_is_refused():
-    environment = os.environ | {"ACS_RESULTS": "~nobody-of-this-name/x"}
+@pytest.mark.parametrize("variable", ["ACS_RESULTS", "ACS_PARAMS", "ACS_PLUGINS"])
+def test_a_path_of_nobodys_is_refused(variable):
+    environment = os.environ | {variable: "~nobody-of-this-name/x"}
     done = subprocess.run(
-        [sys.executable, "-m", "acslib.paper", "runs"],
+        [sys.executable, "-m", "acslib.paper", "list", "table1"],
         cwd=ROOT,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("acs: ACS_RESULTS is '~nobody-of-this-name/x', and there is no")
+    assert f"{variable} is '~nobody-of-this-name/x', and there is no such user" in done.stderr
     assert done.stderr.count("\n") == 1

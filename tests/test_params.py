@@ -3,23 +3,31 @@ import csv
 import importlib
 import shutil
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import hypothesis
 import pytest
+import torch
 import yaml
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from acslib import models
-from acslib.data import loading
+from acslib.attacks import autoattack
+from acslib.data import loading, sets
 from acslib.paper import (
+    columns,
     config,
+    files,
     items,
+    measures,
     paramfiles,
     params,
     record_fields,
     settings,
     strict,
+    study,
+    tables,
     theory,
     threats,
     values,
@@ -263,6 +271,30 @@ def test_names_given_without_torch_are_those_of_the_library():
     assert list(settings.DATASETS.built_in) == list(loading.NAMES)
     makes = (paramfiles.FOLDER.parent / "tools" / "variables.mk").read_text()
     assert f"\ndatasets := {' '.join(loading.NAMES)}\n" in makes
+    assert choices("augmentation") == get_args(sets.BuiltInAugmentation)
+    assert choices("autoattack") == autoattack.STANDARD
+
+
+def choices(name: str) -> tuple[str, ...]:
+    """The words that a parameter may be, or be made of."""
+    kind = settings.Setting.model_fields[name].annotation
+    return get_args(kind if get_origin(kind) is Literal else get_args(kind)[0])
+
+
+def test_the_attacks_of_table_c1_are_the_same_everywhere():
+    attacks = params.Suite.model_fields["attacks"].annotation
+    names = set(get_args(get_args(attacks)[0]))
+    assert names == {*threats.SEEN, *threats.UNSEEN} == set(columns.ATTACK_LABELS)
+    measured = {f"racc_{name}" for name in names}
+    fields = record_fields.Metrics.model_fields
+    assert measured == {name for name in fields if name.startswith("racc_")}
+    nobody = torch.nn.Identity()
+    suite = threats.table_c1("imagenet12", 64)  # CIFAR-10 is not attacked by JPEG
+    assert set(measures.table_c1_attacks(suite, nobody, ("apgd-ce",), torch.Generator())) == names
+
+
+def test_what_a_study_is_written_with_is_what_it_is_read_with():
+    assert set(study.COLUMNS) == tables.NEEDED[study.ITEM]
 
 
 def test_every_parameter_says_what_it_is_and_what_it_belongs_to():
@@ -279,7 +311,7 @@ def models_below(kind: type[BaseModel]) -> set[type[BaseModel]]:
 
 
 def test_every_model_refuses_what_it_has_no_field_for_and_describes_the_rest():
-    for path in (paramfiles.CHECKOUT / "acslib" / "paper").glob("[!_]*.py"):
+    for path in (files.CHECKOUT / "acslib" / "paper").glob("[!_]*.py"):
         importlib.import_module(f"acslib.paper.{path.stem}")
     ours = {one for one in models_below(BaseModel) if one.__module__.startswith("acslib.")}
     assert {config.Run, settings.Setting, settings.Layer, record_fields.Record} < ours

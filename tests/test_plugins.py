@@ -183,7 +183,9 @@ def test_all_files_register_or_none(use):
     use("")
 
 
-@pytest.mark.parametrize(("value", "said"), [("no.py", "there is no file"), ("{0}:{0}", "twice")])
+@pytest.mark.parametrize(
+    ("value", "said"), [("no.py", "no.py, which is not there"), ("{0}:{0}", "twice")]
+)
 def test_files_that_are_not_there_or_there_twice(value, said, use, use_plugins):
     (path,) = use(NOTHING)
     with pytest.raises(PluginError, match=said):
@@ -548,7 +550,9 @@ def test_an_item_with_a_name_that_is_none(settings, said, folder):
 
 def test_a_folder_that_is_not_there(monkeypatch):
     monkeypatch.setenv("ACS_PARAMS", "nowhere")
-    with pytest.raises(ParamsError, match="ACS_PARAMS names nowhere, and there is no folder"):
+    with pytest.raises(
+        ParamsError, match="ACS_PARAMS names the folder .*nowhere, which is not there"
+    ):
         paramfiles.item_names()
 
 

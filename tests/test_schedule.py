@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acslib.paper import config
-from acslib.schedule import KINDS, coreset_size, plan
+from acslib.schedule import SCHEDULES, coreset_size, plan
 
 KAPPA = {"resnet18-fat-cifar10": 0.75, "resnet34-linf-imagenet100": 0.9}
 WARM_START_EPOCHS = {  # as printed in Tables C2 and C3
@@ -61,7 +61,7 @@ def test_no_epoch_trains_on_an_unselected_subset(epochs, fraction, kappa, period
     fraction=st.floats(0.01, 1),
     kappa=st.floats(0, 1),
     period=st.integers(1, 30),
-    kind=st.sampled_from(KINDS),
+    kind=st.sampled_from(SCHEDULES),
 )
 def test_every_epoch_has_its_place(epochs, fraction, kappa, period, kind):
     made = plan(epochs, fraction, kappa, period, kind)
@@ -78,7 +78,7 @@ def test_warm_start_epochs_are_the_printed_ones(name):
 
 def test_modelled_time_ratios():
     """Literal reading 0.31, no skipping 0.65, three phases 0.5 (printed for TRADES: 0.52)."""
-    cost = {kind: plan(100, 0.5, 0.6, 20, kind).cost for kind in KINDS}
+    cost = {kind: plan(100, 0.5, 0.6, 20, kind).cost for kind in SCHEDULES}
     assert cost["three_phase"] == pytest.approx(0.5)
     assert cost["no_skip"] == pytest.approx(0.65)
     assert cost["literal"] == pytest.approx((30 + 3 * 0.5) / 100)

@@ -364,7 +364,7 @@ def test_few_samples_wanted_of_many_need_no_whole_gram():
             LastLayerGradients, "gram", lambda self: sizes.append(len(self)) or whole(self)
         )
         coreset = gradmatch(gradients, 40)
-    assert max(sizes) < 200
+    assert max(sizes) <= len(gradients) // 2
     dense = gradients.dense()
     expected, _ = nnls(dense[coreset.indices].T.numpy(), dense.sum(0).numpy())
     np.testing.assert_allclose(coreset.weights, expected, atol=1e-10 * expected.max())

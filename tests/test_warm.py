@@ -30,7 +30,7 @@ from acslib.paper import (
     threads,
     warm,
 )
-from acslib.schedule import KINDS
+from acslib.schedule import SCHEDULES
 
 SETTING = "resnet18-linf-cifar10"
 METHODS = ("full", "craig", "gradmatch", "random", "adaptive_random")
@@ -126,7 +126,7 @@ def test_common_epochs_are_those_trained_in_the_same_way(data):
             "lr_drops": drops,
             "epochs": epochs,
             "period": 1,
-            "schedule": data.draw(st.sampled_from(KINDS)),
+            "schedule": data.draw(st.sampled_from(SCHEDULES)),
         }
         method = data.draw(st.sampled_from(["full", "random"]))
         several.append(config.resolve(f"{SETTING}.{method}", "smoke", overrides))

@@ -24,7 +24,7 @@ from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
 from acslib.paper import build, config, paramfiles, rules, warm
 from acslib.paper.items import table_runs
-from acslib.paper.operations import Count
+from acslib.paper.operations import OperationCount
 from acslib.paper.settings import Setting
 from acslib.passes import attacker
 
@@ -69,7 +69,7 @@ def work(setting: Setting) -> Work:
         build.build_objective(setting, steps, torch.Generator(), "cpu")
         for steps in (setting.steps, setting.selection_steps)
     )
-    counts = {name: Count() for name in Work._fields}
+    counts = {name: OperationCount() for name in Work._fields}
     with counts["attack"], attacker(model, setting.attack_mode, "float32") as attacked:
         adversarial = objective.perturb(attacked, x, y)
     with counts["select"], attacker(model, "eval", "float32") as attacked:
@@ -88,7 +88,7 @@ def forward(setting: Setting) -> float:
     names = tuple(map(str, range(CLASSES[setting.dataset])))
     dataset = data.Dataset(setting.dataset, part, None, part, names, True, 4, "noise")
     model = build.build_model(setting, dataset, 0, "cpu").eval()
-    with Count() as count, torch.no_grad():
+    with OperationCount() as count, torch.no_grad():
         model(torch.zeros(2, 3, side, side))
     return count.total / 2
 

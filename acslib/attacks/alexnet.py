@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from acslib.models import IMAGENET_STATISTICS
+
 
 class Stem(NamedTuple):
     """How AlexNet takes in images of some size."""
@@ -51,10 +53,10 @@ class AlexNet(nn.Module):
             raise ValueError(f"unknown stem {stem!r}: choose one of {', '.join(STEMS)}")
         self.stem, how = stem, STEMS[stem]
         self.register_buffer(
-            "mean", torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1), persistent=False
+            "mean", torch.tensor(IMAGENET_STATISTICS[0]).view(1, 3, 1, 1), persistent=False
         )
         self.register_buffer(
-            "std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1), persistent=False
+            "std", torch.tensor(IMAGENET_STATISTICS[1]).view(1, 3, 1, 1), persistent=False
         )
         a, b, c, d, e = (int(how.width * channels) for channels in (64, 192, 384, 256, 256))
         self.features = nn.Sequential(

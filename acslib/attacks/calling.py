@@ -11,7 +11,7 @@ from acslib.attacks.common import Base
 from acslib.passes import frozen
 from acslib.protocols import why_not_called
 
-ROUNDING = 1e-6  # how far outside [0, 1] an attack's normalising and back may put a pixel
+TOLERATED = 1e-6  # how far outside [0, 1] an attack's normalising and back may put a pixel
 
 
 def call(attack: Callable[..., Any], model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def _checked_images(found: Any, images: Tensor, attack: Callable[..., Any]) -> T
     adversarial: Tensor = found.detach()
     if adversarial.numel():
         low, high = (float(bound) for bound in torch.aminmax(adversarial))
-        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        if not (low >= -TOLERATED and high <= 1 + TOLERATED):
             raise ValueError(
                 f"the attack {name} returned images that span [{low:g}, {high:g}]: adversarial"
                 " images must lie in [0, 1] and be finite"

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from acslib.writing import reason, replacing
+from acslib.writing import reason, replacing, user_path
 
 
 class DataError(ValueError):
@@ -49,11 +49,9 @@ def user_folder(folder: str | Path, what: str) -> Path:
     if not str(folder):  # as of a variable that is not set; it would be the working folder
         raise DataError(f"{what} is empty: give a folder, . is the one that you are in")
     try:
-        return Path(folder).expanduser()
-    except RuntimeError as error:
-        raise DataError(
-            f"{what} is {str(folder)!r}, and there is no such user: give the folder's whole path"
-        ) from error
+        return user_path(folder, what)
+    except ValueError as error:
+        raise DataError(str(error)) from error
 
 
 def offline() -> bool:

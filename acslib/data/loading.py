@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast, get_args
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from acslib.data import imagenet, published, sources
 from acslib.data.drawing import hold_out
 from acslib.data.files import DataError, Raw, cache_folder, user_folder
 from acslib.data.preparing import Preparation, check_count, prepared
-from acslib.data.sets import Augmentation, Dataset, checked_names
+from acslib.data.sets import Augmentation, BuiltInAugmentation, Dataset, checked_names
 from acslib.writing import reason
 
 NAMES = ("digits", "cifar10", "svhn", "imagenet12", "imagenet100")
@@ -38,7 +38,7 @@ def load(
     image_size: int | None = None,
     classes: Sequence[str] | None = None,
     sample: bool = False,
-    augmentation: Literal["crop", "resized_crop"] = "crop",
+    augmentation: BuiltInAugmentation = "crop",
 ) -> Dataset:
     """A data set by name: one of `NAMES`.
 
@@ -72,7 +72,7 @@ def _check_what_folders_alone_have(
     name: str, image_size: int | None, classes: Sequence[str] | None, augmentation: str
 ) -> None:
     check_count("image_size", image_size)
-    if augmentation not in ("crop", "resized_crop"):
+    if augmentation not in get_args(BuiltInAugmentation):
         raise DataError(f"augmentation is {augmentation!r}: choose crop or resized_crop")
     native = {"digits": 8, "cifar10": 32, "svhn": 32}.get(name)
     if native is None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from numbers import Integral, Real
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal, TypeGuard, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ from acslib.data.augmentation import augment, jitter, resized_crop, rotate
 from acslib.data.files import DataError
 from acslib.protocols import whole_labels, why_not_called
 
-LARGEST = 0.25  # of a GPU's memory that images may fill, each split by itself
+GPU_SHARE = 0.25  # of a GPU's memory that images may fill, each split by itself
 Index = Tensor | slice | Sequence[int]
 # a batch uint8 or float (n, C, H, W) and a generator to a batch of the same shape
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-Augmentation = Literal["crop", "resized_crop"] | Augment
+BuiltInAugmentation = Literal["crop", "resized_crop"]
+Augmentation = BuiltInAugmentation | Augment
 
 
 @dataclass(frozen=True)
@@ -106,11 +107,11 @@ class ImageSet:
 
 
 def too_large(images: Tensor, device: str | torch.device) -> bool:
-    """Whether images in the host's memory would fill more than `LARGEST` of a GPU's."""
+    """Whether images in the host's memory would fill more than `GPU_SHARE` of a GPU's."""
     device = torch.device(device)
     if images.device.type != "cpu" or device.type != "cuda":
         return False
-    return images.nbytes > LARGEST * torch.cuda.get_device_properties(device).total_memory
+    return images.nbytes > GPU_SHARE * torch.cuda.get_device_properties(device).total_memory
 
 
 def _for(images: Tensor, index: Index) -> Index:
@@ -237,7 +238,7 @@ def checked_names(what: str, names: Sequence[str]) -> tuple[str, ...]:
 
 def check_augmentation(augmentation: object) -> None:
     """Raise DataError unless it is crop, resized_crop or a function."""
-    if augmentation not in ("crop", "resized_crop") and not callable(augmentation):
+    if augmentation not in get_args(BuiltInAugmentation) and not callable(augmentation):
         raise DataError(
             f"augmentation is {augmentation!r}: choose crop or resized_crop, or give a function"
             " (images, generator) -> images"

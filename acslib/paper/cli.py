@@ -134,9 +134,9 @@ def run_command(name: str, profile: str, seeds: list[int], warm_only: bool) -> N
 
 
 # Make's word for it
-train = click.Command("train", params=run_command.params, callback=run_command.callback)
-train.hidden, train.help = True, "The same as run."
-acs.add_command(train)
+_train = click.Command("train", params=run_command.params, callback=run_command.callback)
+_train.hidden, _train.help = True, "The same as run."
+acs.add_command(_train)
 
 
 def say(line: str) -> None:

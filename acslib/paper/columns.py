@@ -192,7 +192,7 @@ LAYOUTS: dict[str, dict[str, Cell]] = {
     | ROBUST
     | TIME,
 }
-ATTACKS = {
+ATTACK_LABELS = {
     "autoattack_l2": "Auto-l2",
     "autoattack_linf": "Auto-linf",
     "jpeg": "JPEG",
@@ -234,7 +234,7 @@ def every_attack(table: pd.DataFrame) -> Iterable[dict]:
     """Table D4: a row of ours and, where there is one, the paper's below it."""
     columns = {"acc_pct": "Clean"}
     for kind, attacks in (("unseen", threats.UNSEEN), ("seen", threats.SEEN)):
-        columns |= {f"racc_{name}_pct": ATTACKS[name] for name in attacks}
+        columns |= {f"racc_{name}_pct": ATTACK_LABELS[name] for name in attacks}
         columns[f"racc_{kind}_mean_pct"] = MEANS[kind]
     for _, row in table.iterrows():
         yield {
@@ -285,6 +285,6 @@ def mode_cell(row: pd.Series, prefix: str, measure: str) -> str:
 
 def single_attacks(table: pd.DataFrame) -> dict[str, str]:
     """Table D4's columns of single attacks and of clean images, with their titles."""
-    attacks = {f"racc_{name}_pct": ATTACKS[name] for name in threats.UNSEEN + threats.SEEN}
+    attacks = {f"racc_{name}_pct": ATTACK_LABELS[name] for name in threats.UNSEEN + threats.SEEN}
     titles = {"acc_pct": "clean"} | attacks
     return {name: title for name, title in titles.items() if name in table}

@@ -13,7 +13,7 @@ from acslib.paper import build, config, files, fingerprints, frames, params, rec
 from acslib.paper.config import Run
 
 # Figure 3's attacks, in units of the training's epsilon
-NORMS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
+NORM_FACTORS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
 IDENTITY = [
     *("profile", "setting", "run", "model", "network", "dataset", "data", "device", "commit"),
     *("seeds", "seed", "method"),
@@ -85,7 +85,7 @@ def attack_curves(
         run = config.resolve(row["run"], profile)
         mark = weights_mark(run, row["seed"], results)
         curve = known[known.weights == mark]
-        if len(curve) != len(NORMS):
+        if len(curve) != len(NORM_FACTORS):
             about = {name: row[name] for name in (*IDENTITY, "curve")}
             curve = attack_curve(run, row["seed"], results).assign(**about, weights=mark)
         curves.append(curve.assign(seeds=len(seeds)))
@@ -101,7 +101,7 @@ def weights_mark(run: Run, seed: int, results: Path | None = None) -> str:
 
 
 def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFrame:
-    """A finished run's robust accuracy under PGD (its steps, one restart) in each of `NORMS`.
+    """A finished run's accuracy under PGD (its steps, one restart) at each of `NORM_FACTORS`.
 
     The step grows with the norm, so that every attack can cross its ball equally often.
     """
@@ -114,7 +114,7 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
         raise params.ParamsError(f"{run.name} is evaluated under LPIPS: Figure 3 is of linf")
     ratio = setting.evaluation_step / setting.evaluation_epsilon
     points = []
-    for norm in NORMS:
+    for norm in NORM_FACTORS:
         epsilon, generator = norm * setting.epsilon, torch.Generator(device).manual_seed(seed)
         attack = PGD(
             "linf", epsilon, ratio * epsilon, setting.evaluation_steps, generator=generator

@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 from acslib.paper import config, paramfiles, params
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import REGISTRIES, Setting, choices, given, owner
-from acslib.paper.values import LARGEST, MOST
+from acslib.paper.values import LARGEST_NUMBER, MOST_COUNTED
 
 SECTIONS = (*(f"by_{name}" for name in params.IDENTITY), "settings")
 
@@ -175,7 +175,7 @@ def limits_of(metadata: Sequence[Any]) -> list[str]:
     for mark in flat:
         for kind, said in (("gt", "above"), ("ge", "from"), ("lt", "below"), ("le", "up to")):
             bound = getattr(mark, kind, None)
-            if bound is not None and bound not in (LARGEST, MOST):
+            if bound is not None and bound not in (LARGEST_NUMBER, MOST_COUNTED):
                 found[kind] = f"{said} {bound:g}"
     return list(found.values())
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from acslib import writing
 
+CHECKOUT = Path(__file__).parents[2]  # params/, notebooks/ and results/ lie in it
+
 
 def _results_folder() -> Path:
     """ACS_RESULTS with ``~`` resolved, else `results/`. Ends the program where `~nobody` is nobody,
@@ -21,15 +23,11 @@ def _results_folder() -> Path:
     """
     named = os.environ.get("ACS_RESULTS")
     if not named:
-        return Path(__file__).parents[2] / "results"
+        return CHECKOUT / "results"
     try:
-        return Path(named).expanduser()
-    except RuntimeError:
-        print(
-            f"acs: ACS_RESULTS is {named!r}, and there is no such user: give the folder's whole"
-            " path",
-            file=sys.stderr,
-        )
+        return writing.user_path(named, "ACS_RESULTS")
+    except ValueError as error:
+        print(f"acs: {error}", file=sys.stderr)
         raise SystemExit(2) from None
 
 
@@ -54,12 +52,25 @@ def file_digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-class RecordError(ValueError):
-    """A file of results is missing, damaged, of other parameters, or could not be written."""
+class Refusal(ValueError):
+    """What whoever gave a value, or a file, can put right. The sentence is all that they need."""
 
     def _render_traceback_(self) -> list[str]:
         """What a notebook shows: the sentence alone."""
         return [str(self)]
+
+
+class RecordError(Refusal):
+    """A file of results is missing, damaged, of other parameters, or could not be written."""
+
+
+def named_paths(variable: str) -> list[Path]:
+    """The absolute paths that a variable like ACS_PARAMS names, separated by colons."""
+    words = filter(None, os.environ.get(variable, "").split(":"))
+    try:
+        return [writing.user_path(word, f"a path of {variable}").absolute() for word in words]
+    except ValueError as error:
+        raise Refusal(str(error)) from error
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -126,10 +126,10 @@ def record_named(name: str, profile: str, seed: int) -> dict[str, Any]:
     return record
 
 
-Pairs = list[tuple[str, list[Any]]]
+Beside = list[tuple[str, list[Any]]]
 
 
-def parameters_that_differ(first: dict[str, Any], second: dict[str, Any]) -> Pairs:
+def parameters_that_differ(first: dict[str, Any], second: dict[str, Any]) -> Beside:
     """Names with the value of either: what the two are, then their parameters."""
     both = [
         {key: record.get(key) for key in ("run", "profile", "seed", "method", "setting", "data")}
@@ -141,7 +141,7 @@ def parameters_that_differ(first: dict[str, Any], second: dict[str, Any]) -> Pai
     return [(name, pair) for name, pair in pairs if pair[0] != pair[1]]
 
 
-def results_of(first: dict[str, Any], second: dict[str, Any]) -> Pairs:
+def results_of(first: dict[str, Any], second: dict[str, Any]) -> Beside:
     """The measures and seconds of both, None where one of them has no such."""
     both = [
         {name: value for name, value in record["metrics"].items() if isinstance(value, int | float)}

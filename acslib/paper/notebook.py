@@ -3,7 +3,6 @@
 import ast
 import textwrap
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -17,6 +16,7 @@ from acslib.paper import (
     columns,
     config,
     explain,
+    files,
     inventory,
     items,
     log,
@@ -31,7 +31,7 @@ from acslib.paper import (
 from acslib.paper.config import Run
 from acslib.paper.values import number
 
-HOME = Path(__file__).parents[2] / "notebooks"
+HOME = files.CHECKOUT / "notebooks"
 
 
 class Refused(params.ParamsError):

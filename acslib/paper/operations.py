@@ -16,7 +16,7 @@ LOOKS = {_aten._local_scalar_dense, _aten.equal, _aten.nonzero, _aten.masked_sel
 INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 
 
-class Count(TorchDispatchMode):
+class OperationCount(TorchDispatchMode):
     """Counts operations within it by torch's own formulas.
 
     torch's FlopCounterMode does the same, by module as well, for which it hangs hooks on tensors

@@ -25,12 +25,12 @@ ORDER = (
     *("fig1", "fig2", "theorem1", "table1", "table2", "table3", "table4", "fig3", "table5"),
     *("fig4", "table6", "fig5", "tableD4", "time"),
 )
-KINDS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
+HEADINGS = {"fig": "Figure", "table": "Table", "theorem": "Theorem"}
 BESIDE = {"time": "Time", "life": "The life of a coreset", "study": "The study"}  # not the paper's
 TITLE = "Adversarial Coreset Selection for Efficient Robust Training"
 TRADEOFF = "Robust accuracy, upwards, against speed-up, to the right"
 # what the pictures show, for readers who do not see them
-SEEN = {
+IN_WORDS = {
     "fig1": "(a) A box an epoch: all the data, then skipped epochs, then the coreset. Below it,"
     " each epoch's seconds. (b), (c) Images, their gradients as a coloured grid, and the chosen"
     " images framed as thickly as they weigh; in (c) the images are attacked first.",
@@ -84,7 +84,7 @@ class Entry:
 
     @property
     def heading(self) -> str:
-        for kind, word in KINDS.items():
+        for kind, word in HEADINGS.items():
             if self.name.startswith(kind):
                 return f"{word} {self.name.removeprefix(kind)}"
         return BESIDE.get(self.name, self.name)
@@ -92,7 +92,7 @@ class Entry:
     @property
     def seen(self) -> str:
         """What the picture shows, in words."""
-        return f"{self.heading}. {SEEN.get(self.name, self.caption)}"
+        return f"{self.heading}. {IN_WORDS.get(self.name, self.caption)}"
 
 
 def items_in_order() -> list[str]:

@@ -1,12 +1,11 @@
 """The YAML files of `params/`, and of the folders of ACS_PARAMS, read and checked."""
 
-import os
 import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from acslib.paper import params, plugins, strict
+from acslib.paper import files, params, plugins, strict
 from acslib.paper.params import (
     ItemLimits,
     ParamsError,
@@ -18,8 +17,7 @@ from acslib.paper.params import (
 )
 from acslib.paper.settings import Layer, given
 
-CHECKOUT = Path(__file__).parents[2]
-FOLDER = CHECKOUT / "params"  # the paper's; those of ACS_PARAMS come after it
+FOLDER = files.CHECKOUT / "params"  # the paper's; those of ACS_PARAMS come after it
 
 
 # ---- files
@@ -31,10 +29,9 @@ def parameter_folders() -> list[Path]:
     Raises ParamsError for a folder of ACS_PARAMS that is not there.
     """
     own = []
-    for word in filter(None, os.environ.get("ACS_PARAMS", "").split(":")):
-        path = Path(word).expanduser().absolute()
+    for path in files.named_paths("ACS_PARAMS"):
         if not path.is_dir():
-            raise ParamsError(f"ACS_PARAMS names {word}, and there is no folder {path}: correct it")
+            raise ParamsError(f"ACS_PARAMS names the folder {path}, which is not there: correct it")
         own.append(path)
     return [FOLDER, *(path for path in dict.fromkeys(own) if path != FOLDER)]
 
@@ -139,14 +136,8 @@ def profile(name: str) -> Profile:
     return lineage(name)[-1]
 
 
-def lineage(name: str) -> tuple[Profile, ...]:
-    """A profile after all that it extends, the first of them first."""
-    return _lineage_of(name, _state())
-
-
-@cache
-def _lineage_of(name: str, state: tuple) -> tuple[Profile, ...]:
-    found: list[Profile] = []
+def extended(name: str) -> list[str]:
+    """A profile's name, and those of all that it extends."""
     names: list[str] = []
     following: str | None = name
     while following is not None:
@@ -155,8 +146,18 @@ def _lineage_of(name: str, state: tuple) -> tuple[Profile, ...]:
                 f"profile {following} extends itself: name another one, or leave extends out"
             )
         names.append(following)
-        found.insert(0, own_profile(following))
-        following = found[0].extends
+        following = own_profile(following).extends
+    return names
+
+
+def lineage(name: str) -> tuple[Profile, ...]:
+    """A profile after all that it extends, the first of them first."""
+    return _lineage_of(name, _state())
+
+
+@cache
+def _lineage_of(name: str, state: tuple) -> tuple[Profile, ...]:
+    found = [own_profile(one) for one in reversed(extended(name))]
     items: dict[str, ItemLimits] = {}
     for position, one in enumerate(found):
         items = items | one.items
@@ -199,8 +200,8 @@ def item_names() -> list[str]:
 @cache
 def _taken() -> frozenset[str]:
     """What no table or figure may be called: Make's targets, and notebooks that draw none."""
-    makefile = (CHECKOUT / "Makefile").read_text()
-    notebooks = (CHECKOUT / "notebooks").glob("*.ipynb")
+    makefile = (files.CHECKOUT / "Makefile").read_text()
+    notebooks = (files.CHECKOUT / "notebooks").glob("*.ipynb")
     targets = re.findall("^([a-z-]+):", makefile, re.MULTILINE)
     return frozenset([*targets, *(path.stem for path in notebooks)])
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from acslib.paper import plugins
+from acslib.paper.files import Refusal
 from acslib.paper.methods import METHODS
 from acslib.paper.settings import Layer, Setting, choices, given
 from acslib.paper.values import Count, Flag, Name, Names, Part, Positive, Seeds
@@ -16,12 +17,8 @@ IDENTITY = ("dataset", "model", "objective", "norm")  # what a setting is, and h
 SHOWN = 200  # characters of a value in a sentence
 
 
-class ParamsError(ValueError):
+class ParamsError(Refusal):
     """A parameter is unknown, missing, mistyped or out of range."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the sentence alone."""
-        return [str(self)]
 
 
 def _nothing_is_empty(value: Any) -> Any:
@@ -281,10 +278,10 @@ BY_THEMSELVES = ("theorem1", "time")  # items that train no runs: a notebook mak
 
 # ---- mistakes as sentences
 
-Kind = TypeVar("Kind", bound=BaseModel)
+Checked = TypeVar("Checked", bound=BaseModel)
 
 
-def checked(where: str, model: type[Kind], content: Any) -> Kind:
+def checked(where: str, model: type[Checked], content: Any) -> Checked:
     """`content` as a model. Raises ParamsError, a sentence with all that is wrong with it."""
     plugins.load_files()  # what is wrong with them is not wrong with this
     try:

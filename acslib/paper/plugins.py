@@ -20,20 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
+from acslib.paper import files
 from acslib.paper.files import file_digest
 
 VARIABLE = "ACS_PLUGINS"
 PACKAGE = Path(__file__).parents[1]
 CELL = "a notebook cell"
-Kind = TypeVar("Kind")
+Registered = TypeVar("Registered")
 
 
-class PluginError(ValueError):
+class PluginError(files.Refusal):
     """A file of ACS_PLUGINS, or what it registers, cannot be used."""
-
-    def _render_traceback_(self) -> list[str]:
-        """What a notebook shows: the sentence alone."""
-        return [str(self)]
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Registrant:
         return (self.place, self.line) == (other.place, other.line)
 
 
-class Registry(Mapping[str, Kind], Generic[Kind]):
+class Registry(Mapping[str, Registered], Generic[Registered]):
     """Names and what they stand for: the built-in ones first, then the registered ones, in order.
 
     A name that is not built in has the files of ACS_PLUGINS run first; so has whoever asks for all.
@@ -72,14 +69,14 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
 
     everyone: ClassVar[list["Registry"]] = []
 
-    def __init__(self, what: str, built_in: Mapping[str, Kind]):
+    def __init__(self, what: str, built_in: Mapping[str, Registered]):
         self.what = what
         self.built_in = dict(built_in)
-        self.own: dict[str, Kind] = {}
+        self.own: dict[str, Registered] = {}
         self.sources: dict[str, Registrant] = {}
         Registry.everyone.append(self)
 
-    def __getitem__(self, name: str) -> Kind:
+    def __getitem__(self, name: str) -> Registered:
         if name in self.built_in:
             return self.built_in[name]
         load_files()
@@ -93,7 +90,7 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
         load_files()
         return len(self.built_in) + len(self.own)
 
-    def add(self, name: str, value: Kind, source: Registrant) -> None:
+    def add(self, name: str, value: Registered, source: Registrant) -> None:
         """Raises PluginError for a name that is taken."""
         if name in self.built_in:
             raise PluginError(
@@ -114,10 +111,9 @@ class Registry(Mapping[str, Kind], Generic[Kind]):
 def paths() -> list[Path]:
     """The files of ACS_PLUGINS. Raises PluginError for one that is not there or there twice."""
     found: list[Path] = []
-    for word in filter(None, os.environ.get(VARIABLE, "").split(":")):
-        path = Path(word).expanduser().absolute()
+    for path in files.named_paths(VARIABLE):
         if not path.is_file():
-            raise PluginError(f"{VARIABLE} names {word}, and there is no file {path}: correct it")
+            raise PluginError(f"{VARIABLE} names the file {path}, which is not there: correct it")
         if path in found:
             raise PluginError(f"{VARIABLE} names {path} twice: leave one out")
         found.append(path)

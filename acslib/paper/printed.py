@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
 from acslib.paper import files, frames, threats
 
-FOLDER = Path(__file__).parents[2] / "results" / "paper"
+FOLDER = files.CHECKOUT / "results" / "paper"
 TABLES = ("table1", "table2", "table3", "table4", "table5", "table6", "tableD4")
 KEY = ["model", "objective", "dataset", "method"]
 VARIED = ("mode", "selection_freq_epochs")  # what Tables 5 and 6 vary
@@ -34,7 +33,7 @@ TWINS = {
     "table5": ("table1", "mode != 'half_half'"),
     "table6": ("table3", "not selection_freq_epochs < 10"),
 }
-NAMES = {
+MEASURE_NAMES = {
     "acc": "ACC",
     "racc": "RACC",
     "racc_unseen": "mean unseen RACC",
@@ -146,7 +145,7 @@ def number_checks(
 
 
 def measure_name(column: str) -> str:
-    return NAMES[column.rsplit("_", 1)[0].removesuffix("_mean")]
+    return MEASURE_NAMES[column.rsplit("_", 1)[0].removesuffix("_mean")]
 
 
 def row_in_words(row: pd.Series) -> str:

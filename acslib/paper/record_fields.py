@@ -214,7 +214,7 @@ class Record(RecordPart):
     data: str = Field(description="Which images, in words.")
     threads: AtLeastOne = Field(default=1, description="Of each process; 1 in version 0.1.0.")
     processes: AtLeastOne = Field(default=1, description="That shared the run; 1 in version 0.1.0.")
-    plan: PlanCost | None = Field(default=None, description="PlanCost of the schedule.")
+    plan: PlanCost | None = Field(default=None, description="What the schedule saves.")
     metrics: Metrics = Field(description="Accuracies as fractions.")
     masks: dict[str, str] = Field(
         default={}, description="Of each accuracy, which images are right; see `masks`."

@@ -31,7 +31,7 @@ from acslib.paper import (
     warm,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = files.CHECKOUT  # another one in tests
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
 PRINTED = Path("acslib", "paper", "printed.py")  # reads the paper's own tables
@@ -270,15 +270,10 @@ def first_file(*paths: str) -> Path | None:
 
 def parameter_files(item: str, profile: str) -> list[Path]:
     """The YAML files, and the files of ACS_PLUGINS, that a table or figure is made with."""
-    names = ["settings", "attacks", item, *(f"profiles/{name}" for name in layers(profile))]
+    layers = [f"profiles/{name}" for name in paramfiles.extended(profile)]
+    names = ["settings", "attacks", item, *layers]
     found = [path for name in names for path in paramfiles.files_of(name)]
     return [*found, *plugins.registered_files()]
-
-
-def layers(profile: str) -> list[str]:
-    """A profile and those that it extends."""
-    base = paramfiles.read_yaml(f"profiles/{profile}").get("extends")
-    return [profile, *(layers(base) if base else [])]
 
 
 def code(notebook: Path, tag: str | None = None) -> str:
@@ -330,12 +325,14 @@ def files_of_module(name: str) -> list[Path]:
 
 def printed_tables() -> list[Path]:
     """The paper's own tables."""
-    return [in_checkout(path) for path in sorted((ROOT / "results" / "paper").glob("*.csv"))]
+    there = (ROOT / "results" / "paper").glob("*.csv")
+    return [in_checkout(path) for path in sorted(there)]
 
 
 def source_files() -> list[Path]:
     """Every file that a notebook or its modules may be a prerequisite of."""
-    found = [*(ROOT / "acslib").rglob("*.py"), *(ROOT / "notebooks").rglob("*.ipynb")]
+    modules = (ROOT / "acslib").rglob("*.py")
+    found = [*modules, *(ROOT / "notebooks").rglob("*.ipynb")]
     here = [path for path in sorted(found) if ".ipynb_checkpoints" not in path.parts]
     return [in_checkout(path) for path in [*here, *printed_tables(), *plugins.registered_files()]]
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from acslib import data, devices, parallel, schedule
+from acslib import data, devices, measuring, parallel, schedule
 from acslib.divergence import Diverged
 from acslib.paper import build, checkpoints, files, fingerprints, params, records, threads, warm
 from acslib.paper.config import Run
@@ -295,8 +295,7 @@ def record_of(
 ) -> dict[str, Any]:
     """What is to be known of a run that is trained and evaluated."""
     history, plan = experiment.state.history, run.plan
-    parts = ("select", "attack", "update")
-    seconds = {part: sum(row[f"seconds_{part}"] for row in history) for part in parts}
+    seconds = {part: sum(row[f"seconds_{part}"] for row in history) for part in measuring.TIMED}
     # the clock's; rows that version 0.1.0 made before it was interrupted have none
     wall = sum(row.get("seconds_wall", 0.0) for row in history)
     return {

@@ -123,8 +123,8 @@ class Setting(BaseModel):
         "WordNet ids of the classes, for image folders; null is all that there are.", neutral=None
     )
     sample: Flag = parameter(
-        "Take a part of the data set, or a stand-in, where the whole is not at hand. Only permits"
-        " data, which a checkpoint names itself.",
+        "Whether a part of the data set, or a stand-in, may be taken where the whole is not at"
+        " hand. What was taken is in the record.",
         of="evaluation",
         neutral=False,
     )
@@ -204,7 +204,7 @@ class Setting(BaseModel):
     )
     warm_start: Share = parameter("The warm start's kappa, as a share of the epochs.", of="coreset")
     period: Count = parameter("Epochs between selections, T.", of="coreset")
-    schedule: Literal["three_phase", "literal", "no_skip"] = parameter(
+    schedule: schedules.ScheduleName = parameter(
         "How Algorithm 1's warm start is read, see acslib/schedule.py.", of="coreset"
     )
     granularity: Literal["batch", "class", "sample"] = parameter(

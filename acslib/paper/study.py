@@ -31,8 +31,8 @@ from acslib.paper import config, files, frames, items, paramfiles, records, rows
 
 ITEM = "study"
 MEASURES = ("acc", "racc")
-KEY = ["objective", "k", "arm", "measure"]
-COLUMNS = [*KEY, "seeds", "value", "difference", "ci_low", "ci_high", "seconds"]
+INDEX = ["objective", "k", "arm", "measure"]
+COLUMNS = [*INDEX, "seeds", "value", "difference", "ci_low", "ci_high", "seconds"]
 COLUMNS += ["adversarial_images"]
 MEAN = "mean"  # in the place of a size: over all of them
 CONFIDENCE = 0.95
@@ -113,8 +113,8 @@ def compared(table: pd.DataFrame) -> pd.DataFrame:
     joined = whole.merge(reference[[*on, "value"]], "left", on=on, suffixes=("", "_reference"))
     joined["difference"] = joined.value - joined.value_reference
     found = [
-        dict(zip(KEY, key, strict=True)) | summary_row(part)
-        for key, part in joined.groupby(KEY, sort=False)
+        dict(zip(INDEX, key, strict=True)) | summary_row(part)
+        for key, part in joined.groupby(INDEX, sort=False)
     ]
     return pd.DataFrame(found)[COLUMNS]
 
@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--profile", default="mini")
     given = parser.parse_args(argv)
     if given.what == "restore":
-        kept = Path(__file__).parents[2] / "results" / "published" / given.profile / ITEM
+        kept = files.CHECKOUT / "results" / "published" / given.profile / ITEM
         print(f"{restore(given.profile, kept)} records of {kept} restored")
         return 0
     table = compared(by_seed(given.profile, seeds_of(given.profile), partial=True))

@@ -31,7 +31,7 @@ ITEM = "time"
 TABLES = ("table1", "table4", "table6")  # whose printed times are compared
 MEASURED = "resnet18"  # the network that is timed, in the place of wider ones, too
 WIDER = "wrn28_10"
-PARTS = ("attack", "update")
+ONE_BY_ONE = ("attack", "update")
 
 
 def achieved(plan: Plan, attack: float, update: float, select: float, coreset: float) -> float:
@@ -66,11 +66,11 @@ def seconds_an_image(
     model = build.build_model(run.setting, dataset, 0, device)
     state = State(model, build.build_optimiser(run.setting, model))
     training = build.training_of(run, 0, device)
-    found: dict[Any, list[float]] = {name: [] for name in (*PARTS, *selection_steps)}
+    found: dict[Any, list[float]] = {name: [] for name in (*ONE_BY_ONE, *selection_steps)}
     for done in range(rounds):
         epochs = tuple(Epoch(index, "full") for index in range(done + 1))
         row = fit(state, dataset, replace(training, plan=Plan(epochs, 1.0))).history[-1]
-        for part in PARTS:
+        for part in ONE_BY_ONE:
             found[part].append(row[f"seconds_{part}"])
         for steps in selection_steps:
             objective = build.build_objective(run.setting, steps, training.generator, device)
@@ -118,7 +118,7 @@ def table(
             about = row | {"selections": run.plan.selections, "selection_steps": count}
             about |= {"papers": count == run.setting.selection_steps}
             about |= {"speedup_x": by_plan(run.plan, cost, count), "measured_on": setting}
-            about |= {f"seconds_{part}": cost[part] for part in PARTS}
+            about |= {f"seconds_{part}": cost[part] for part in ONE_BY_ONE}
             found.append(about | {"seconds_select": cost[count]} | made)
     return pd.DataFrame(found)
 

@@ -8,8 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 DECIMAL = r"(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?"
 NUMBER = re.compile(rf"([+-]?{DECIMAL})(?: ?/ ?({DECIMAL}))?", re.ASCII)
-LARGEST = 3.4e38  # what float32 holds: nothing can be trained with more
-MOST = 10**9  # of anything that is counted
+LARGEST_NUMBER = 3.4e38  # what float32 holds: nothing can be trained with more
+MOST_COUNTED = 10**9  # of anything that is counted
 
 
 def number(value: Any) -> Any:
@@ -40,8 +40,8 @@ def distinct(values: tuple) -> tuple:
 
 
 Real = Annotated[float, BeforeValidator(number), Field(allow_inf_nan=False)]
-Positive = Annotated[Real, Field(gt=0, le=LARGEST)]
-NotNegative = Annotated[Real, Field(ge=0, le=LARGEST)]
+Positive = Annotated[Real, Field(gt=0, le=LARGEST_NUMBER)]
+NotNegative = Annotated[Real, Field(ge=0, le=LARGEST_NUMBER)]
 Part = Annotated[Real, Field(gt=0, le=1)]
 Share = Annotated[Real, Field(ge=0, le=1)]
 Degrees = Annotated[Real, Field(ge=0, le=180)]
@@ -49,8 +49,8 @@ BelowOne = Annotated[Real, Field(ge=0, lt=1)]
 Rate = Annotated[Real, Field(gt=0, le=1000)]
 Decay = Annotated[Real, Field(ge=0, le=1000)]
 Factor = Annotated[Real, Field(gt=0, le=1000)]
-Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=MOST)]
-CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0, le=MOST)]
+Count = Annotated[int, BeforeValidator(number), Field(ge=1, le=MOST_COUNTED)]
+CountOrNone = Annotated[int, BeforeValidator(number), Field(ge=0, le=MOST_COUNTED)]
 Epochs = Annotated[int, BeforeValidator(number), Field(ge=1, le=100_000)]
 Steps = Annotated[int, BeforeValidator(number), Field(ge=0, le=10_000)]
 Draws = Annotated[int, BeforeValidator(number), Field(ge=0, le=1000)]

@@ -13,7 +13,6 @@ from typing import Any, SupportsIndex, TypeVar, cast
 
 import numpy as np
 import torch
-from numba import njit
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 from torch import Tensor
@@ -301,7 +300,19 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def compiled(function: F) -> F:
     """Compiled by numba at the first call, kept on disk, and run without the interpreter's lock."""
-    return cast(F, njit(cache=True, nogil=True)(function))
+
+    @functools.wraps(function)
+    def kernel(*arguments: Any) -> Any:
+        return _machine_code(function)(*arguments)
+
+    return cast(F, kernel)
+
+
+@functools.cache
+def _machine_code(function: Callable[..., Any]) -> Callable[..., Any]:
+    from numba import njit  # it takes half a second, and most methods have no use for it
+
+    return cast(Callable[..., Any], njit(cache=True, nogil=True)(function))
 
 
 class _BlasLimit:

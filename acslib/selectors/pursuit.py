@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.linalg import cholesky, solve_triangular
-from scipy.linalg.blas import dgemm
 
 from acslib.gradients import LastLayerGradients
 from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled, to_numpy
@@ -14,9 +12,9 @@ from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled, to_
 # them
 RANK = 1e-12
 AHEAD = 64  # picks foreseen at most: 48 to 96 cost about the same
-# candidates among which they are foreseen, for each: 4 to 6 cost about the same, 3 or 8 a tenth
-# more
-BREADTH = 4
+# candidates among which they are foreseen, for each: 5 or 6 cost about the same, 4 an eighth more
+# where many samples leave
+BREADTH = 5
 FLOOR = 10 * TIE  # alignments below this share of |g| |target| cannot be told from rounding
 HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
@@ -123,7 +121,8 @@ class MatchingPursuit:
 
     The next picks are foreseen by taking the same steps among the best candidates alone. Their Gram
     rows are fetched and made orthogonal to the support together, by matrix products, so that each
-    pick only meets the last few ones; a pick that was not foreseen starts this anew. The picks are
+    pick only meets the last few ones. A pick that was not foreseen lets further ones be foreseen
+    beside those still to come; what leaves the support is given back to all of them. The picks are
     those of the textbook algorithm. Where samples are nearly dependent, updates alone would lose
     the way: see `_orthogonalised` and `_settle`.
 
@@ -253,11 +252,34 @@ class MatchingPursuit:
         first = int(np.searchsorted(best, self.pick))
         steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
         atoms = best[steps]
+        known = np.array([atom in self.foreseen for atom in atoms.tolist()])
+        self._keep_foreseen(atoms[known])
+        self._also_foresee(atoms[~known], overlap[:, steps[~known]].T)
+        self.foreseen_at = self.clock
+
+    def _keep_foreseen(self, atoms: Indices) -> None:
+        """Of the picks foreseen keep these, made orthogonal to all of the support."""
+        t, start = self.size, self.start
+        kept = [self.foreseen[atom] for atom in atoms.tolist()]
+        later = self.orthogonal[start:t]
+        overlap = later[:, atoms].T
+        self.fetched, self.deflated = self.fetched[kept], self.deflated[kept]
+        subtract_product(self.deflated, overlap, later)
+        solved = overlap @ self.root[start:t, :t]
+        solved[:, :start] += self.solved[kept]
+        self.solved, self.start = solved, t
         self.foreseen = {atom: position for position, atom in enumerate(atoms.tolist())}
-        self.foreseen_at, self.start = self.clock, t
-        self.fetched, overlap = self.gram[atoms], overlap[:, steps].T
-        self.deflated, self.solved = self.fetched.copy(), overlap @ self.root[:t, :t]
-        subtract_product(self.deflated, overlap, self.orthogonal[:t])
+
+    def _also_foresee(self, atoms: Indices, overlap: Matrix) -> None:
+        """Further picks beside those kept; overlap: (b, t), what `orthogonal` has at them."""
+        t, count = self.size, len(self.foreseen)
+        fetched = self.gram[atoms]
+        deflated = fetched.copy()
+        subtract_product(deflated, overlap, self.orthogonal[:t])
+        self.fetched = np.concatenate([self.fetched, fetched])
+        self.deflated = np.concatenate([self.deflated, deflated])
+        self.solved = np.concatenate([self.solved, overlap @ self.root[:t, :t]])
+        self.foreseen |= {atom: count + place for place, atom in enumerate(atoms.tolist())}
 
     def _add(self, atom: int) -> None:
         """One pick: a step of the progressive Cholesky factorisation, then new weights for all."""
@@ -289,7 +311,7 @@ class MatchingPursuit:
         step = float(self.residual[atom] / scale)
         trial = self.w[: t + 1] + step * direction
         if self.nonnegative and trial.min() <= 0:
-            self._drop(trial, atom)
+            self._drop(trial, atom, step)
             return None
         self.w[: t + 1] = trial
         return step
@@ -328,6 +350,8 @@ class MatchingPursuit:
         missing = self.residual[support] - self.ridge * w
         self.settled = True
         if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
+            from scipy.linalg import cholesky, solve_triangular
+
             gram = kept[:, support] + self.ridge * np.eye(t)
             self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
             self.orthogonal[:t] = self.root[:t, :t] @ kept
@@ -337,8 +361,9 @@ class MatchingPursuit:
             self.residual = self.correlations - w @ kept
             self.settled = False
 
-    def _drop(self, trial: Vector, atom: int) -> None:
+    def _drop(self, trial: Vector, atom: int, step: float) -> None:
         """Walk from the feasible weights towards the trial ones; atoms that reach zero leave."""
+        self._try(step)
         feasible = self.w[: self.size].copy()
         while trial.min() <= 0:
             share = np.where(
@@ -347,12 +372,11 @@ class MatchingPursuit:
             leaving = int(share.argmin())
             feasible += share[leaving] * (trial - feasible)
             column = self.root[: self.size, : self.size].T @ self.root[: self.size, leaving]
-            trial -= column * (trial[leaving] / column[leaving])
+            back = float(trial[leaving] / column[leaving])
+            trial -= back * column
             feasible, trial = _without(feasible, leaving), _without(trial, leaving)
-            self._remove(leaving)
-        t, before = self.size, self.error2
-        self.w[:t], self.foreseen = trial, {}
-        self._settle()
+            self._remove(leaving, back)
+        self.w[: self.size], before = trial, self.error2
         self.error2 = self._error2()
         if self.error2 < before - ROUNDING * self.norm2:
             self.blocked[:] = False
@@ -364,10 +388,13 @@ class MatchingPursuit:
         t = self.size
         return float(self.norm2 - self.w[:t] @ self.correlations[self.support[:t]])
 
-    def _remove(self, position: int) -> None:
-        """Rotate `root` so that one row alone involves the leaving atom; that row goes with it."""
+    def _remove(self, position: int, back: float) -> None:
+        """Rotate `root` so that one row alone involves the leaving atom; that row goes with it, and
+        the weights go `back` along the atom's column of the inverse.
+        """
         t, last = self.size, self.size - 1
         rotate_out(self.root, t, position, self._rows_alike())
+        self._forget_row(position, last, back)
         self.root[:t, position] = self.root[:t, last]
         self.root[last, :t], self.root[:t, last] = 0.0, 0.0
         self._replace_row(position, last)
@@ -375,6 +402,22 @@ class MatchingPursuit:
         for values in (self.support, self.entered):
             values[position] = values[last]
         self.size = last
+
+    def _try(self, step: float) -> None:
+        """The residual of the trial weights, a `step` along the newest row."""
+        to_come = [atom for atom in self.foreseen if not self.chosen[atom]]
+        self._keep_foreseen(np.array(to_come, np.int64))
+        self.residual -= step * self.orthogonal[self.size - 1]
+
+    def _forget_row(self, position: int, last: int, back: float) -> None:
+        """Give back what the last row, which goes, took from residual and picks foreseen."""
+        row, coefficients = self.orthogonal[last], self.root[last, : last + 1]
+        self.residual += back * coefficients[position] * row
+        overlap = row[list(self.foreseen)]
+        self.deflated += np.outer(overlap, row)
+        self.solved -= np.outer(overlap, coefficients)
+        self.solved[:, position] = self.solved[:, last]
+        self.solved, self.start = self.solved[:, :last], last
 
     def _rows_alike(self) -> Matrix:
         """What is rotated as `root` is."""
@@ -387,6 +430,8 @@ class MatchingPursuit:
 
 def subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:
     """`values -= left @ right` in place; `values` must be a float64 array in C order."""
+    from scipy.linalg.blas import dgemm  # it takes 0.4 s, and only GradMatch needs it
+
     if left.size:
         dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
 

@@ -86,7 +86,6 @@ class StreamedPursuit(MatchingPursuit):
         direction = self.root[t, : t + 1]
         direction[:] = coefficients / scale
         if self._enter(atom, direction, scale) is not None:
-            self._settle()
             self.error2 = self._error2()
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
 
@@ -123,8 +122,15 @@ class StreamedPursuit(MatchingPursuit):
         self.settled = True
 
     def _error2(self) -> float:
+        self._settle()
         w = self.w[: self.size]
         return float(self.missing.square().sum()) + self.ridge * float(w @ w)
+
+    def _try(self, step: float) -> None:
+        """The residual is made anew before each step."""
+
+    def _forget_row(self, position: int, last: int, back: float) -> None:
+        """There are none."""
 
     def _rows_alike(self) -> Matrix:
         return np.empty((self.size, 0))
