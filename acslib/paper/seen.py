@@ -25,8 +25,8 @@ from matplotlib.patches import Polygon
 from matplotlib.text import Annotation
 from numpy.typing import ArrayLike
 
-Drawn = TypeVar("Drawn", Figure, Axes)
-Part: TypeAlias = Artist | BarContainer | ErrorbarContainer
+FigureOrAxes = TypeVar("FigureOrAxes", Figure, Axes)
+Piece: TypeAlias = Artist | BarContainer | ErrorbarContainer
 UNSAID = "what is drawn there is not described"
 MATHS = {r"\ell_\infty": "linf", r"\ell_2": "l2", r"\gamma": "γ"}  # as it is read aloud
 BARS = 6  # that are named one by one
@@ -34,7 +34,7 @@ LINES = 4  # without a name that are described one by one
 MARKS = 20  # with a word beside them that are named one by one
 
 
-def described(drawn: Drawn, text: str) -> Drawn:
+def described(drawn: FigureOrAxes, text: str) -> FigureOrAxes:
     """A figure, or one panel of it, with what is seen there in words, see `in_words`."""
     drawn.set_label(text)
     return drawn
@@ -175,7 +175,7 @@ def words_on(axis: Axes, alone: bool) -> list[str]:
     return [f"marked {listed(places)}"]
 
 
-def artists_of(axis: Axes) -> dict[Part, str]:
+def artists_of(axis: Axes) -> dict[Piece, str]:
     """Lines, points, bars and areas of a panel by their names, which may be empty. Bars that belong
     together are one part, and so are a line and its error bars.
     """
@@ -183,11 +183,11 @@ def artists_of(axis: Axes) -> dict[Part, str]:
     together = [each for each in axis.containers if isinstance(each, kinds)]
     hidden = {id(part) for each in together for part in each.get_children()}
     single = [*axis.lines, *axis.collections, *axis.patches]
-    parts: list[Part] = [each for each in single if id(each) not in hidden]
+    parts: list[Piece] = [each for each in single if id(each) not in hidden]
     return {part: name_of(part) for part in [*parts, *together]}
 
 
-def unnamed(axis: Axes, parts: Sequence[Part]) -> list[str]:
+def unnamed(axis: Axes, parts: Sequence[Piece]) -> list[str]:
     """What has no name; many lines are only counted."""
     lines = [data_of(axis, part) for part in parts if isinstance(part, Line2D)]
     if len(lines) > LINES and any(map(len, lines)):
@@ -196,7 +196,7 @@ def unnamed(axis: Axes, parts: Sequence[Part]) -> list[str]:
     return [about(axis, part) for part in parts]
 
 
-def name_of(part: Part) -> str:
+def name_of(part: Piece) -> str:
     """What a part is called; matplotlib's own names begin with an underscore."""
     name = str(part.get_label() or "")
     return "" if name.startswith("_") else name
@@ -205,7 +205,7 @@ def name_of(part: Part) -> str:
 # ---- what is drawn
 
 
-def about(axis: Axes, part: Part | None) -> str:
+def about(axis: Axes, part: Piece | None) -> str:
     """From where to where one of a panel's parts goes; nothing of what is no such part."""
     if isinstance(part, ErrorbarContainer):
         part = part.lines[0]
