@@ -155,7 +155,7 @@ def test_a_curve_is_attacked_once(trained, monkeypatch):
         curves.attack_curves("smoke", [0], trained), first, check_dtype=False
     )
     assert not calls
-    assert len(first) == 4 * len(curves.NORMS)
+    assert len(first) == 4 * len(curves.NORM_FACTORS)
     assert not (trained / "smoke" / "fig3.csv").exists()  # what Make looks at comes last
 
 
