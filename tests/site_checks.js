@@ -29,7 +29,9 @@
   // pictures are there and say what is seen
   for (const image of document.images) {
     if (!image.complete || !image.naturalWidth) faults.push(`no picture at ${image.src}`);
-    if (image.alt.length < 10 || /\.(png|svg)$|^Figure\(|<Figure|^A picture\.$/.test(image.alt))
+    const drawn = image.closest(".cell_output"); // by a cell: it says from where to where, in numbers
+    const empty = /\.(png|svg)$|^Figure\(|<Figure|^A picture\.$|is not described/.test(image.alt);
+    if (empty || image.alt.length < (drawn ? 40 : 20) || (drawn && !/\d/.test(image.alt)))
       faults.push(`the picture ${image.src} is not described: "${image.alt}"`);
   }
 
@@ -54,6 +56,7 @@
     const { rgb, a } = parse(getComputedStyle(element).backgroundColor);
     return a === 1 ? rgb : over(rgb, behind(element.parentElement), a);
   };
+  const opacity = (element) => (element ? getComputedStyle(element).opacity * opacity(element.parentElement) : 1);
   const pale = new Set();
   const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walker.nextNode()) {
@@ -63,7 +66,8 @@
     const style = getComputedStyle(element);
     const ground = behind(element);
     const { rgb, a } = parse(style.color);
-    const light = [luminance(over(rgb, ground, a)), luminance(ground)].sort((x, y) => y - x);
+    const seen = over(rgb, ground, a * opacity(element));
+    const light = [luminance(seen), luminance(ground)].sort((x, y) => y - x);
     const ratio = (light[0] + 0.05) / (light[1] + 0.05);
     const size = parseFloat(style.fontSize);
     const large = size >= 24 || (size >= 18.66 && style.fontWeight >= 700);

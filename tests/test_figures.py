@@ -3,13 +3,19 @@ tables say.
 """
 
 import io
+import re
 from pathlib import Path
 
+import alts
 import matplotlib.pyplot as plt
+import nbclient
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_hex, to_rgb
 
@@ -27,6 +33,7 @@ from acslib.paper import (
     records,
     rows,
     runs,
+    seen,
     style,
     sweeps,
     table_pictures,
@@ -148,7 +155,7 @@ def test_a_curve_is_attacked_once(trained, monkeypatch):
         curves.attack_curves("smoke", [0], trained), first, check_dtype=False
     )
     assert not calls
-    assert len(first) == 4 * len(curves.NORMS)
+    assert len(first) == 4 * len(curves.NORM_FACTORS)
     assert not (trained / "smoke" / "fig3.csv").exists()  # what Make looks at comes last
 
 
@@ -713,39 +720,172 @@ def test_fooled_images_stand_beside_an_undefended_network(undefended, digits):
 
 
 def test_a_picture_is_described_by_its_own_words():
-    """All of them: titles, axes, what is in the legend, with the ends of lines; a panel without
-    words adds nothing, and neither does a line that nobody has named.
+    """All of them: titles, axes, what is in the legend, with the ends of lines and where else they
+    are highest; a panel without words adds nothing, and neither does a line that nobody has named.
     """
     figure, (left, right, single, _) = plt.subplots(1, 4)
-    left.plot([0, 1], label="CRAIG")
+    left.plot([0, 3, 1], label="CRAIG")
     left.plot([1, 0.25, float("nan")], label="random")
     left.plot([5], "o", label="a point")
     left.fill_between([0, 1], [0, 1], label="an area")
+    left.axhline(2, label="a limit")
     left.plot([8, 9], label="_nobody")
     single.plot([0, 3])
     single.set(xlabel="restarts", ylabel="right, %")
     left.set(title="Errors", xlabel="coreset, %", ylabel="gradient error, %")
     left.legend()
-    right.set_title("a 3, γ = 12")
+    right.set_title(r"a 3, $\ell_2$")
     figure.suptitle("Lesson 4.")
-    assert style.in_words(figure) == (
-        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG from 0 to 1,"
-        " random from 1 to 0.25, a point, an area. a 3, γ = 12."
-        " right, % against restarts: from 0 to 3."
+    assert seen.in_words(figure) == (
+        "A picture. Lesson 4. Errors: gradient error, % against coreset, %: CRAIG, from 0 at 0 to 1"
+        " at 2, highest 3 at 1; random, from 1 at 0 to 0.25 at 1; a point, at (0, 5); an area,"
+        " filled from 0 to 1 in height; a limit, a level line at 2. a 3, l2."
+        " right, % against restarts: from 0 at 0 to 3 at 1."
     )
 
 
-def test_few_bars_are_described_by_their_heights():
+def test_few_bars_are_described_by_their_heights_and_many_by_the_longest():
     figure, (left, right) = plt.subplots(1, 2)
     left.bar([0, 1], [0.5, 0.25], label="error")
     left.bar([0.3, 1.3], [2, 3], label="time")
     left.set_xticks([0.15, 1.15], ["CRAIG", "random"])
-    right.bar(range(40), range(40), label="seconds of an epoch")
+    right.barh(range(40), range(40), label="seconds of an epoch")
     left.legend()
     right.legend()
-    assert style.in_words(figure) == (
-        "A picture. error (CRAIG 0.5, random 0.25), time (CRAIG 2, random 3). seconds of an epoch."
+    assert seen.in_words(figure) == (
+        "A picture. error (CRAIG: 0.5, random: 0.25); time (CRAIG: 2, random: 3)."
+        " seconds of an epoch (40 bars from 0 to 39, longest at 39)."
     )
+
+
+def test_points_are_described_by_their_number_their_ranges_and_how_they_go_together():
+    x = np.arange(40.0)
+    figure, (few, cloud, cells, steps) = plt.subplots(1, 4)
+    few.plot([1, 2], [4, 3], "o")
+    few.annotate("7", (2, 3))
+    cloud.scatter(x, -x)
+    cells.hexbin(np.repeat(x, 40), np.tile(x, 40), gridsize=8)
+    steps.hist([1.0, 1.0, 2.0], [0.5, 1.5, 2.5], histtype="step", label="weights")
+    assert seen.in_words(figure) == (
+        "A picture. 2 points, x from 1 to 2, y from 3 to 4; marked 7 at (2, 3)."
+        " 40 points, x from 0 to 39, y from -39 to 0, correlation -1.00. 1600 points, x from 0 to"
+        f" 39, y from 0 to 39, correlation 0.00, most of them about ({largest_cell(cells)})."
+        " weights, a histogram from 0.5 to 2.5, highest 2 at 0.5."
+    )
+
+
+def largest_cell(axis):
+    cells = axis.collections[0]
+    x, y = cells.get_offsets()[cells.get_array().argmax()]
+    return f"{seen.brief(x)}, {seen.brief(y)}"
+
+
+def test_images_are_described_by_what_stands_at_them_and_changes_by_their_signs():
+    figure, axes = plt.subplots(1, 5)
+    for axis, title in zip(axes[:3], ("a 3", "a 3", "an 8"), strict=True):
+        axis.imshow(np.ones((8, 6)))
+        axis.set(title=title)
+    axes[2].set_xlabel("seen: 3")
+    axes[3].plot([1, 2])
+    axes[4].imshow([[-0.1, 0.0], [0.1, 0.1]])
+    assert seen.in_words(figure) == (
+        "A picture. 3 images of 6 x 8 points: a 3 (2 times); an 8, seen: 3."
+        " from 1 at 0 to 2 at 1."
+        " an image of 2 x 2 points, changed from -0.1 to 0.1, 50 % of them above 0 and 25 % below."
+    )
+
+
+def test_who_draws_may_say_what_is_seen_of_a_figure_or_of_a_panel():
+    figure, (left, right) = plt.subplots(1, 2)
+    left.set_title("k = 0.1")
+    seen.described(left, "three arrows that end at 1")
+    right.plot([1, 2])
+    told = "A picture. k = 0.1: three arrows that end at 1. from 1 at 0 to 2 at 1."
+    assert seen.in_words(figure) == told
+    seen.described(figure, "All of it.")
+    assert seen.in_words(figure) == "All of it."
+
+
+def test_what_cannot_be_described_is_said_to_be_left_out():
+    """Arrows in space, areas of any form, a dozen lines without a name; each once only."""
+    figure = plt.figure()
+    space = figure.add_subplot(1, 3, 1, projection="3d")
+    area, lines = figure.add_subplot(1, 3, 2), figure.add_subplot(1, 3, 3)
+    space.quiver(0, 0, 0, 1, 2, 3)
+    area.broken_barh([(0, 1)], (0, 1))
+    lines.plot(np.arange(24).reshape(2, 12))
+    text = seen.in_words(figure)
+    assert text.count(seen.UNSAID) == 2
+    assert "12 lines or marks, from 0 to 23 in height" in text
+
+
+numbers = st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=9)
+
+
+@given(numbers, st.sampled_from(["line", "dots", "bars", "points", "steps"]), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_whatever_is_drawn_is_told_in_numbers(heights, kind, named):
+    """Lines, points, bars and histograms, with a name and without: the words say more than the
+    title and the axes, and have no fault.
+    """
+    figure, axis = plt.subplots()
+    axis.set(title="title", xlabel="below", ylabel="beside")
+    draw = {
+        "line": axis.plot,
+        "dots": lambda x, y, **look: axis.plot(x, y, "o", **look),
+        "bars": axis.bar,
+        "points": axis.scatter,
+        "steps": lambda x, y, **look: axis.hist(y, 5, histtype="step", **look),
+    }[kind]
+    draw(range(len(heights)), heights, **({"label": "name"} if named else {}))
+    text = seen.in_words(figure)
+    plt.close(figure)
+    bare = re.sub("title: beside against below", "", text)
+    assert not alts.faults(text + " " * alts.SHORTEST), text
+    assert re.search(r"\d", bare), text
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_every_figure_says_what_is_seen(name):
+    assert not alts.all_faults([seen.in_words(DRAWN[name](published(name)))])
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "no alternative text"),
+        ("A picture. change. change.", "says too little"),
+        (f"A picture. {'a title and two axes ' * 3}.", "no numbers"),
+        (f"A picture of 3 panels, and in all of them {seen.UNSAID}.", "left out"),
+        (f"A picture. {2 * 'a line from 1 at 2 to 3 at 4. '}", "comes twice"),
+        (r"A picture of the $\ell_2$ norm of 3 lines, from 1 to 5.", "mathematics"),
+    ],
+)
+def test_words_that_say_nothing_are_found(text, fault):
+    assert any(fault in one for one in alts.faults(text))
+
+
+def test_whatever_shows_a_picture_in_a_kernel_has_its_text_beside_it():
+    """A cell's end, `plt.show`, `notebook.show`; only once, also where the style is set again."""
+    begin = "from acslib.paper import notebook, style\nimport matplotlib.pyplot as plt"
+    cells = [begin, "style.use()", "style.use()"]
+    cells += ["plt.plot([1, 5])", "plt.plot([1, 5]); plt.show()"]
+    cells += ["plt.plot([1, 5]); notebook.show(plt.gcf())"]
+    written = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    nbclient.NotebookClient(written, timeout=120, kernel_name="python3").execute()
+    assert alts.of_outputs(written) == ["A picture. from 1 at 0 to 5 at 1."] * 3
+
+
+def test_pictures_have_a_ground_of_their_own():
+    """On a dark page black axes stand on white."""
+    with plt.rc_context():
+        style.use()
+        content = io.BytesIO()
+        plt.figure().savefig(content, dpi=20)
+        content.seek(0)
+        assert (plt.imread(content)[..., 3:] == 1).all()
+        content.seek(0)
+        assert (plt.imread(content)[..., :3] == 1).all()
 
 
 def test_a_notebook_has_the_description_beside_the_picture():

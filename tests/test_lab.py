@@ -19,12 +19,14 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import alts
 import papermill
 import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TOKEN = "of-the-test"
+SITE_CHECKS = (ROOT / "tests" / "site_checks.js").read_text()
 SECONDS = 240  # that a notebook may take
 
 
@@ -41,18 +43,22 @@ def checkout(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(browser, checkout, tmp_path_factory):
+def jupyter(tmp_path_factory):
+    """The folder of JupyterLab's own settings."""
+    return tmp_path_factory.mktemp("jupyter")
+
+
+@pytest.fixture(scope="module")
+def lab(browser, checkout, jupyter):
     """The address of a JupyterLab that `make lab` has started."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    own = tmp_path_factory.mktemp("jupyter")
+    own = jupyter
     server = {"open_browser": False, "allow_root": True, "port": port, "ip": "127.0.0.1"}
     settings = {"ServerApp": server, "IdentityProvider": {"token": TOKEN}}
     (own / "jupyter_server_config.json").write_text(json.dumps(settings))
     # cells that are scrolled away stay in the page
-    tracker = own / "lab/user-settings/@jupyterlab/notebook-extension/tracker.jupyterlab-settings"
-    tracker.parent.mkdir(parents=True)
-    tracker.write_text('{"windowingMode": "none"}')
+    set_up(own, "notebook-extension/tracker", windowingMode="none")
     given = {
         "PYTHONPATH": str(ROOT),
         "JUPYTER_CONFIG_DIR": str(own),
@@ -79,6 +85,14 @@ def lab(browser, checkout, tmp_path_factory):
         finally:
             os.killpg(process.pid, signal.SIGTERM)
             process.wait(30)
+
+
+def set_up(own: Path, part: str, **settings) -> Path:
+    """Settings of one of JupyterLab's parts, as a user has them; gives the file."""
+    file = own / "lab/user-settings/@jupyterlab" / f"{part}.jupyterlab-settings"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(settings))
+    return file
 
 
 def wait_for(address: str, log: Path) -> None:
@@ -160,13 +174,55 @@ def test_the_index_comes_first_and_leads_to_documents(page, lab):
 def test_a_notebook_runs_from_a_fresh_kernel_to_the_end(page, lab, path):
     open_notebook(page, lab, path)
     run_all(page)
+    assert not alts.all_faults(alts_of(page))
     assert not page.heard
+
+
+def alts_of(page) -> list[str]:
+    """What is read aloud in the place of each picture that a cell, or a slider below it, shows."""
+    drawn = page.locator(".jp-OutputArea-output img:not(.widget-html img)")
+    return drawn.evaluate_all("images => images.map(image => image.alt)")
+
+
+@pytest.fixture
+def dark(lab, jupyter):
+    file = set_up(jupyter, "apputils-extension/themes", theme="JupyterLab Dark")
+    yield
+    file.unlink()
+
+
+@pytest.mark.parametrize("path", ["notebooks/run.ipynb", "build/lessons/answers/04_craig.ipynb"])
+def test_what_is_shown_can_be_read_in_the_dark(page, lab, dark, path):
+    """Texts, tables and the paper's grey numbers, by their contrast; pictures have a ground of
+    their own. The code's colours are JupyterLab's.
+    """
+    open_notebook(page, lab, path)
+    run_all(page)
+    assert page.evaluate("document.body.dataset.jpThemeName") == "JupyterLab Dark"
+    faults = page.evaluate(SITE_CHECKS)
+    ours = [one for one in faults if one.startswith("contrast") and 'class="ͼ' not in one]
+    assert not ours, "\n".join(ours)
+    assert page.evaluate(TRANSPARENT) == 0
+
+
+TRANSPARENT = """() => {
+    const images = [...document.querySelectorAll('.jp-OutputArea-output img')];
+    const corner = (image) => {
+        const canvas = document.createElement('canvas');
+        const pencil = canvas.getContext('2d');
+        pencil.drawImage(image, 0, 0);
+        return pencil.getImageData(1, 1, 1, 1).data[3];
+    };
+    return images.filter(image => image.naturalWidth && corner(image) < 255).length;
+}"""
 
 
 def test_sliders_and_buttons_of_explore_redraw(page, lab, checkout):
     """What they draw is another picture than before; results go to the checkout's own folder."""
     open_notebook(page, lab, "notebooks/explore.ipynb")
     run_all(page)
+    assert len(alts_of(page)) > 10
+    assert not alts.all_faults(alts_of(page))
     drawn = ".widget-interact .jp-OutputArea img"
     box = page.locator(".jp-Notebook .jp-Cell:has(.widget-interact)")
     before = box.first.locator(drawn).get_attribute("src")

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import alts
 import nbclient
 import nbformat
 import numpy as np
@@ -282,6 +283,8 @@ WRONG = {
     "4_2": [
         (lambda d, s: d[:, s].amin(1).argmax() if s else checks.next_pick(d, s), "farthest"),
         (lambda d, s: 0, "lowers L most"),
+        (lambda d, s: checks.next_pick(d, []), "chosen already"),
+        (lambda d, s: max(range(len(d)), key=lambda e: checks.cost(d, [*s, e])), "the smallest L"),
         (lambda d, s: checks.cost(d, [0]), "a whole number"),
         (lambda d, s: checks.next_pick(d, s) if d.any() else len(d) - 1, "first one wins"),
     ],
@@ -298,7 +301,8 @@ WRONG = {
         (lambda d, k: checks.greedy(d, 3), "budget"),
         (lambda d, k: [0] * k, "twice"),
         (lambda d, k: checks.greedy(d, k)[::-1], "order"),
-        (lambda d, k: list(range(k)), "CRAIG picks"),
+        (lambda d, k: list(range(k)), "begin with nothing"),
+        (lambda d, k: [checks.greedy(d, 1)[0], *range(3, 2 + k)], "CRAIG picks"),
         (lambda d, k: 2, "a list of indices"),
     ],
     "4_5": [("b", "others serve"), ("c", "try it"), ("d", "not one of")],
@@ -745,6 +749,9 @@ def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monk
     notebook = lessons.notebook(source, version)
     with contextlib.chdir(tmp_path):
         nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    texts = alts.of_outputs(notebook)
+    assert texts
+    assert not alts.all_faults(texts)
     printed = "".join(
         output.text
         for cell in notebook.cells

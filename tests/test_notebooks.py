@@ -10,6 +10,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import alts
 import nbformat
 import pandas as pd
 import papermill
@@ -62,10 +63,18 @@ def run_all(notebooks, results):
         copy = prepared / path.relative_to("notebooks")
         copy.parent.mkdir(parents=True, exist_ok=True)
         papermill.execute_notebook(ROOT / path, copy, given, prepare_only=True)
+        watch(copy)
     how = ("-q", "-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env")
     limits = ("--nbval-cell-timeout", "900", "-c", os.devnull)
     ran = call("pytest", *how, *limits, prepared, results=results)
     assert ran.returncode == 0, ran.stdout[-12000:]
+
+
+def watch(path):
+    """Make the notebook keep what it says of its pictures, beside it."""
+    found = nbformat.read(path, as_version=4)
+    alts.watched(found, path.with_suffix(".alts.json"))
+    nbformat.write(found, path)
 
 
 def stamps(folder):
@@ -105,6 +114,19 @@ def test_figures_are_drawn_and_nothing_is_trained(experiments):
     assert drawn == {
         f"{name}.{kind}" for name in names(FIGURES, *params.BY_THEMSELVES) for kind in KINDS
     }
+
+
+@pytest.mark.slow
+def test_every_picture_of_a_notebook_says_what_is_seen(experiments):
+    """However it is shown, by `notebook.show`, at the end of a cell, or under a slider."""
+    if not alts.kept(experiments / "figures"):
+        run_all(FIGURES, experiments)
+    texts = alts.kept(experiments)
+    assert len(texts) == len(NOTEBOOKS)
+    drawing = [f"figures/{path.stem}" for path in FIGURES]
+    for name in (*drawing, "experiments/explore", "experiments/own", "experiments/run"):
+        assert texts[name], name
+    assert not {name: found for name, told in texts.items() if (found := alts.all_faults(told))}
 
 
 KINDS = ("pdf", "png")

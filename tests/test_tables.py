@@ -744,3 +744,12 @@ def test_a_list_that_varies_is_shown_as_yaml_has_it(text, tmp_path, monkeypatch)
     (row,) = rows.planned("drops", "smoke")
     shown = rows.value_of("lr_drops", row, "smoke")
     assert columns.value_text(shown) == text
+
+
+@pytest.mark.parametrize("varied", [{"objective": "trades"}, {"lr": 0.1}, {"data": "digits"}])
+def test_no_two_columns_of_a_table_for_people_are_called_alike(varied, gathered):
+    """Not even but for a capital: what names a row already is not there as a parameter again."""
+    table = gathered["table1"].assign(**varied)
+    shown = [str(name).lower() for name in columns.columns_of_own(table, varied)]
+    assert sorted(set(shown)) == sorted(shown)
+    assert set(varied) <= set(shown)

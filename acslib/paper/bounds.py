@@ -16,6 +16,7 @@ from torch import Tensor
 
 from acslib.paper import theory
 from acslib.paper.methods import METHODS
+from acslib.paper.seen import brief, described, span
 from acslib.paper.style import line
 from acslib.paper.theory import CONSISTENT, READINGS, AdversarialLogistic, Descent, Norm, Numbers
 
@@ -231,6 +232,14 @@ def draw_sides(axis: Axes, sweep: pd.DataFrame, norm: str, part: int) -> None:
     axis.set_xticks(marks, marks)
     axis.set_xticks([], minor=True)
     axis.set_title(f"({part}) {'strongly ' * (part == 2)}convex, {norm}: bound dashed")
+    said = []
+    for name, rows in chosen.groupby("method", sort=False):
+        means = rows.groupby("iterations")[["left", "bound"]].mean()
+        left, bound = (
+            f"from {brief(one.iloc[0])} to {brief(one.iloc[-1])}" for _, one in means.items()
+        )
+        said.append(f"{METHODS[name].label} {left}, its bound {bound}")
+    described(axis, f"{span(marks)} iterations: {'; '.join(said)}")
 
 
 def draw_all_sides(sweep: pd.DataFrame) -> Figure:
@@ -258,6 +267,12 @@ def draw_readings(
     axis.set_yticks(range(len(rows)), [f"({row.part}) {row.reading}" for row in rows.itertuples()])
     axis.set(xscale="log", xlabel="per sample: left side (filled), bound (open)")
     axis.set_title(f"full gradient, {norm}; crosses: bound fails")
+    said = (
+        f"({row.part}) {row.reading} {brief(row.left)}, bound {brief(row.bound)}"
+        f" {'holds' if row.holds else 'fails'}"
+        for row in rows.itertuples()
+    )
+    described(axis, "; ".join(said))
 
 
 def draw_errors(axis: Axes, sizes: pd.DataFrame, delta: float, floor: float) -> None:
@@ -283,15 +298,15 @@ def draw_normalising(experiment: Descents) -> Figure:
     """GradMatch's gradient error, as matched and scaled to sum to 1; and its sums of weights."""
     figure, axes = plt.subplots(1, 3, figsize=(11, 3))
     for axis, norm in zip(axes, experiment.numbers.epsilon, strict=False):
-        for reading, method in ((RAW, "gradmatch"), (CONSISTENT, "craig")):
+        ways = {RAW: ("as matched", "gradmatch"), CONSISTENT: ("scaled to sum to 1", "craig")}
+        for reading, (name, method) in ways.items():
             path = experiment.descent(norm, 2, "gradmatch", experiment.most, reading)
-            axis.semilogy(path.errors.numpy(), color=METHODS[method].colour)
+            axis.semilogy(path.errors.numpy(), color=METHODS[method].colour, label=name)
         axis.set(title=f"GradMatch, (2), {norm}", xlabel="iteration t", ylabel="gradient error")
         totals = experiment.descent(norm, 2, "gradmatch", experiment.most, RAW).totals
         axes[2].plot(totals.numpy(), color="black", ls="-" if norm == "linf" else "--", label=norm)
     axes[2].set(xlabel="iteration t", ylabel="sum of matched weights / n", ylim=(0, 1.1))
-    names = ["as matched", "scaled to sum to 1"]
-    figure.legend(axes[0].lines, names, loc="outside lower left", ncols=2)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower left", ncols=2)
     sums = axes[2].get_legend_handles_labels()
     figure.legend(*sums, loc="outside lower right", ncols=2)
     return figure

@@ -220,9 +220,10 @@ def columns_of_own(table: pd.DataFrame, varied: Iterable[str]) -> pd.DataFrame:
     """An item of one's own for people: who, the parameters that it varies, what came of it.
 
     Differences are to the full training that a row was compared with, which need not be a row
-    itself. Columns without a value are left out.
+    itself. Columns without a value are left out, and so is a parameter that says who already says.
     """
-    layout = WHO | {name: as_given(name) for name in varied} | OUTCOMES
+    own = {name: as_given(name) for name in varied if name.capitalize() not in WHO}
+    layout = WHO | own | OUTCOMES
     found = pd.DataFrame(
         [{title: cell(row, row) for title, cell in layout.items()} for _, row in table.iterrows()]
     )

@@ -18,7 +18,8 @@ from acslib.data import Dataset
 from acslib.paper import membership
 from acslib.paper.methods import METHODS
 from acslib.paper.pictures import image_grid, only_words
-from acslib.paper.style import QUIET, described, line, literal
+from acslib.paper.seen import described
+from acslib.paper.style import QUIET, line, literal
 from acslib.selectors.coreset import Coreset
 
 PAGE = 20  # chosen images that are shown at once

@@ -12,6 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from acslib.paper.methods import FULL, METHODS
+from acslib.paper.seen import as_sentence, brief, described, listed
 from acslib.paper.style import QUIET, label_of, literal, looks, note
 
 FAT = ("#D55E00", "s")  # FAT's colour and marker; the other curves have those of their method
@@ -193,7 +194,23 @@ def figure5(table: pd.DataFrame) -> Figure:
     figure.legend(*axes[0, 0].get_legend_handles_labels(), ncols=5, loc="outside lower center")
     sizes = f"coreset sizes {spelt(chosen.coreset_fraction)}"
     figure.suptitle(f"{sizes}, from left to right; {note(table)}", fontsize=7, color=QUIET)
-    return figure
+    said = [
+        errors_in_words(pd.concat([chosen[chosen.method == value], in_all]), label_of(look), kind)
+        for value, look in own.items()
+        for kind in ("clean", "robust")
+    ]
+    what = f"relative errors against speed-up, a panel for each method and error, {sizes}"
+    return described(figure, f"Lines of {what}. {' '.join(said)}")
+
+
+def errors_in_words(part: pd.DataFrame, label: str, kind: str) -> str:
+    """What one panel of Figure 5 shows: from where to where its lines go as coresets shrink."""
+    said = []
+    for name, line in part.groupby(part.version.fillna(part.method), sort=False):
+        errors = line.groupby("coreset_fraction")[f"relative_{kind}_error_pct"].mean()[::-1]
+        ends = f"from {brief(errors.iloc[0])} to {brief(errors.iloc[-1])} %"
+        said.append(f"{str(name).replace('_', ' ')} {ends}")
+    return as_sentence(f"{label}, {kind} error: {listed(said)}")
 
 
 def version_lines(axis: Axes, part: pd.DataFrame, kind: str, linestyle: str) -> None:

@@ -1,5 +1,7 @@
 """The study's figure: differences with their 95 % intervals, and what each arm costs."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -8,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from acslib.paper import study
 from acslib.paper.methods import METHODS
+from acslib.paper.seen import as_sentence, described, listed
 from acslib.paper.style import QUIET
 
 SIZES: dict[float | str, tuple[str, str]] = {
@@ -44,7 +47,28 @@ def figure_study(table: pd.DataFrame) -> Figure:
         color=QUIET,
     )
     figure.legend(handles=legend_handles(), fontsize=9, ncols=4, loc="outside lower left")
-    return figure
+    said = [
+        differences_in_words(compared[compared.objective == objective], objective, measure)
+        for objective in objectives
+        for measure in ("racc", "acc")
+    ]
+    return described(figure, f"{figure.get_suptitle()}. {' '.join(said)}")
+
+
+def differences_in_words(compared: pd.DataFrame, objective: str, measure: str) -> str:
+    """What a panel of differences shows: for each arm the mean of its sizes, or its only size."""
+    last = compared[compared.measure == measure].drop_duplicates("arm", keep="last")
+    said = (f"{arm_label(row.arm)} {with_ends(row)}" for row in last.itertuples())
+    what = {"racc": "robust", "acc": "clean"}[measure]
+    return as_sentence(
+        f"{TITLES.get(objective, objective)}, {what} accuracy, points: {listed(said)}"
+    )
+
+
+def with_ends(row: Any) -> str:
+    """A difference, and where there are several seeds its interval."""
+    ends = f" ({row.ci_low:.1f} to {row.ci_high:.1f})" if pd.notna(row.ci_low) else ""
+    return f"{row.difference:+.1f}{ends}"
 
 
 ARMS = {

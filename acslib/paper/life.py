@@ -23,6 +23,7 @@ from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients
 from acslib.paper import build, checkpoints, config, rows
 from acslib.paper.methods import METHODS
+from acslib.paper.seen import as_sentence, brief, described, listed
 from acslib.paper.style import QUIET, line, looks
 from acslib.passes import attacker
 from acslib.schedule import Epoch, Plan, coreset_size
@@ -256,7 +257,20 @@ def figure_life(table: pd.DataFrame) -> Figure:
     axes[0][0].set(ylabel="relative gradient error, eq. (12)", ylim=(0, None))
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, ncols=3, fontsize=8, loc="outside lower center")
-    return figure
+    said = [life_in_words(table[table.condition == name], name) for name in CONDITIONS]
+    what = "Relative gradient error from the first to the last epoch after a selection, in a panel"
+    views = f"for {listed(VIEWS.values())}"
+    return described(figure, f"{what} for each way of training; {views}. {' '.join(said)}")
+
+
+def life_in_words(table: pd.DataFrame, condition: str) -> str:
+    """What one panel of `figure_life` shows: where the lines of each view begin and end."""
+    said = []
+    for name, part in table.groupby("method", sort=False):
+        views = [one.groupby("epoch").error.mean() for _, one in part.groupby("view", sort=False)]
+        ends = (f"{brief(errors.iloc[0])} to {brief(errors.iloc[-1])}" for errors in views)
+        said.append(f"{looks(table.method)[name].label} {listed(ends)}")
+    return as_sentence(f"{condition}: {'; '.join(said)}")
 
 
 STYLES = {"chosen": "-", "crops": "--", "weights": ":"}

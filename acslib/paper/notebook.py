@@ -249,8 +249,8 @@ def _grey_where_printed(row: pd.Series) -> list[str]:
 
 
 def show(figure: Figure) -> None:
-    """Display a picture, with what it shows in words for those who cannot see it."""
-    display(figure, metadata={"image/png": {"alt": style.in_words(figure)}})
+    """Display a picture now, with what it shows in words (see `style.use`), and only once."""
+    display(figure)
     plt.close(figure)
 
 
@@ -304,7 +304,7 @@ def show_table(table: pd.DataFrame) -> Styler:
 def show_figure(figure: Figure, name: str, profile: str) -> None:
     """Write a picture to figures/<profile>, and show it."""
     path = style.save_figure(figure, name, profile)
-    plt.show()
+    show(figure)
     print(f"{path} (and .png)")
 
 

@@ -15,7 +15,8 @@ from acslib.attacks.pgd import PGD
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.pictures import draw_image
-from acslib.paper.style import QUIET, described, literal
+from acslib.paper.seen import described
+from acslib.paper.style import QUIET, literal
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from acslib.gradients import LastLayerGradients
 from acslib.paper import build, files, frames, rows, tables
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS, Method
-from acslib.paper.pictures import PARTS, stack_seconds, timeline
+from acslib.paper.pictures import PARTS, stack_seconds, timeline, timeline_in_words
+from acslib.paper.seen import brief, described, span
 from acslib.paper.style import QUIET, line, literal
 from acslib.schedule import Epoch, Plan
 from acslib.selectors.coreset import Coreset
@@ -76,7 +77,16 @@ def figure1(
     bottom.suptitle(
         "(c) selection for adversarial training: the images are attacked first", x=0.01, ha="left"
     )
-    return figure
+    first, second = (set(one.coreset.indices.tolist()) for one in (vanilla, robust))
+    seconds = pd.DataFrame(history)[[f"seconds_{part}" for part in PARTS]].sum(axis=1)
+    return described(
+        figure,
+        f"(a) {timeline_in_words(plan)} Below it bars: an epoch takes {span(seconds)} seconds, a"
+        f" full one {brief(seconds_full_epoch)}. (b) {len(vanilla.images)} images, their gradients,"
+        f" and {len(first)} of them in frames, chosen by vanilla gradients; (c) the same attacked"
+        f" first, and {len(second)} chosen by adversarial gradients. {len(first & second)} images"
+        " are chosen both times.",
+    )
 
 
 def epoch_seconds(axis: Axes, history: Sequence[dict], seconds_full_epoch: float) -> None:

@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from acslib.paper.methods import METHODS
-from acslib.paper.style import described, literal
+from acslib.paper.seen import described
+from acslib.paper.style import literal
 from acslib.schedule import Plan
 from acslib.selectors.coreset import Coreset
 

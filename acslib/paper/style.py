@@ -3,21 +3,19 @@
 import io
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from cycler import cycler
-from matplotlib.axes import Axes
-from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from acslib.paper import files
 from acslib.paper.methods import METHODS, Method, free_look
+from acslib.paper.seen import in_words
 
 FOLDER = files.figures_folder(files.RESULTS)
 PAPER = "#AAAAAA"  # what the paper prints, beside ours
@@ -31,6 +29,9 @@ def use() -> None:
             "figure.dpi": 110,
             "savefig.dpi": 200,
             "savefig.bbox": "tight",
+            # a ground of its own: black axes are to be read on a dark page, too
+            "figure.facecolor": "white",
+            "savefig.facecolor": "auto",
             "figure.constrained_layout.use": True,
             "font.size": 10,
             "axes.spines.top": False,
@@ -45,62 +46,42 @@ def use() -> None:
         }
     )
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()):
-        import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
-
-        texts = shell.display_formatter.formatters["text/plain"]
-        texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
+        say_in_words(shell)
 
 
-def in_words(figure: Figure) -> str:
-    """What a picture shows: what `described` has said of it, else its own words.
-
-    It goes with the picture in a notebook, and the site takes it for the alternative text.
+def say_in_words(shell: Any) -> None:
+    """Whatever shows a picture in this shell, a cell's end or a slider: its alternative text and
+    the text that stands for it say what is seen.
     """
-    if figure.get_label():
-        return str(figure.get_label())
-    panels = [words for axis in figure.axes if (words := panel(axis))]
-    return "A picture. " + " ".join(filter(None, [figure.get_suptitle(), *panels]))
+    import matplotlib_inline.backend_inline  # noqa: F401  (its import forgets formatters)
+
+    formatter = shell.display_formatter
+    texts, images = formatter.formatters["text/plain"], formatter.formatters["image/png"]
+    texts.for_type(Figure, lambda figure, printer, cycle: printer.text(in_words(figure)))
+    if draw := images.for_type(Figure):  # nothing where no picture can be shown, or it is done
+        images.pop(Figure)
+        formatter.mimebundle_formatter.for_type(Figure, WithWords(draw))
 
 
-def panel(axis: Axes) -> str:
-    """The words of one panel: its title, its axes, and what is drawn on it."""
-    sides = " against ".join(filter(None, [axis.get_ylabel(), axis.get_xlabel()]))
-    words = [axis.get_title(), *(axis.get_title(loc=side) for side in ("left", "right"))]
-    said = ": ".join(filter(None, [*words, sides, ", ".join(drawn(axis))]))
-    return f"{' '.join(said.split())}." if said else ""
+class WithWords:
+    """A figure as a picture that says what is seen.
 
-
-def drawn(axis: Axes) -> list[str]:
-    """What the legend names, each line with its ends and few bars with their heights; without a
-    legend the only line's.
+    Twice, since nobody reads both: JupyterLab reads the alternative text of HTML alone, and others
+    that beside the PNG.
     """
-    lines = {line.get_label(): line for line in axis.get_lines()}
-    bars = {each.get_label(): each for each in axis.containers if isinstance(each, BarContainer)}
-    legend = axis.get_legend()
-    if legend:
-        named = [text.get_text() for text in legend.get_texts()]
-        return [
-            " ".join([name, *ends(lines.get(name)), *heights(axis, bars.get(name))])
-            for name in named
-        ]
-    return ends(*lines.values()) if len(lines) == 1 and axis.get_ylabel() else []
 
+    def __init__(self, draw: Callable[[Figure], Any]) -> None:
+        self.draw = draw
 
-def ends(line: Line2D | None) -> list[str]:
-    """From where to where a line goes; nothing for a point, and for what is no line."""
-    heights = np.asarray([] if line is None else line.get_ydata(orig=False), dtype=float)
-    heights = heights[np.isfinite(heights)]
-    return [f"from {heights[0]:.3g} to {heights[-1]:.3g}"] if len(heights) > 1 else []
-
-
-def heights(axis: Axes, bars: BarContainer | None) -> list[str]:
-    """How high each of up to six bars is, in the order of the places named below them."""
-    if bars is None or len(bars) > 6:
-        return []
-    places = [tick.get_text() for tick in axis.get_xticklabels()]
-    names = places if len(places) == len(bars) else [""] * len(bars)
-    said = [f"{name} {bar.get_height():.3g}".strip() for name, bar in zip(names, bars, strict=True)]
-    return [f"({', '.join(said)})"]
+    def __call__(self, figure: Figure) -> tuple[dict[str, str], dict[str, Any]]:
+        """The picture by its formats, and what a notebook keeps beside it."""
+        made = self.draw(figure)
+        picture, size = made if isinstance(made, tuple) else (made, {})
+        words = in_words(figure)
+        attributes = "".join(f' {name}="{value}"' for name, value in size.items())
+        source = f"data:image/png;base64,{picture.strip()}"
+        html = f'<img alt="{html_escape(words)}"{attributes} src="{source}">'
+        return {"image/png": picture, "text/html": html}, {"image/png": size | {"alt": words}}
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:
@@ -147,12 +128,6 @@ def note(table: pd.DataFrame, width: int = 160) -> str:
         bars,
     ]
     return literal(textwrap.fill(", ".join(about), width))
-
-
-def described(figure: Figure, text: str) -> Figure:
-    """The figure with what is seen on it in words, see `in_words`."""
-    figure.set_label(text)
-    return figure
 
 
 def save_figure(figure: Figure, name: str, profile: str) -> Path:

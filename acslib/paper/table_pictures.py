@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 
 from acslib.paper import columns
 from acslib.paper.methods import FULL, Method
+from acslib.paper.seen import as_sentence, brief, described, listed, span
 from acslib.paper.style import PAPER, label_of, line, literal, looks
 
 OTHERS = "paper (its data and networks)"
@@ -48,7 +49,25 @@ def tradeoff(
         axis.margins(0.15)
     handles = [Line2D([], [], linestyle="", **line(method)) for method in methods.values()]
     legend(figure, handles, list(map(label_of, methods.values())))
-    return figure
+    what = f"{ylabel or 'robust accuracy (%)'} upwards against speed-up, the paper's marks in grey"
+    said = [trades_in_words(part, f"{measure}{mean}_pct") for part in by_setting(gathered)]
+    return described(figure, f"A panel a setting, {what}. {' '.join(said)}")
+
+
+def by_setting(gathered: pd.DataFrame) -> list[pd.DataFrame]:
+    return [part for _, part in gathered.groupby("setting", sort=False)]
+
+
+def trades_in_words(part: pd.DataFrame, measure: str) -> str:
+    """What one panel of `tradeoff` shows: full training, and from where to where the others go."""
+    full, others = part[part.method == FULL.printed], part[part.method != FULL.printed]
+    first = part.iloc[0]
+    said = [f"{FULL.label} {brief(value)} %" for value in full[measure]]
+    if len(others):
+        fast = span(others.speedup_median_x)
+        said.append(f"the others {span(others[measure])} % at speed-ups {fast}")
+    who = f"{first.model} {columns.objective_title(first.objective)}, {first.dataset}"
+    return as_sentence(f"{who}: {listed(said)}")
 
 
 def trade(axis: Axes, row: pd.Series, method: Method, measure: str, mean: str) -> None:
@@ -165,7 +184,15 @@ def attack_panels(table: pd.DataFrame) -> Figure:
     for axis, part in zip(axes[0], parts, strict=True):
         attack_columns(axis, part, columns.single_attacks(part))
     legend(figure, *axes[0, 0].get_legend_handles_labels())
-    return figure
+    said = [attacks_in_words(part, columns.single_attacks(part)) for part in parts]
+    what = "A panel a data set, a mark a method in a column for each attack, the paper's in grey"
+    return described(figure, f"{what}. {' '.join(said)}")
+
+
+def attacks_in_words(part: pd.DataFrame, attacks: dict[str, str]) -> str:
+    """What one panel of `attack_panels` shows: between which accuracies each column's marks are."""
+    said = (f"{title} {span(part[name])} %" for name, title in attacks.items())
+    return as_sentence(f"{part.dataset.iloc[0]}: {listed(said)}")
 
 
 def attack_columns(axis: Axes, part: pd.DataFrame, attacks: dict[str, str]) -> None:

@@ -21,6 +21,7 @@ from acslib import data
 from acslib.measuring import EpochLog
 from acslib.paper import build, ceilings, config, printed, records
 from acslib.paper.methods import METHODS
+from acslib.paper.seen import brief, described
 from acslib.paper.style import PAPER, QUIET
 from acslib.schedule import Epoch, Plan
 from acslib.selectors import gradmatch
@@ -169,4 +170,10 @@ def figure_time(rows: pd.DataFrame) -> Figure:
     axis.invert_yaxis()
     axis.set_xlabel("times faster than full training")
     figure.legend(ncols=4, fontsize=8, loc="outside lower center")
-    return figure
+    said = [
+        f"{tick.get_text()}: {brief(row.speedup_x)} of {brief(row.ceiling_x)}, the paper's CRAIG"
+        f" {brief(row.craig_x)} and GradMatch {brief(row.gradmatch_x)}."
+        for tick, row in zip(axis.get_yticklabels(), own.itertuples(), strict=True)
+    ]
+    what = "How many times faster than full training, by arithmetic and at most"
+    return described(figure, f"{what}, a line a schedule. {' '.join(said)}")

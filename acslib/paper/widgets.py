@@ -5,7 +5,9 @@ names. Needs ipywidgets, which the extra `lab` has.
 """
 
 import io
+from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import ipywidgets
@@ -94,7 +96,9 @@ def _pressable(
         description=name, tooltip=f"attack this {name}", layout=ipywidgets.Layout(width="auto")
     )
     button.on_click(lambda _: setattr(which, "value", number))
-    picture = ipywidgets.Image(value=png(image), width=THUMBNAIL, height=THUMBNAIL)
+    # as HTML: ipywidgets' Image has no alternative text
+    source = f"data:image/png;base64,{b64encode(png(image)).decode()}"
+    picture = ipywidgets.HTML(f'<img alt="image {escape(name)}" src="{source}">')
     return ipywidgets.VBox([picture, button], layout=ipywidgets.Layout(align_items="center"))
 
 

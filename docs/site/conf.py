@@ -28,6 +28,7 @@ myst_heading_anchors = 4
 nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_mime_priority_overrides = [("html", "image/png", 25)]  # a file, before HTML that holds it
 nb_ipywidgets_js: dict = {}
 
 # the API

@@ -76,6 +76,7 @@ def draw(axis, epsilon):
     course.squares(axis, images, moved, labels, epsilon)
     axis.axline((0, 0), slope=float(-theta[0] / theta[1]), color="black")
     axis.set_xlabel(f"wrong: {int((labels * (moved @ theta) <= 0).sum())} of 16")
+    return f"circles right and squares left of a falling line, {axis.get_xlabel()}"
 
 
 course.slider(draw, "epsilon", [0.0, 0.1, 0.2, 0.3, 0.4, 0.6], [0.0, 0.2, 0.4])
@@ -134,8 +135,7 @@ def draw(axis, t):
     on_top = corners[(corners @ (start + t * way)).argmin()]
     margin = on_top @ (start + t * way)
     slope = -torch.sigmoid(-margin) * (on_top @ way)
-    axis.plot(t, softplus(-margin), "o", color=course.BLUE)
-    axis.axline((t, float(softplus(-margin))), slope=float(slope), color=course.BLUE)
+    return course.tangent(axis, t, float(softplus(-margin)), float(slope))
 
 
 course.slider(draw, "t", [-1.6, -1.0, -0.3, 0.0, 0.7, 1.6], [-1.0, 0.0, 1.6])

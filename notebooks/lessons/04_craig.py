@@ -102,6 +102,8 @@ cost = my_cost if checks.check_4_1(my_cost) else checks.cost
 # ### Exercise 4.2
 #
 # Which sample comes next? Where several are equally good, the one with the lower index.
+# `cost(distances, chosen)` is $L$, by your function if it is right. A sample that is chosen already
+# gains nothing.
 #
 # <details><summary>Hint</summary>
 #
@@ -170,7 +172,7 @@ weights = my_weights if checks.check_4_3(my_weights) else checks.cluster_sizes
 # ### Exercise 4.4
 #
 # Now the whole of Algorithm 2. Begin with nothing, and take one greedy step after the other until
-# `budget` samples are chosen.
+# `budget` samples are chosen. A step is `next_pick(distances, chosen)`, yours if it is right.
 #
 # <details><summary>Hint</summary>
 #
@@ -216,21 +218,21 @@ picks = craig(distances, 6)
 
 def draw(axis, step):
     chosen = picks[:step]
-    for i, column in enumerate(distances[:, chosen].argmin(1).tolist()):
-        axis.plot(*gradients[torch.tensor([i, chosen[column]])].T, color=course.GREY, linewidth=0.8)
-    axis.plot(*gradients.T, "o", color=course.GREY, markersize=4)
+    course.joined(axis, gradients, chosen, distances[:, chosen].argmin(1))
     axis.plot(*gradients[chosen].T, "s", color=course.ORANGE)
     axis.plot(*gradients[chosen[-1]], "k*", markersize=13)
-    for j, weight in zip(chosen, weights(distances, chosen).tolist(), strict=True):
+    served = weights(distances, chosen).tolist()
+    for j, weight in zip(chosen, served, strict=True):
         axis.annotate(f"   {weight}", gradients[j], fontsize=11, weight="bold")
     axis.set(aspect="equal", xlabel=f"L = {float(cost(distances, chosen)):.1f}")
+    return f"chosen {chosen}, the last one a star, serving {served}, {axis.get_xlabel()}"
 
 
 course.slider(draw, "picks", range(1, 7), [1, 2, 3, 4], width=2.8)
 
 # %% [markdown]
-# The clouds get a sample each, and the largest cloud the largest weight. The far sample waits:
-# nobody else gains when it is chosen.
+# The clouds get a sample each, and the largest cloud the largest weight. The far sample waits
+# until the fourth pick: nobody else gains when it is chosen.
 #
 # ### Exercise 4.5
 #

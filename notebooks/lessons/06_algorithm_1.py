@@ -89,6 +89,7 @@ def draw(axis, kappa):
         bar.set_hatch("//" if name == "coreset" else "")
     spent = sum(heights[p] for p in phases)
     axis.set(xlabel=f"epoch; {spent:g} epochs' worth of images", ylim=(0, 1.1))
+    return course.in_turn(phases) + f"; {spent:g} epochs' worth of images"
 
 
 course.slider(draw, "kappa", [0.0, 0.2, 0.4, 0.6, 0.8, 1.0], [0.2, 0.6, 1.0], height=2.2)

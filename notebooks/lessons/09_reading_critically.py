@@ -246,15 +246,15 @@ course.show(study.half_width)
 
 # %%
 def draw(axis, count):
+    words = []
     for place, (name, colour) in enumerate((("gradmatch", course.BLUE), ("null", course.GREY))):
         values = differences[name][:count]
-        low, high = interval(values)
-        axis.plot([place] * count, values, "o", color=colour, fillstyle="none")
-        axis.plot([place + 0.2] * 2, [low, high], color=colour, linewidth=3)
-        axis.plot(place + 0.2, values.mean(), "D", color=colour)
+        told = course.with_interval(axis, place, values, *interval(values), colour)
+        words.append(f"{name}: {told}")
     axis.axhline(0, color="black", linestyle=":")
     axis.set_xticks([0, 1], ["GradMatch", "null"])
     axis.set(xlim=(-0.5, 1.7), ylim=(-12, 12), ylabel="minus adaptive random, points")
+    return "; ".join(words)
 
 
 course.slider(draw, "seeds", range(2, len(seeds) + 1))

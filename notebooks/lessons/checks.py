@@ -665,8 +665,13 @@ def check_4_2(answer):
             return (
                 f"after {chosen} it takes the farthest sample: the one that helps most others wins"
             )
+        if got in chosen:
+            return f"after {chosen} it takes {got}, which is chosen already: L does not fall"
+        costs = [cost(distances, [*chosen, e]) for e in range(len(distances))]
+        if got == costs.index(max(costs)) != expected:
+            return f"after {chosen} it takes the sample that leaves L largest: the smallest L wins"
         if got != expected:
-            return f"after {chosen} sample {expected} lowers L most, and it gives {got}"
+            return f"after {chosen} sample {expected} lowers L most, and yours is {got}"
     twins = torch.zeros(3, 3, dtype=torch.float64)
     if index(call(answer, twins, [])) != 0:
         return "where several are as good, the first one wins"
@@ -713,7 +718,9 @@ def check_4_4(answer):
     expected = selectors.craig(points(), 5).picks.tolist()
     if sorted(picks) == sorted(expected) and picks != expected:
         return f"the samples are right, the order is {expected}: the best one comes first"
-    return None if picks == expected else f"CRAIG picks {expected}, and it picks {picks}"
+    if picks[0] != expected[0]:
+        return f"it begins with {picks[0]}: begin with nothing, the first sample is picked as well"
+    return None if picks == expected else f"CRAIG picks {expected}, and yours are {picks}"
 
 
 @exercise(

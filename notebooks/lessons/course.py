@@ -8,7 +8,7 @@ import inspect
 import os
 import textwrap
 from functools import cache
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -23,7 +23,7 @@ from acslib.attacks import PGD
 from acslib.data import Dataset
 from acslib.evaluation import robust_accuracy
 from acslib.objectives import AdversarialTraining
-from acslib.paper import style, tables
+from acslib.paper import seen, style, tables
 from acslib.paper.methods import METHODS
 from acslib.schedule import full
 from acslib.training import State, Training, fit
@@ -135,27 +135,32 @@ def predicted(prediction, measured, what: str, unit: str = "") -> None:
 def slider(draw, label: str, values, still=None, *, width=3.1, height=2.9, **subplot) -> None:
     """`draw(axis, value)` at a few values side by side, then at any of `values` under a slider.
 
+    What `draw` gives says in words what is seen, where the panel's own words do not.
+
     still: the values of the fixed pictures, for where no kernel runs; by default the first, the
     middle and the last.
     """
     values = list(values)
     still = still or [values[0], values[len(values) // 2], values[-1]]
+
+    def one(axis, value):
+        words = draw(axis, value)
+        axis.set_title(f"{label} = {value}")
+        if words:
+            seen.described(axis, words)
+
+    def alone(value):
+        one(plt.subplots(figsize=(1.6 * width, 1.4 * height), subplot_kw=subplot)[1], value)
+        plt.show()
+
     axes = plt.subplots(
         1, len(still), figsize=(width * len(still), height), squeeze=False, subplot_kw=subplot
     )[1]
     for axis, value in zip(axes[0], still, strict=True):
-        draw(axis, value)
-        axis.set_title(f"{label} = {value}")
+        one(axis, value)
     plt.show()
-
-    def one(value):
-        axis = plt.subplots(figsize=(1.6 * width, 1.4 * height), subplot_kw=subplot)[1]
-        draw(axis, value)
-        axis.set_title(f"{label} = {value}")
-        plt.show()
-
     handle = SelectionSlider(options=values, description=label, continuous_update=False)
-    display(interactive(one, value=handle))
+    display(interactive(alone, value=handle))
 
 
 def pictures(images, titles, *, limit=None, width=1.3) -> None:
@@ -190,6 +195,12 @@ def curves(x, lines: dict, xlabel: str, ylabel: str, *, log=False, title=None) -
     plt.show()
 
 
+def in_turn(phases) -> str:
+    """The phases of epochs in words: how many of a kind come one after the other."""
+    kinds = ((name, len(list(epochs))) for name, epochs in groupby(phases))
+    return "epochs in turn: " + ", ".join(f"{count} {name}" for name, count in kinds)
+
+
 def random_error(gradients, size: int, draws: int = 20) -> float:
     """The relative error of eq. (12), the mean over random subsets of `size` samples."""
     generator = torch.Generator().manual_seed(0)
@@ -216,12 +227,43 @@ def squares(axis, images, moved, labels, epsilon: float) -> None:
     axis.set(xlim=(-2.2, 2.2), ylim=(-1.8, 1.8), aspect="equal")
 
 
+def joined(axis, points, chosen, served_by) -> None:
+    """Points (n, 2) in grey, each with a line to the chosen one that serves it.
+
+    served_by: which of `chosen` that is, (n,).
+    """
+    for i, column in enumerate(served_by.tolist()):
+        axis.plot(*points[[i, chosen[column]]].T, color=GREY, linewidth=0.8)
+    axis.plot(*points.T, "o", color=GREY, markersize=4)
+
+
 def envelope(axis, x, lines) -> None:
     """Curves (len(x), m) in grey, and the largest of them everywhere in black."""
     for values, dashes in zip(lines.T, ("-", "--", "-.", ":"), strict=True):
         axis.plot(x, values, dashes, color=GREY, linewidth=1)
     axis.plot(x, lines.amax(1), color="black")
     axis.set(xlabel="t, along a line of θ", ylim=(0, 3))
+
+
+def tangent(axis, t: float, height: float, slope: float) -> str:
+    """A point of a curve and its tangent, in blue; gives what is seen then on an `envelope`."""
+    axis.plot(t, height, "o", color=BLUE)
+    axis.axline((t, height), slope=slope, color=BLUE)
+    return (
+        f"four curves in grey and the largest of them everywhere in black; on it, at t = {t:g}, a"
+        f" blue point {height:.2f} high, and its tangent with the slope {slope:.2f}"
+    )
+
+
+def with_interval(axis, place: float, values, low: float, high: float, colour: str) -> str:
+    """Values as circles, their mean and an interval beside them; gives that in words."""
+    axis.plot([place] * len(values), values, "o", color=colour, fillstyle="none")
+    axis.plot([place + 0.2] * 2, [low, high], color=colour, linewidth=3)
+    axis.plot(place + 0.2, values.mean(), "D", color=colour)
+    return (
+        f"{len(values)} circles from {values.min():.1f} to {values.max():.1f}, mean"
+        f" {values.mean():.1f}, interval from {low:.1f} to {high:.1f}"
+    )
 
 
 def arrows(axis, gradients, chosen=(), weights=()) -> None:
@@ -239,3 +281,15 @@ def arrows(axis, gradients, chosen=(), weights=()) -> None:
     axis.set(xlim=(-1, 6), ylim=(-2.5, 2.5), zlim=(-1.2, 3.5), xticks=[], yticks=[], zticks=[])
     axis.set_box_aspect((7, 5, 4.7), zoom=1.2)
     axis.view_init(20, -50)
+    seen.described(axis, arrows_in_words(gradients, chosen, weights, tips[-1]))
+
+
+def arrows_in_words(gradients, chosen, weights, tip) -> str:
+    """What `arrows` shows; tip: where the chosen ones end, (3,)."""
+    target = gradients.sum(0)
+    where = ", ".join(f"{value:.1f}" for value in target.tolist())
+    words = [f"{len(gradients)} grey arrows from one point, and their sum in black to ({where})"]
+    if len(chosen):
+        walk = ", ".join(f"{w:.1f} times sample {j}" for j, w in zip(chosen, weights, strict=True))
+        words += [f"end to end in blue {walk}", f"{float((target - tip).norm()):.2f} are missing"]
+    return "; ".join(words)
