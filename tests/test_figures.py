@@ -29,6 +29,7 @@ from acslib.paper import (
     files,
     items,
     overview,
+    overview_pictures,
     pictures,
     records,
     rows,
@@ -325,7 +326,7 @@ def test_selection_module_with_and_without_an_attack(network, digits):
         for i in range(4)
     ]
     plan = schedule.plan(4, 0.5, 0.5, 1)
-    figure = overview.figure1(plan, history, 3.0, vanilla, robust)
+    figure = overview_pictures.figure1(plan, history, 3.0, vanilla, robust)
     bars = figure.subfigs[0].axes[1]
     tops = [
         max(bar.get_y() + bar.get_height() for bar in group)
@@ -340,7 +341,7 @@ def test_selection_module_with_and_without_an_attack(network, digits):
 
 def test_mosaic_places_images_in_rows():
     images = torch.arange(5.0).view(5, 1, 1, 1).expand(5, 3, 2, 2) / 10
-    grid = overview.mosaic(images, 3)
+    grid = overview_pictures.mosaic(images, 3)
     assert grid.shape == (5, 8, 3)
     assert grid[0, 0, 0] == 0
     assert grid[0, 6, 0] == pytest.approx(0.2)
@@ -367,7 +368,9 @@ def test_figure2_shows_every_gradient_and_sizes_the_coreset_by_weight():
     )
     chosen = selectors.gradmatch(gradients, 6)
     draws = [selectors.random(40, 6, generator) for _ in range(5)]
-    left, right = overview.figure2(gradients, {"gradmatch": [chosen], "random": draws}).axes
+    left, right = overview_pictures.figure2(
+        gradients, {"gradmatch": [chosen], "random": draws}
+    ).axes
     everything, coreset = left.collections
     assert len(everything.get_offsets()) == 40
     assert coreset.get_offsets().data == pytest.approx(

@@ -7,7 +7,7 @@ import torch
 
 from acslib import selectors
 from acslib.objectives import Vanilla
-from acslib.paper import config, life, runs
+from acslib.paper import config, life, life_pictures, runs
 from acslib.schedule import full
 from acslib.selectors.coreset import Coreset
 from acslib.training import Training
@@ -63,6 +63,6 @@ def test_choices_by_hand():
 
 
 def test_the_figure_has_a_line_a_method_and_view(table):
-    figure = life.figure_life(table)
+    figure = life_pictures.figure_life(table)
     assert [len(axis.lines) for axis in figure.axes] == [3 * len(life.VIEWS) + 1] * 3
     plt.close(figure)

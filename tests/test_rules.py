@@ -152,6 +152,25 @@ def test_a_figure_depends_on_its_table_and_on_how_it_looks(checkout):
     assert recipe.rstrip().endswith("-r profile smoke"), "its notebook knows no seeds"
 
 
+def test_how_a_figure_looks_is_no_prerequisite_of_a_csv():
+    """Nor is any module with a figure in it, but where one notebook measures and draws."""
+    drawing = {
+        path.relative_to(rules.ROOT).as_posix()
+        for path in (rules.ROOT / "acslib").rglob("*.py")
+        if re.search(r"-> Figure:|\baxis: Axes", path.read_text())
+    }
+    assert {"acslib/paper/life_pictures.py", "acslib/paper/table_pictures.py"} < drawing
+    made = parsed()
+    tables = {name: set(needed) for name, (needed, _) in made.items() if name.endswith(".csv")}
+    assert len(tables) > 10
+    for name, needed in tables.items():
+        assert "acslib/paper/style.py" not in needed
+        if not name.endswith(("time.csv", "theorem1.csv")):
+            assert not needed & drawing, name
+    figures = [set(needed) for name, (needed, _) in made.items() if name.endswith(".pdf")]
+    assert all("acslib/paper/style.py" in needed for needed in figures)
+
+
 def test_an_item_of_ones_own_is_made_by_the_notebooks_for_any(checkout, monkeypatch):
     (checkout / "own").mkdir()
     text = "title: x\nruns: [{settings: [resnet18-fat-cifar10], methods: [full]}]"

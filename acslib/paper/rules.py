@@ -6,8 +6,9 @@ There are four kinds of rules. First epochs that several runs have in common are
 them. A run's record is made by training. A table's CSV is made by its notebook in
 `notebooks/experiments/` from these records. A figure is made by its notebook in
 `notebooks/figures/` from that CSV. A notebook's prerequisites are the modules of `acslib` that it
-imports, directly or through others, and the printed tables where these read them. Whoever changes
-how figures look trains and gathers nothing. Whoever changes the method gathers again and trains
+imports, directly or through others, and the printed tables where these read them. What only draws
+is no prerequisite of a CSV, see `DRAWS`: whoever changes how figures look trains and gathers
+nothing. Whoever changes the method gathers again and trains
 nothing: records are kept by their parameters. Needs neither torch nor pandas, as Make waits for it.
 """
 
@@ -34,6 +35,8 @@ from acslib.paper import (
 ROOT = files.CHECKOUT  # another one in tests
 STAMP = "$(STAMP)"  # of the set-up, which everything needs and nothing is made again for
 UNFIT = set(" \t\n'\"`\\$#%:;=&|<>(){}*?!~")  # what Make or the shell would read as something else
+# modules that only draw, and words of what is drawn: no number of a CSV is theirs
+DRAWS = re.compile(r"(style|seen|\w*pictures)\.py")
 PRINTED = Path("acslib", "paper", "printed.py")  # reads the paper's own tables
 # imports are found by these, as parsing the whole library takes longer than all the rest
 FROM = re.compile(r"^[ \t]*from[ \t]+(acslib[\w.]*)[ \t]+import[ \t]*(\([^)]*\)|[^\n]*)", re.M)
@@ -251,6 +254,8 @@ def notebook_rule(
     parameters = code(notebook, "parameters")
     given = [f" -r {name} {quoted(ours[name])}" for name in ours if f"{name} = " in parameters]
     used = modules(code(notebook))
+    if target.suffix == ".csv":
+        used = [path for path in used if not DRAWS.fullmatch(path.name)]
     printed = printed_tables() if PRINTED in used else []
     return rule(
         target,
