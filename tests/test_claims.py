@@ -83,7 +83,11 @@ def test_without_a_study_nothing_is_decided(claims, published):
         ({"seeds": 1}, "not decided yet: 1 of 8 seeds", "one seed cannot tell GradMatch from Adap"),
         ({"seeds": 3}, "not decided yet: 3 of 8 seeds", "So far: "),
         ({"seeds": 9, "noise": 3}, "not decided yet: half-width", "of 0.3 points"),
-        ({"seeds": 9, "above": 0.6}, "holds", "GradMatch beats Adaptive random, and not by more"),
+        (
+            {"seeds": 9, "above": 0.6},
+            "holds, by less than a point",
+            "GradMatch beats Adaptive random, and not by more",
+        ),
         ({"seeds": 9, "above": -2}, "does not hold: worse", "GradMatch is worse than"),
         ({"seeds": 9}, "does not hold by more than a point", "does not beat Adaptive random by"),
     ],

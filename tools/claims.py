@@ -202,7 +202,7 @@ def missing(asked: pd.Series) -> str:
 def word_for(low: float, high: float) -> str:
     """Whether the verdict's arm beats the reference, by the interval of the difference."""
     if low > 0:
-        return "holds"
+        return "holds, by less than a point" if high < 1 else "holds"
     if high < 0:
         return "does not hold: worse"
     return "does not hold by more than a point" if high < 1 else "cannot be told"

@@ -336,12 +336,12 @@ over_sizes[["difference", "ci_low", "ci_high", "seeds"]].round(2)
 # ![Differences to adaptive random with 95 % intervals, by arm and
 # size](../../results/published/mini/study.png)
 #
-# GradMatch does not beat adaptive random by more than a point; whether it does at all cannot be
-# told. That is said of *robust* accuracy. In *clean* accuracy (`acc`) its interval lies above 0:
-# where choosing by GradMatch buys anything, it is there. CRAIG's robust accuracy is below that of
-# adaptive random. The second adaptive random, the null, shows no difference, as it should. And it
-# is one network, one data set and linf-PGD: TRADES is still to be run. What this says about the
-# paper's claims, one by one, is in [claims](../../docs/claims.md).
+# Under linf-PGD GradMatch does not beat adaptive random by more than a point; whether it does at
+# all cannot be told. Under TRADES GradMatch beats adaptive random, and not by more than a point.
+# That is said of *robust* accuracy. In *clean* accuracy (`acc`) both intervals lie above 0. CRAIG's
+# robust accuracy under linf-PGD is below that of adaptive random. The second adaptive random, the
+# null, shows no difference there, as it should. And it is one network and one data set. What this
+# says about the paper's claims, one by one, is in [claims](../../docs/claims.md).
 #
 # ## Quiz
 #
