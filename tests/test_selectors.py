@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -1012,6 +1013,17 @@ with mock.patch.object(sys.modules["acslib.selectors.{name}"], "GRAM_ELEMENTS", 
     {name}(gradients, 50)
 print(kilobytes("VmHWM") - held)
 """
+
+
+def test_what_the_solvers_compile_is_compiled_beforehand():
+    """All of it: at set-up, and before the first selection of a run."""
+    code = (
+        "from acslib.selectors import compile_kernels, coreset; compile_kernels();"
+        "print(coreset._machine_code.cache_info().currsize)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    sources = (Path(__file__).parents[1] / "acslib" / "selectors").glob("*.py")
+    assert int(done.stdout) == sum(path.read_text().count("\n@compiled\n") for path in sources) > 4
 
 
 def test_an_epsilon_that_says_nothing_is_refused():

@@ -77,7 +77,7 @@ def record(run, seed):
         "metrics": metrics,
         "history": history,
         "seconds": seconds | {"total": sum(seconds.values())},
-        "provenance": {"device": "a test"},
+        "provenance": {"device": "a test", "versions": {"torch": f"2.{seed}.0"}},
     }
 
 
@@ -95,6 +95,13 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def gathered(results):
     return {table: rows.gather(table, "demo", [0, 1], results) for table in TABLES}
+
+
+def test_a_table_says_what_it_was_made_on(gathered):
+    """Also that its seeds were made with different versions of torch."""
+    note = tables.title("table1", gathered["table1"])
+    assert "Device: a test." in note
+    assert "Torch: 2.0.0, 2.1.0." in note
 
 
 def test_medians_leave_out_what_slowed_a_few_epochs():

@@ -114,6 +114,8 @@ def fill(folder, extra):
     else:
         run(install + ["-r", "requirements.txt"])
         run(install + ["--no-deps", "--no-build-isolation", "-e", "."])
+        compiling = "from acslib.selectors import compile_kernels; compile_kernels()"
+        run([os.path.join(folder, "bin", "python"), "-c", compiling])
     print("setup: done in {:.0f} s".format(time.time() - start))
 
 

@@ -294,8 +294,7 @@ def build_selector(run: Run, seed: int) -> Selector | None:
     selector = selector_of(run.method)(setting, seed)
     if selectors.needs_gradients(selector):
         if run.method in SOLVERS:
-            # numba compiles, or loads what it has compiled, before any clock runs
-            selector(torch.eye(2), 1)
+            selectors.compile_kernels()  # before any clock runs
         selector = at_granularity(selector, run, seed)
     return selector if setting.weights else selectors.Unweighted(selector)
 

@@ -21,7 +21,7 @@ from acslib.writing import reason
 WORDS = dict.fromkeys(
     (
         *("table", "model", "objective", "dataset", "method", "method_label", "setting", "run"),
-        *("profile", "data", "network", "device", "precision", "commit", "weights", "arm"),
+        *("profile", "data", "network", "device", "precision", "torch", "commit", "weights", "arm"),
     ),
     str,
 )

@@ -116,7 +116,7 @@ def row_of(
         **percents("acc", made["acc"], full["acc"], run.method),
         **cost_columns(run, made, full),
         "test_images": ours[0]["metrics"]["n"],
-        **{name: together(ours, name) for name in ("device", "precision", "commit")},
+        **{name: together(ours, name) for name in ("device", "precision", "torch", "commit")},
         **robustness(run, made, full, ours[0]["metrics"]),
     }
 
@@ -202,9 +202,8 @@ def same_data(several: list[dict]) -> None:
 
 def together(several: list[dict], name: str) -> str:
     """What the provenance of several records says, each once."""
-    return ", ".join(
-        dict.fromkeys(str(record["provenance"].get(name, "not recorded")) for record in several)
-    )
+    made = [record["provenance"].get("versions", {}) | record["provenance"] for record in several]
+    return ", ".join(dict.fromkeys(str(one.get(name, "not recorded")) for one in made))
 
 
 def percents(name: str, made: pd.Series, full: pd.Series, method: str, mean: str = "") -> dict:

@@ -100,7 +100,7 @@ def title(item: str, gathered: pd.DataFrame) -> str:
     )
     made_on = "".join(
         f" {name.capitalize()}: {' or '.join(gathered[name].unique())}."
-        for name in ("device", "precision")
+        for name in ("device", "precision", "torch")
         if name in gathered
     )
     return (

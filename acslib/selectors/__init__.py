@@ -34,6 +34,7 @@ from acslib.selectors.grouped import (
     batch_wise,
     per_class,
 )
+from acslib.selectors.kernels import compile_kernels
 from acslib.selectors.scores import Score, easiest, el2n, entropy, hardest, input_gradient_norms
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "Unweighted",
     "batch_wise",
     "check_coreset",
+    "compile_kernels",
     "craig",
     "easiest",
     "el2n",

@@ -5,7 +5,9 @@
 # error, run the greedy algorithm by hand and in code, and judge a CRAIG coreset of real
 # gradients.
 #
-# **You need** [Lesson 3](03_last_layer_gradients.ipynb): a sample is its gradient.
+# **You need** [Lesson 3](03_last_layer_gradients.ipynb): a sample is its gradient. In a sentence:
+# the gradient of one sample's loss in the last layer's weights is the outer product of its error
+# (softmax minus label) and its features, which is eq. (18).
 #
 # **Minutes:** 50.
 
