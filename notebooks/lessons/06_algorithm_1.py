@@ -51,7 +51,7 @@ from acslib.objectives import AdversarialTraining
 #
 # <details><summary>Hint</summary>
 #
-# `start = int(kappa * epochs + 1e-9)` guards against 0.6 · 100 = 59.99…; then `round(start * k)`
+# `start = int(kappa * epochs + 1e-9)` guards against 0.29 · 100 = 28.99…; then `round(start * k)`
 # is the end of the warm start.
 #
 # </details>
@@ -199,8 +199,9 @@ weighted_loss = my_weighted_loss if right else checks.weighted_loss
 #
 # <details><summary>Hint</summary>
 #
-# Lines 9 to 11: `coreset = select(gradients, budget)` with `budget = int(plan.coreset_fraction *
-# n)`. Line 17: `zero_grad`, `backward` of `weighted_loss(losses, weights.float())`, `step`.
+# Lines 9 to 11: `coreset = select(gradients, budget)` with
+# `budget = schedule.coreset_size(plan.coreset_fraction, n)`, which rounds up. Line 17:
+# `zero_grad`, `backward` of `weighted_loss(losses, weights.float())`, `step`.
 #
 # </details>
 
@@ -215,7 +216,7 @@ def my_training(model, optimiser, images, labels, plan, objective, select):
         # >>> answer
         elif epoch.select:
             gradients = objective.gradients(model, images, labels)
-            coreset = select(gradients, int(plan.coreset_fraction * n))
+            coreset = select(gradients, schedule.coreset_size(plan.coreset_fraction, n))
         # >>> stub
         # # lines 7 to 11: if this epoch selects, set `coreset` anew
         # <<<
@@ -298,15 +299,16 @@ axes[0].bar([str(kappa) for kappa in kappas], bars, color=course.BLUE)
 axes[0].set(xlabel="κ (T = 4)", ylabel="right under attack, %")
 bars = [histories[period][0] for period in periods]
 axes[1].bar([str(period) for period in periods], bars, color=course.ORANGE, hatch="//")
-axes[1].set(xlabel="T (κ = 0.5)")
+axes[1].set(xlabel="T (κ = 0.5)", ylabel="right under attack, %")
 plt.show()
 
 # %% [markdown]
-# All six runs cost the same number of images. One setting stands in both panels: κ = 0.5 with T =
-# 4. The two runs differ in nothing but the attack's random starts. So the gap between these two
-# bars is chance, and so may be every gap that is not much larger. (Run the cell again and see how
-# far they part.) The paper finds the method "not very sensitive to the number of warm-start
-# epochs, although a longer warm-start is generally beneficial" (section 4.4).
+# The runs with different T cost the same number of images, those with different κ nearly: phases
+# are whole epochs, so that 4.4 to 4.8 of 16 epochs are trained. One setting stands in both panels:
+# κ = 0.5 with T = 4. The two runs differ in nothing but the attack's random starts. So the gap
+# between these two bars is chance, and so may be every gap that is not much larger. (Run the cell
+# again and see how far they part.) The paper finds the method "not very sensitive to the number of
+# warm-start epochs, although a longer warm-start is generally beneficial" (section 4.4).
 #
 # ## What it costs
 #

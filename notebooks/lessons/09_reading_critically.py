@@ -254,7 +254,7 @@ def draw(axis, count):
     axis.axhline(0, color="black", linestyle=":")
     axis.set_xticks([0, 1], ["GradMatch", "null"])
     axis.set(xlim=(-0.5, 1.7), ylim=(-12, 12), ylabel="minus adaptive random, points")
-    return "; ".join(words)
+    return "; ".join(["minus adaptive random, in points, with a dotted line at 0", *words])
 
 
 course.slider(draw, "seeds", range(2, len(seeds) + 1))

@@ -930,7 +930,7 @@ def weighted_loss(losses: Tensor, weights: Tensor) -> Tensor:
     "6.1", 'return "full", "skip" or "coreset"', "warm start, a pause, coresets: the three phases"
 )
 def check_6_1(answer):
-    for epochs, kappa, k in ((10, 0.5, 0.6), (100, 0.6, 0.5), (12, 0.0, 0.3), (8, 1.0, 0.25)):
+    for epochs, kappa, k in ((10, 0.5, 0.6), (100, 0.6, 0.5), (12, 0.0, 0.3), (10, 0.75, 0.4)):
         for epoch in range(epochs):
             got, expected = call(answer, epoch, epochs, kappa, k), phase(epoch, epochs, kappa, k)
             if got not in ("full", "skip", "coreset"):
@@ -1001,7 +1001,7 @@ def train_with_coresets(model, optimiser, images, labels, plan, objective, selec
             coreset = selectors.Coreset(torch.arange(len(labels)), torch.ones(len(labels)))
         elif epoch.select:
             gradients = objective.gradients(model, images, labels)
-            coreset = select(gradients, int(plan.coreset_fraction * len(labels)))
+            coreset = select(gradients, schedule.coreset_size(plan.coreset_fraction, len(labels)))
         if epoch.phase == "skip":
             counts.append(0)
             continue
