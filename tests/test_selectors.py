@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -1013,6 +1014,26 @@ with mock.patch.object(sys.modules["acslib.selectors.{name}"], "GRAM_ELEMENTS", 
     {name}(gradients, 50)
 print(kilobytes("VmHWM") - held)
 """
+
+
+def test_the_result_does_not_depend_on_threads_in_a_process_of_its_own():
+    """Here scipy, with a BLAS of its own, is loaded before; there the library loads it."""
+    code = (
+        "import torch; from acslib import selectors;"
+        "g = torch.randn(1200, 700, generator=torch.Generator().manual_seed(0));"
+        "print(selectors.gradmatch(g, 600).weights.numpy().tobytes().hex())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for threads in ("1", "2")
+    }
+    assert len(found) == 1
 
 
 def test_what_the_solvers_compile_is_compiled_beforehand():

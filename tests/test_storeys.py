@@ -122,7 +122,7 @@ def test_what_only_asks_does_not_load_torch(arguments):
     [
         ("gradmatch", ("scipy.optimize", "scipy.io")),
         ("craig", ("scipy.optimize", "scipy.io")),
-        ("adaptive_random", ("scipy", "numba")),
+        ("adaptive_random", ("numba",)),
     ],
 )
 def test_a_run_loads_only_what_it_needs(method, slow, tmp_path, monkeypatch):

@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+# scipy has a BLAS of its own, which `one_thread` limits only if it is loaded before
+from scipy.linalg import cholesky, solve_triangular
+from scipy.linalg.blas import dgemm
+
 from acslib.gradients import LastLayerGradients
 from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled, to_numpy
 
@@ -350,8 +354,6 @@ class MatchingPursuit:
         missing = self.residual[support] - self.ridge * w
         self.settled = True
         if np.abs(missing).max(initial=0.0) > DRIFT * self.largest:
-            from scipy.linalg import cholesky, solve_triangular
-
             gram = kept[:, support] + self.ridge * np.eye(t)
             self.root[:t, :t] = solve_triangular(cholesky(gram, lower=True), np.eye(t), lower=True)
             self.orthogonal[:t] = self.root[:t, :t] @ kept
@@ -430,8 +432,6 @@ class MatchingPursuit:
 
 def subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:
     """`values -= left @ right` in place; `values` must be a float64 array in C order."""
-    from scipy.linalg.blas import dgemm  # it takes 0.4 s, and only GradMatch needs it
-
     if left.size:
         dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
 
