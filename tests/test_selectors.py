@@ -37,6 +37,7 @@ from acslib.selectors import (
 GRADMATCH = sys.modules["acslib.selectors.gradmatch"]  # the function of that name hides it
 CRAIG = sys.modules["acslib.selectors.craig"]
 STREAMED = sys.modules["acslib.selectors.streamed_locations"]
+RUN = pursuit.MatchingPursuit.run
 seeds = pytest.mark.parametrize("seed", range(4))
 laws = settings(max_examples=30, deadline=None)
 
@@ -190,6 +191,51 @@ def test_nearly_dependent_samples_get_the_least_squares_weights(
         least, rel=1e-2, abs=2e-6
     )
     assert float(coreset.trace[-1]) == pytest.approx(least, rel=1e-2, abs=2e-6)
+
+
+def nearly_dependent(seed):
+    """Samples, copies of them at 1e-4.3 to 1e-6.6 of their size apart and at other lengths, and
+    half of them negated.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n, width = torch.randint(20, 100, (2,), generator=generator).tolist()
+    uniform = partial(torch.rand, generator=generator, dtype=torch.float64)
+    normal = partial(torch.randn, generator=generator, dtype=torch.float64)
+    samples = normal(n, width)
+    near = 10.0 ** -(4.3 + 2.3 * float(uniform(())))
+    copies = samples * 10.0 ** (4 * uniform(n, 1) - 2) + near * normal(n, width)
+    target = normal(width) * n**0.5
+    return torch.cat([samples, copies, -samples[: n // 2]]), target
+
+
+@pytest.mark.parametrize("nonnegative", [True, False])
+def test_the_error_told_is_the_error_among_nearly_dependent_samples(nonnegative):
+    """A third of these lost their way, and said "tolerance" all the same."""
+    reasons = set()
+    for seed in range(60):
+        samples, target = nearly_dependent(seed)
+        budget = min(len(samples), samples.shape[1] + 5)
+        coreset = gradmatch(samples, budget, target=target, nonnegative=nonnegative)
+        missing = target - coreset.weights.double() @ samples[coreset.indices]
+        error = float(missing.norm() / target.norm())
+        assert error == pytest.approx(float(coreset.trace[-1]), abs=2e-4), seed
+        assert error <= 1e-5 or coreset.reason != "tolerance", seed
+        reasons.add(coreset.reason)
+    assert "rounding" in reasons, "else none of these is hard"
+
+
+def test_what_the_fast_pursuit_cannot_solve_is_solved_by_the_slow_one(monkeypatch):
+    samples = network_like(80)[0]
+    expected = gradmatch(samples, 30)
+
+    def singular(*args, **kwargs):
+        raise np.linalg.LinAlgError("not positive definite")
+
+    monkeypatch.setattr(GRADMATCH.MatchingPursuit, "run", singular)
+    monkeypatch.setattr(GRADMATCH.StreamedPursuit, "run", RUN)
+    coreset = gradmatch(samples, 30)
+    assert torch.equal(coreset.indices, expected.indices)
+    assert coreset.weights.numpy() == pytest.approx(expected.weights.numpy(), rel=1e-6)
 
 
 def textbook_nonnegative_pursuit(atoms, target, budget, ridge):

@@ -576,6 +576,19 @@ def test_records_on_other_threads_are_refused_both_ways(tmp_path, item, monkeypa
             runs.execute(run, 0, "cpu", tmp_path / made)
 
 
+def test_to_be_evaluated_again_on_other_threads_is_refused(tmp_path, item, monkeypatch):
+    item()
+    name = f"{SETTING}.random+epochs@4+train_limit@96+autoattack_n@0"
+    weak, strong = (config.resolve(name, "smoke", {"evaluation_steps": n}) for n in (1, 3))
+    monkeypatch.setenv("ACS_THREADS", "1")
+    runs.execute(weak, 0, "cpu", tmp_path)
+    monkeypatch.setenv("ACS_THREADS", "2")
+    with pytest.raises(files.RecordError, match="was made on 1 thread"):
+        runs.execute(strong, 0, "cpu", tmp_path)
+    monkeypatch.setenv("ACS_THREADS", "1")
+    runs.execute(strong, 0, "cpu", tmp_path, told=runs.Told(progress=pytest.fail))
+
+
 def test_a_checkpoint_of_other_threads_is_refused(tmp_path, item, monkeypatch):
     item()
     run = resolved("random", f"{TINY}+epochs@4")

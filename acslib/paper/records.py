@@ -208,7 +208,7 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
     path = run_folder(run, seed, results) / "record.json"
     way_out = f"move {path.parent} away, or set ACS_RESULTS to another folder"
     state = state_of(record, run)
-    if state in ("outdated", "evaluated"):
+    if state == "outdated":
         return None
     if state == "other":
         changed = changes_in_words(
@@ -216,7 +216,7 @@ def finished_record(run: Run, seed: int, results: Path | None = None) -> dict[st
         )
         raise RecordError(f"{path} was made with other parameters ({changed}): {way_out}")
     threads.check_workers(path, threads.workers_of(record), way_out)
-    return record
+    return None if state == "evaluated" else record
 
 
 def own_record(run: Run, seed: int, results: Path | None = None) -> dict[str, Any] | None:

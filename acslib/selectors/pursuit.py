@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-
-# scipy has a BLAS of its own, which `one_thread` limits only if it is loaded before
 from scipy.linalg import cholesky, solve_triangular
-from scipy.linalg.blas import dgemm
 
-from acslib.gradients import LastLayerGradients
-from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled, to_numpy
+from acslib.selectors.coreset import TIE, Indices, Matrix, Vector, compiled
+from acslib.selectors.foresight import Foresight, GramOnDemand, pursuit_steps
 
 # an atom with less than this share of its squared norm outside the span of the others depends on
 # them
@@ -24,6 +20,9 @@ HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 # an atom with less than this share of its squared norm outside the span is made orthogonal twice
 CANCELLED = 1e-4
+# what the error may differ from what was said of it, and the slope on the support from 0, both
+# relative: with more, the way is lost
+LOST, SLOPE = 1e-4, 1e-6
 # updates leave this much, of the largest correlation, on the support; with more, it is factorised
 # anew
 DRIFT = 1e-12
@@ -34,61 +33,6 @@ def pursuit_room(d: int, budget: int, ridge: float) -> int:
     depends on the others.
     """
     return budget if ridge else min(budget, d + 1)
-
-
-class GramOnDemand:
-    """A Gram matrix that computes what is indexed: rows (b,), or a block (b, b) by `np.ix_`.
-
-    Picks foreseen wrongly are often foreseen again, so rows are kept, until they are more than
-    `held`.
-    """
-
-    def __init__(self, gradients: LastLayerGradients, held: int) -> None:
-        self.gradients = gradients
-        self.held = held
-        self.fetched: dict[int, Vector] = {}
-
-    def __getitem__(self, wanted: Indices | tuple[Indices, ...]) -> Matrix:
-        if isinstance(wanted, tuple):
-            rows = torch.from_numpy(wanted[1][0]).to(self.gradients.device)
-            return to_numpy(self.gradients[rows].gram())
-        if len(self.fetched) > self.held:
-            self.fetched.clear()
-        missing = [sample for sample in wanted.tolist() if sample not in self.fetched]
-        if missing:
-            found = self.gradients.gram_rows(torch.tensor(missing, device=self.gradients.device))
-            self.fetched.update(zip(missing, to_numpy(found), strict=True))
-        return np.stack([self.fetched[sample] for sample in wanted.tolist()])
-
-
-@compiled
-def pursuit_steps(
-    gram: Matrix, residual: Vector, pick: int, budget: int, ridge: float, nonnegative: bool
-) -> Indices:
-    """The first steps of the pursuit among few atoms, from `pick` on; weights may turn negative.
-
-    gram: (n, n) inner products and residual: (n,) correlations, both of what is outside the present
-    support; they change in place. Up to `budget` indices.
-    """
-    steps, taken = np.empty(budget, np.int64), np.zeros(len(residual), np.bool_)
-    for count in range(budget):
-        steps[count], taken[pick] = pick, True
-        pivot = gram[pick, pick] + ridge
-        if pivot <= 0:
-            return steps[: count + 1]
-        row = gram[pick] / np.sqrt(pivot)
-        step = residual[pick] / np.sqrt(pivot)
-        best = 0.0
-        for i in range(len(residual)):
-            residual[i] -= step * row[i]
-            for j in range(len(residual)):
-                gram[i, j] -= row[i] * row[j]
-            score = residual[i] if nonnegative else abs(residual[i])
-            if score > best and not taken[i]:
-                best, pick = score, i
-        if best == 0.0:
-            return steps[: count + 1]
-    return steps
 
 
 @compiled
@@ -169,10 +113,11 @@ class MatchingPursuit:
         self.floor = FLOOR * np.sqrt(norm2 * diagonal)
         self.chosen, self.blocked = np.zeros(n, bool), np.zeros(n, bool)
         self.residual, self.error2 = correlations.copy(), norm2
+        self.set_aside = False  # whether a dependent sample seemed to lower the error
         self.settled = False  # whether `residual` is that of the weights themselves
         self.trace: list[float] = []
         self.size, self.clock = 0, 0
-        self.foreseen: dict[int, int] = {}
+        self.foreseen = Foresight(n)
         self._hold(n)
 
     def _hold_support(self, room: int) -> None:
@@ -188,13 +133,7 @@ class MatchingPursuit:
         # The support's Gram rows, and `orthogonal` = root @ Gram rows.
         self.kept = np.empty((self.budget, n))
         self.orthogonal = np.empty((self.budget, n))
-        # When picks were foreseen, `foreseen` with their places, and the support's size then.
-        self.foreseen_at, self.start = -AHEAD, 0
-        # Their Gram rows, as fetched and made orthogonal to the support, and what of the support
-        # makes up the difference.
-        self.fetched = np.empty((0, n))
-        self.deflated = np.empty((0, n))
-        self.solved = np.empty((0, 0))
+        self.foreseen_at = -AHEAD  # when picks were foreseen
 
     def run(self) -> MatchingPursuit:
         while (reason := self._stop()) is None:
@@ -212,6 +151,16 @@ class MatchingPursuit:
             np.maximum(self.weights, 0.0, out=self.weights)
         return self
 
+    def is_lost(self) -> bool:
+        """Whether updates among nearly dependent samples have lost the weights, or their error."""
+        w, left = self.w[: self.size], self._missing_on_support()
+        error2 = self.norm2 - float(w @ (self.correlations[self.support[: self.size]] + left))
+        said = self.trace[-1] if self.trace else 1.0
+        true = np.sqrt(abs(error2) / self.norm2) if self.norm2 else said  # below 0: by rounding
+        return not (
+            abs(true - said) <= LOST and np.abs(left).max(initial=0.0) <= SLOPE * self.largest
+        )
+
     def _missing_on_support(self) -> Vector:
         """Half the objective's negative slope in each weight: zero, but for rounding."""
         t, support = self.size, self.support[: self.size]
@@ -228,7 +177,7 @@ class MatchingPursuit:
         scores = self._scores()
         best = scores.max()
         if best == -np.inf:
-            return "rounding" if self._hidden() else "optimum"
+            return "rounding" if self.set_aside or self._hidden() else "optimum"
         self.pick = int(np.argmax(scores >= best - self.slack))
         return None
 
@@ -257,33 +206,11 @@ class MatchingPursuit:
         steps = pursuit_steps(gram, self.residual[best], first, ahead, self.ridge, self.nonnegative)
         atoms = best[steps]
         known = np.array([atom in self.foreseen for atom in atoms.tolist()])
-        self._keep_foreseen(atoms[known])
-        self._also_foresee(atoms[~known], overlap[:, steps[~known]].T)
+        orthogonal, root = self.orthogonal[:t], self.root[:t, :t]
+        self.foreseen.keep(atoms[known], orthogonal, root)
+        new, overlap = atoms[~known], overlap[:, steps[~known]].T
+        self.foreseen.add(new, self.gram[new], overlap, orthogonal, root)
         self.foreseen_at = self.clock
-
-    def _keep_foreseen(self, atoms: Indices) -> None:
-        """Of the picks foreseen keep these, made orthogonal to all of the support."""
-        t, start = self.size, self.start
-        kept = [self.foreseen[atom] for atom in atoms.tolist()]
-        later = self.orthogonal[start:t]
-        overlap = later[:, atoms].T
-        self.fetched, self.deflated = self.fetched[kept], self.deflated[kept]
-        subtract_product(self.deflated, overlap, later)
-        solved = overlap @ self.root[start:t, :t]
-        solved[:, :start] += self.solved[kept]
-        self.solved, self.start = solved, t
-        self.foreseen = {atom: position for position, atom in enumerate(atoms.tolist())}
-
-    def _also_foresee(self, atoms: Indices, overlap: Matrix) -> None:
-        """Further picks beside those kept; overlap: (b, t), what `orthogonal` has at them."""
-        t, count = self.size, len(self.foreseen)
-        fetched = self.gram[atoms]
-        deflated = fetched.copy()
-        subtract_product(deflated, overlap, self.orthogonal[:t])
-        self.fetched = np.concatenate([self.fetched, fetched])
-        self.deflated = np.concatenate([self.deflated, deflated])
-        self.solved = np.concatenate([self.solved, overlap @ self.root[:t, :t]])
-        self.foreseen |= {atom: count + place for place, atom in enumerate(atoms.tolist())}
 
     def _add(self, atom: int) -> None:
         """One pick: a step of the progressive Cholesky factorisation, then new weights for all."""
@@ -291,7 +218,7 @@ class MatchingPursuit:
         self.support[t] = atom
         coefficients, row = self._outside_span(atom)
         pivot = row[atom] + self.ridge
-        gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
+        gain = self._gain(atom, pivot)
         if gain <= ROUNDING * self.norm2:
             self.blocked[atom] = True
             return
@@ -305,6 +232,15 @@ class MatchingPursuit:
             self.residual -= step * orthogonal
             self.error2 -= gain
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+
+    def _gain(self, atom: int, pivot: float) -> float:
+        """What an atom lowers the squared error by; nothing if it depends on the support. That it
+        seems to lower it even so is rounding.
+        """
+        if pivot > RANK * self.diagonal[atom]:
+            return float(self.residual[atom] ** 2 / pivot)
+        self.set_aside = True
+        return 0.0
 
     def _enter(self, atom: int, direction: Vector, scale: float) -> float | None:
         """The weights with the atom among them; the step along `direction` unless others left."""
@@ -326,14 +262,9 @@ class MatchingPursuit:
         Its coefficients in the support's atoms and the candidate: (t + 1,), and its inner products
         with every sample: (n,).
         """
-        t, position = self.size, self.foreseen[atom]
-        earlier = self.orthogonal[self.start : t]
-        overlap = earlier[:, atom]
-        row = self.deflated[position] - overlap @ earlier
-        solved = overlap @ self.root[self.start : t, :t]
-        solved[: self.start] += self.solved[position]
-        coefficients = np.append(-solved, 1.0)
-        self.kept[t] = self.fetched[position]
+        t = self.size
+        coefficients, row = self.foreseen.outside_span(atom, self.orthogonal[:t], self.root[:t, :t])
+        self.kept[t] = self.foreseen.gram_row(atom)
         if row[atom] + self.ridge < CANCELLED * self.diagonal[atom]:
             coefficients, row = self._orthogonalised(coefficients)
         return coefficients, row
@@ -368,9 +299,9 @@ class MatchingPursuit:
         self._try(step)
         feasible = self.w[: self.size].copy()
         while trial.min() <= 0:
-            share = np.where(
-                trial <= 0, feasible / np.where(trial <= 0, feasible - trial, 1.0), np.inf
-            )
+            gap = np.where(trial <= 0, feasible - trial, 1.0)
+            share = np.divide(feasible, gap, out=np.zeros_like(gap), where=gap > 0)
+            share[trial > 0] = np.inf
             leaving = int(share.argmin())
             feasible += share[leaving] * (trial - feasible)
             column = self.root[: self.size, : self.size].T @ self.root[: self.size, leaving]
@@ -407,19 +338,16 @@ class MatchingPursuit:
 
     def _try(self, step: float) -> None:
         """The residual of the trial weights, a `step` along the newest row."""
+        t = self.size
         to_come = [atom for atom in self.foreseen if not self.chosen[atom]]
-        self._keep_foreseen(np.array(to_come, np.int64))
-        self.residual -= step * self.orthogonal[self.size - 1]
+        self.foreseen.keep(np.array(to_come, np.int64), self.orthogonal[:t], self.root[:t, :t])
+        self.residual -= step * self.orthogonal[t - 1]
 
     def _forget_row(self, position: int, last: int, back: float) -> None:
         """Give back what the last row, which goes, took from residual and picks foreseen."""
         row, coefficients = self.orthogonal[last], self.root[last, : last + 1]
         self.residual += back * coefficients[position] * row
-        overlap = row[list(self.foreseen)]
-        self.deflated += np.outer(overlap, row)
-        self.solved -= np.outer(overlap, coefficients)
-        self.solved[:, position] = self.solved[:, last]
-        self.solved, self.start = self.solved[:, :last], last
+        self.foreseen.give_back(row, coefficients, position)
 
     def _rows_alike(self) -> Matrix:
         """What is rotated as `root` is."""
@@ -428,12 +356,6 @@ class MatchingPursuit:
     def _replace_row(self, position: int, last: int) -> None:
         """The last Gram row takes the leaving one's place."""
         self.kept[position] = self.kept[last]
-
-
-def subtract_product(values: Matrix, left: Matrix, right: Matrix) -> None:
-    """`values -= left @ right` in place; `values` must be a float64 array in C order."""
-    if left.size:
-        dgemm(-1.0, right.T, left.T, 1.0, values.T, overwrite_c=True)
 
 
 def _without(values: Vector, position: int) -> Vector:

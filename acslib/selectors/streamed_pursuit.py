@@ -10,7 +10,7 @@ from torch import Tensor
 
 from acslib.gradients import LastLayerGradients
 from acslib.selectors.coreset import Indices, Matrix, Vector, to_numpy
-from acslib.selectors.pursuit import AHEAD, CANCELLED, RANK, ROUNDING, MatchingPursuit, pursuit_room
+from acslib.selectors.pursuit import AHEAD, CANCELLED, ROUNDING, MatchingPursuit, pursuit_room
 from acslib.selectors.sampling import Sampling
 
 
@@ -76,9 +76,12 @@ class StreamedPursuit(MatchingPursuit):
 
     def _add(self, atom: int) -> None:
         t = self.size
+        if t == self.room:  # by rounding one more than the rank seems to be outside the span
+            self.blocked[atom] = True
+            return
         self.support[t] = atom
         coefficients, pivot = self._pivot(atom)
-        gain = self.residual[atom] ** 2 / pivot if pivot > RANK * self.diagonal[atom] else 0.0
+        gain = self._gain(atom, pivot)
         if gain <= ROUNDING * self.norm2:
             self.blocked[atom] = True
             return
