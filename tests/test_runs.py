@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from acslib import writing
+from acslib import evaluation, writing
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.paper import (
     __main__,
@@ -173,6 +173,31 @@ def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp
     assert again["masks"] == whole["masks"]
     with pytest.raises(files.RecordError, match="other parameters"):
         runs.execute(config.resolve(name, "demo", {"lr": 0.5} | stronger), 0, "cpu", tmp_path)
+
+
+def test_the_papers_pgd_on_the_first_images_and_pgd_20_on_all(finished, tmp_path, run, monkeypatch):
+    calls = []
+
+    def heard(model, images, labels, attack, *args):
+        found = robust_accuracy(model, images, labels, attack, *args)
+        calls.append((len(images), attack.steps, attack.restarts, found[0]))
+        return found
+
+    robust_accuracy = evaluation.robust_accuracy
+    monkeypatch.setattr(measures.evaluation, "robust_accuracy", heard)
+    folder = shutil.copytree(finished[0], tmp_path / "results")
+    some = config.resolve(NAME, "demo", {"evaluation_n": 40})
+    record = runs.execute(some, 0, "cpu", folder)
+    metrics, n = record["metrics"], finished[1]["metrics"]["n"]
+    assert (metrics["evaluation_n"], metrics["n"]) == (40, n)
+    assert calls == [
+        (40, some.setting.evaluation_steps, some.setting.evaluation_restarts, metrics["racc"]),
+        (n, 20, 1, metrics["pgd20"]),
+    ]
+    lengths = {name: len(masks.unpacked(mask)) for name, mask in record["masks"].items()}
+    assert lengths == {"acc": n, "racc": 40, "pgd20": n}
+    as_many = config.resolve(NAME, "demo", {"evaluation_n": n})
+    assert "pgd20" not in runs.execute(as_many, 0, "cpu", folder)["metrics"]
 
 
 def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_again(tmp_path):
