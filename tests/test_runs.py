@@ -36,6 +36,7 @@ from acslib.paper import (
     record_fields,
     records,
     runs,
+    selecting,
     threads,
     threats,
 )
@@ -142,7 +143,7 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 def test_adaptive_random_is_drawn_afresh_and_random_is_not():
     for method, fresh in (("random", False), ("adaptive_random", True)):
         run = config.resolve(f"resnet18-linf-cifar10.{method}", "demo")
-        select = build.build_selector(run, 0)
+        select = selecting.build_selector(run, 0)
         draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
@@ -414,7 +415,7 @@ def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(run, n
     run = config.resolve(f"resnet18-linf-cifar10.{run}", "demo")
     classes, width = (100, 2048) if n == 126_000 else (10, 512)
     few = LastLayerGradients(torch.zeros(2, classes), torch.zeros(2, width))
-    selector = build.build_selector(run, 0)
+    selector = selecting.build_selector(run, 0)
     if message is None:
         check_memory(selector, Samples(n), n // 2, few)
         return
@@ -867,7 +868,7 @@ def some_gradients(epoch=0):
 )
 def test_every_method_of_the_list_is_built(method, varied):
     name = f"resnet18-linf-cifar10.{method}" + f"+{varied}" * bool(varied)
-    select = build.build_selector(config.resolve(name, "demo"), 0)
+    select = selecting.build_selector(config.resolve(name, "demo"), 0)
     blind = not needs_gradients(select)
     assert blind is ("random" in method)
     coreset = select(Samples(64) if blind else some_gradients(), 32)
@@ -877,13 +878,13 @@ def test_every_method_of_the_list_is_built(method, varied):
 
 
 def test_full_training_has_no_selector():
-    assert build.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 0) is None
+    assert selecting.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 0) is None
 
 
 def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
     for value, fixed in (("fixed", True), ("each", False)):
         run = config.resolve(f"resnet18-linf-cifar10.craig+selection_groups@{value}", "demo")
-        select = build.build_selector(run, 0)
+        select = selecting.build_selector(run, 0)
         found = [select(some_gradients(epoch), 16).indices for epoch in (5, 6, 5)]
         assert torch.equal(found[0], found[2])
         assert torch.equal(found[0], found[1]) is fixed
@@ -891,7 +892,7 @@ def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
 
 def test_algorithm_3s_lambda_and_epsilon_are_parameters():
     plain, ridge, tolerance = (
-        build.build_selector(
+        selecting.build_selector(
             config.resolve(f"resnet18-linf-cifar10.gradmatch+granularity@sample{varied}"), 0
         )(some_gradients(), 32)
         for varied in ("", "+ridge@1000", "+tolerance@0.9")
@@ -1109,7 +1110,7 @@ def test_the_optimiser_is_torchs_sgd():
 def test_a_solver_may_look_at_a_random_part_in_each_step(method):
     def picks(varied, seed=0):
         name = f"resnet18-linf-cifar10.{method}+granularity@sample{varied}"
-        selector = build.build_selector(config.resolve(name), seed)
+        selector = selecting.build_selector(config.resolve(name), seed)
         return selector(some_gradients(), 16).picks.tolist()
 
     drawn = "+selection_epsilon@0.5"
