@@ -121,6 +121,67 @@ def test_no_answer_makes_a_check_raise(number, answer, capsys):
     assert verdict is False, sentence
 
 
+ODD = [lambda: 1, object(), "?", {}, ({}, {}), [[], []], ["a", "b"], math.nan]
+ODD += [torch.zeros(0), torch.zeros(2, 2), torch.zeros(2).requires_grad_(), np.zeros(3)]
+
+
+@each_exercise
+@pytest.mark.parametrize("value", ODD, ids=map(str, range(len(ODD))))
+def test_a_value_of_another_kind_is_told_so(number, value, capsys):
+    """It is the answer's fault, and none of code that stops."""
+    verdict, sentence = said(capsys, number, lambda *_: value)
+    assert verdict is False
+    assert "stopped with" not in sentence
+
+
+@each_exercise
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_an_answer_that_is_empty_in_part_is_empty(number, nothing, given, capsys):
+    """Where one of its calls gives nothing, or nothing in the place of one of its results."""
+    source, solved, _, name = EXERCISES[number]
+    names = given(source)
+    exec(solved, names)
+    right = names[name]
+    if not callable(right):
+        assert " is empty: " in said(capsys, number, (right, nothing))[1]
+        return
+    results = results_of(number, right)
+    for call in sorted({0, len(results) - 1}):
+        parts = len(results[call]) if isinstance(results[call], tuple | list) else 0
+        for part in (None, *range(parts)):
+            answer = with_nothing(right, call, part, nothing)
+            verdict, sentence = said(capsys, number, answer)
+            assert verdict is False
+            assert " is empty: " in sentence, f"call {call}, part {part}: {sentence}"
+
+
+def results_of(number, right):
+    """What a right answer gives, each time that its check calls it."""
+    results = []
+
+    def noted(*arguments):
+        results.append(right(*arguments))
+        return results[-1]
+
+    getattr(checks, f"check_{number}")(noted)
+    return results
+
+
+def with_nothing(right, call, part, nothing):
+    """A right answer that gives nothing at one of its calls, or in one part of what it gives."""
+    count = iter(range(10**6))
+
+    def answer(*arguments):
+        result = right(*arguments)
+        if next(count) != call:
+            return result
+        if part is None:
+            return nothing
+        return type(result)([*result[:part], nothing, *result[part + 1 :]])
+
+    return answer
+
+
 def step(model, optimiser, attack, images, labels, *, clean=False, zero=True):
     adversarial = images if clean else attack(model, images, labels)
     loss = cross_entropy(model(adversarial), labels)
