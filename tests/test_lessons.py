@@ -661,6 +661,36 @@ def test_begins_with_goals_needs_and_minutes_and_ends_with_a_quiz(source):
     assert "<details><summary>Answers</summary>" in last
 
 
+@pytest.mark.parametrize("place", ["notebooks/index.ipynb", "docs/teaching.md"])
+def test_tables_of_lessons_say_what_their_heads_say(place):
+    """Minutes, and how many exercises there are where a table has them, for all nine in order."""
+    text = (ROOT / place).read_text()
+    if place.endswith(".ipynb"):
+        text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+    table = text.split("| lesson | about ", 1)[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in table]
+    assert [re.search(r"\d", row[0])[0] for row in rows] == [str(k + 1) for k in range(9)]
+    for source, row in zip(SOURCES, rows, strict=True):
+        minutes = re.search(r"\*\*Minutes:\*\* (\d+)", text_of(source))[1]
+        exercises = len(re.findall(r"^### Exercise", text_of(source), re.M))
+        assert row[2:] == [*[str(exercises)] * (len(row) == 4), minutes], source.stem
+
+
+def test_an_afternoon_has_what_its_lessons_need():
+    """A lesson's needs are taught before it; what Lesson 4 needs of Lesson 3 is in its own head."""
+    said = (ROOT / "docs" / "teaching.md").read_text()
+    plan = re.search(r"an afternoon only: Lessons ([^;]*)", " ".join(said.split()))[1]
+    taught = list(map(int, re.findall(r"\d", plan)))
+    assert len(taught) > 2
+    for place, number in enumerate(taught):
+        head = lessons.notebook(SOURCES[number - 1], "student").cells[0].source
+        needs = " ".join(head.split("**You need**")[1].split("**Minutes:**")[0].split())
+        before = {*taught[:place], *[3] * ("In a sentence:" in needs)}
+        for group in needs.split(" and "):  # of which one is enough
+            wanted = set(map(int, re.findall(r"(?:Lesson|\bor) (\d)", group)))
+            assert not wanted or wanted & before, f"Lesson {number} needs {group}"
+
+
 @each_lesson
 @pytest.mark.parametrize("version", ["student", "answers"])
 def test_has_few_short_cells_and_no_outputs(source, version):

@@ -270,14 +270,14 @@ def test_a_wrong_parameter_is_refused_each_time(history, values, said):
             begun(*earlier, *history, **given)
 
 
-def test_the_network_of_torchvision_is_taken_where_its_lines_are_uncommented():
+def test_the_network_of_torchvision_is_taken_where_its_line_is_uncommented():
     """In own.ipynb: what stands below would take its place."""
     cells = json.loads((HOME / "own.ipynb").read_text())["cells"]
     (source,) = (source for cell in cells if "def network(" in (source := "".join(cell["source"])))
-    names = {"nn": torch.nn}
+    names = {"nn": torch.nn, "models": models}
     exec(source, names)
     assert isinstance(names["network"](3), torch.nn.Sequential)
-    exec(source.replace("# from", "from").replace("# network =", "network ="), names)
+    exec(source.replace("# network =", "network ="), names)
     network = names["network"](3)
     assert type(network).__name__ == "ResNet"
     assert models.adapt(network)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
@@ -311,9 +311,12 @@ def test_a_finished_run_says_so_and_is_not_trained_again(run, capsys, monkeypatc
     shown = capsys.readouterr()
     assert "evaluation: 100%" in shown.err
     assert shown.out.count("epoch ") == len(run.plan)
+    assert shown.out.count(f"data: {made['data']}\n") == 1
     monkeypatch.setattr(runs, "execute", None)
     assert notebook.train_run(run, 0) == made
-    assert "is trained already" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "is trained already" in told
+    assert told.count(f"data: {made['data']}\n") == 1
 
 
 def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):
