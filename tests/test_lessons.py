@@ -666,7 +666,7 @@ def test_tables_of_lessons_say_what_their_heads_say(place):
     """Minutes, and how many exercises there are where a table has them, for all nine in order."""
     text = (ROOT / place).read_text()
     if place.endswith(".ipynb"):
-        text = "\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+        text = "\n\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
     table = text.split("| lesson | about ", 1)[1].split("\n\n")[0].splitlines()[2:]
     rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in table]
     assert [re.search(r"\d", row[0])[0] for row in rows] == [str(k + 1) for k in range(9)]
