@@ -123,7 +123,7 @@ def test_the_workflows_call_what_there_is():
     called = re.findall(r"\bmake ([a-z][a-z-]*)", said)
     assert "site" in called
     assert set(called) <= set(targets)
-    assert all((ROOT / name).is_file() for name in re.findall(r"\S+\.(?:py|sh)\b", said))
+    assert all((ROOT / name).is_file() for name in re.findall(r"(?<!\S)\.?\w+/[\w./-]+", said))
     uploads = [
         step for step in steps["site.yml"] if "upload-pages-artifact" in step.get("uses", "")
     ]
