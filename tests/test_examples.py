@@ -26,6 +26,7 @@ from acslib.paper import (
     notebook,
     rows,
     runs,
+    selecting,
     table_pictures,
     tables,
 )
@@ -85,7 +86,7 @@ def test_a_selector_of_ones_own_is_in_table_1(plugin, small):
     drawn = table_pictures.tradeoff(table)
     assert "Largest gradient" in [text.get_text() for text in drawn.legends[0].texts]
     run = config.resolve(f"{SETTING}.largest_gradient", "small")
-    selector = build.build_selector(run, 0)
+    selector = selecting.build_selector(run, 0)
     assert selector.batch_size == run.setting.selection_batch_size
 
 

@@ -27,6 +27,7 @@ from acslib.paper import (
     records,
     register,
     runs,
+    selecting,
     warm,
 )
 from acslib.paper.files import RecordError
@@ -364,7 +365,7 @@ def test_epochs_that_an_earlier_content_trained_are_not_gone_on_with(use, tmp_pa
 def test_the_settings_granularity_is_put_around_what_has_none(given, built, use):
     use(f'{NOTHING}from acslib import selectors\nregister.method("mine", {given})')
     run = config.resolve(f"{SETTING}.mine", "smoke")
-    found, own = build.build_selector(run, 0), METHODS["mine"].selector(run.setting, 0)
+    found, own = selecting.build_selector(run, 0), METHODS["mine"].selector(run.setting, 0)
     if built == "as it is":
         assert found is own
     else:
@@ -378,7 +379,7 @@ def test_a_selector_may_be_built_for_each_run(use):
         f"{NOTHING}from acslib.selectors import AdaptiveRandom\n"
         'register.method("mine", build=lambda setting, seed: AdaptiveRandom(seed + 100))'
     )
-    found = build.build_selector(config.resolve(f"{SETTING}.mine", "smoke"), 5)
+    found = selecting.build_selector(config.resolve(f"{SETTING}.mine", "smoke"), 5)
     assert found == selectors.AdaptiveRandom(105)
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from acslib import writing
+from acslib import evaluation, writing
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.paper import (
     __main__,
@@ -36,6 +36,7 @@ from acslib.paper import (
     record_fields,
     records,
     runs,
+    selecting,
     threads,
     threats,
 )
@@ -142,7 +143,7 @@ def test_interrupted_between_selections(method, varied, tmp_path):
 def test_adaptive_random_is_drawn_afresh_and_random_is_not():
     for method, fresh in (("random", False), ("adaptive_random", True)):
         run = config.resolve(f"resnet18-linf-cifar10.{method}", "demo")
-        select = build.build_selector(run, 0)
+        select = selecting.build_selector(run, 0)
         draws = [select(Samples(100, epoch=epoch), 10).indices for epoch in (5, 6, 5)]
         assert torch.equal(draws[0], draws[2])
         assert torch.equal(draws[0], draws[1]) is not fresh
@@ -173,6 +174,31 @@ def test_other_parameters_of_the_evaluation_evaluate_again_and_train_nothing(tmp
     assert again["masks"] == whole["masks"]
     with pytest.raises(files.RecordError, match="other parameters"):
         runs.execute(config.resolve(name, "demo", {"lr": 0.5} | stronger), 0, "cpu", tmp_path)
+
+
+def test_the_papers_pgd_on_the_first_images_and_pgd_20_on_all(finished, tmp_path, run, monkeypatch):
+    calls = []
+
+    def heard(model, images, labels, attack, *args):
+        found = robust_accuracy(model, images, labels, attack, *args)
+        calls.append((len(images), attack.steps, attack.restarts, found[0]))
+        return found
+
+    robust_accuracy = evaluation.robust_accuracy
+    monkeypatch.setattr(measures.evaluation, "robust_accuracy", heard)
+    folder = shutil.copytree(finished[0], tmp_path / "results")
+    some = config.resolve(NAME, "demo", {"evaluation_n": 40})
+    record = runs.execute(some, 0, "cpu", folder)
+    metrics, n = record["metrics"], finished[1]["metrics"]["n"]
+    assert (metrics["evaluation_n"], metrics["n"]) == (40, n)
+    assert calls == [
+        (40, some.setting.evaluation_steps, some.setting.evaluation_restarts, metrics["racc"]),
+        (n, 20, 1, metrics["pgd20"]),
+    ]
+    lengths = {name: len(masks.unpacked(mask)) for name, mask in record["masks"].items()}
+    assert lengths == {"acc": n, "racc": 40, "pgd20": n}
+    as_many = config.resolve(NAME, "demo", {"evaluation_n": n})
+    assert "pgd20" not in runs.execute(as_many, 0, "cpu", folder)["metrics"]
 
 
 def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_again(tmp_path):
@@ -389,7 +415,7 @@ def test_sample_wise_selection_that_cannot_fit_is_refused_before_training(run, n
     run = config.resolve(f"resnet18-linf-cifar10.{run}", "demo")
     classes, width = (100, 2048) if n == 126_000 else (10, 512)
     few = LastLayerGradients(torch.zeros(2, classes), torch.zeros(2, width))
-    selector = build.build_selector(run, 0)
+    selector = selecting.build_selector(run, 0)
     if message is None:
         check_memory(selector, Samples(n), n // 2, few)
         return
@@ -842,7 +868,7 @@ def some_gradients(epoch=0):
 )
 def test_every_method_of_the_list_is_built(method, varied):
     name = f"resnet18-linf-cifar10.{method}" + f"+{varied}" * bool(varied)
-    select = build.build_selector(config.resolve(name, "demo"), 0)
+    select = selecting.build_selector(config.resolve(name, "demo"), 0)
     blind = not needs_gradients(select)
     assert blind is ("random" in method)
     coreset = select(Samples(64) if blind else some_gradients(), 32)
@@ -852,13 +878,13 @@ def test_every_method_of_the_list_is_built(method, varied):
 
 
 def test_full_training_has_no_selector():
-    assert build.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 0) is None
+    assert selecting.build_selector(config.resolve("resnet18-linf-cifar10.full", "demo"), 0) is None
 
 
 def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
     for value, fixed in (("fixed", True), ("each", False)):
         run = config.resolve(f"resnet18-linf-cifar10.craig+selection_groups@{value}", "demo")
-        select = build.build_selector(run, 0)
+        select = selecting.build_selector(run, 0)
         found = [select(some_gradients(epoch), 16).indices for epoch in (5, 6, 5)]
         assert torch.equal(found[0], found[2])
         assert torch.equal(found[0], found[1]) is fixed
@@ -866,7 +892,7 @@ def test_batches_to_select_from_are_fixed_or_drawn_at_each_selection():
 
 def test_algorithm_3s_lambda_and_epsilon_are_parameters():
     plain, ridge, tolerance = (
-        build.build_selector(
+        selecting.build_selector(
             config.resolve(f"resnet18-linf-cifar10.gradmatch+granularity@sample{varied}"), 0
         )(some_gradients(), 32)
         for varied in ("", "+ridge@1000", "+tolerance@0.9")
@@ -1084,7 +1110,7 @@ def test_the_optimiser_is_torchs_sgd():
 def test_a_solver_may_look_at_a_random_part_in_each_step(method):
     def picks(varied, seed=0):
         name = f"resnet18-linf-cifar10.{method}+granularity@sample{varied}"
-        selector = build.build_selector(config.resolve(name), seed)
+        selector = selecting.build_selector(config.resolve(name), seed)
         return selector(some_gradients(), 16).picks.tolist()
 
     drawn = "+selection_epsilon@0.5"

@@ -14,7 +14,7 @@ from scipy.stats import ttest_rel
 
 from acslib.attacks.pgd import NFGSM
 from acslib.gradients import Samples
-from acslib.paper import build, config, intervals, masks, page, records, rows, study
+from acslib.paper import build, config, intervals, masks, page, records, rows, selecting, study
 from acslib.paper.params import ParamsError
 
 ARMS = ("adaptive_random", "gradmatch", "adaptive_random_null", "full_early", "full")
@@ -181,7 +181,7 @@ def test_all_arms_of_a_seed_begin_with_the_same_images_and_others_with_others():
 def test_another_draw_chooses_others():
     name = "study-linf.adaptive_random+coreset_fraction@0.2"
     first, second = (
-        build.build_selector(config.resolve(name + draw, "demo"), 0)(Samples(100), 20)
+        selecting.build_selector(config.resolve(name + draw, "demo"), 0)(Samples(100), 20)
         for draw in ("", "+selection_draw@1")
     )
     assert not torch.equal(first.indices, second.indices)

@@ -4,7 +4,9 @@ ours, its errata.
 
 import hashlib
 import io
+import json
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -102,6 +104,27 @@ def test_a_table_says_what_it_was_made_on(gathered):
     note = tables.title("table1", gathered["table1"])
     assert "Device: a test." in note
     assert "Torch: 2.0.0, 2.1.0." in note
+
+
+def test_pgd_20_has_a_column_where_it_was_run(results, gathered, tmp_path):
+    assert columns.PGD20 not in tables.beside_paper(gathered["table1"])
+    assert columns.PGD20 not in tables.title("table1", gathered["table1"])
+    folder = shutil.copytree(results, tmp_path / "results")
+    for path in folder.rglob("resnet18-*-cifar10.*/seed?/record.json"):
+        made = json.loads(path.read_text())
+        made["metrics"] |= {"pgd20": made["metrics"]["racc"] + 0.01, "evaluation_n": 100}
+        files.write_json(path, made)
+    table = rows.gather("table1", "demo", [0, 1], folder)
+    assert "RACC is of the first 100 test images where PGD-20" in tables.title("table1", table)
+    shown = tables.beside_paper(table)
+    there = (table.model == "ResNet-18") & (table.dataset == "CIFAR-10")
+    assert (shown[columns.PGD20] != "-").tolist() == there.tolist()
+    assert table.pgd20_pct[there].tolist() == pytest.approx((table.racc_pct + 1)[there])
+    assert table.racc_images.tolist() == [100 if mine else 200 for mine in there]
+    chance = rows.against_adaptive(table).chance
+    assert chance.iloc[0] == pytest.approx(
+        2**0.5 * rows.against_adaptive(table, n="test_images").chance.iloc[0]
+    )
 
 
 def test_medians_leave_out_what_slowed_a_few_epochs():
@@ -542,7 +565,7 @@ def test_what_a_record_says_commands_nothing(text, gathered, tmp_path):
     assert tex.count("%") == tex.count(r"\%")
     assert "<script>" not in html.read_text() + markdown.replace(r"\<script\>", "")
     assert {line.count("|") - line.count(r"\|") for line in markdown_rows(markdown)} == {
-        len(columns.LAYOUTS["table4"]) + 1
+        len(tables.beside_paper(table).columns) + 1
     }
 
 

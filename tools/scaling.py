@@ -22,7 +22,7 @@ from claims import BLOCK
 from acslib import data, memory
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config, paramfiles, rules, warm
+from acslib.paper import build, config, paramfiles, rules, selecting, warm
 from acslib.paper.items import table_runs
 from acslib.paper.operations import OperationCount
 from acslib.paper.settings import Setting
@@ -107,7 +107,7 @@ def of_epochs(run: config.Run, phases: Iterable[str], selections: int) -> float:
     n = IMAGES[setting.dataset] * (1 - setting.validation_fraction)
     share = {"full": 1.0, "coreset": setting.coreset_fraction, "skip": 0.0}
     trained = n * sum(share[phase] for phase in phases)
-    chosen = n * selections if run.method in build.SOLVERS else 0
+    chosen = n * selections if run.method in selecting.SOLVERS else 0
     return trained * (per_image.attack + per_image.update) + chosen * per_image.select
 
 

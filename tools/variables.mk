@@ -103,5 +103,7 @@ TORCHRUN = torch.distributed.run --nnodes=1 --nproc-per-node=$(NPROC) --rdzv-bac
 TRAIN := $(ACS) $(if $(filter-out 1,$(NPROC)),$(TORCHRUN) )acslib.paper train
 NOTEBOOK := $(ACS) papermill --no-progress-bar
 LPIPS = $(PY) -c "from acslib.attacks import lpips; lpips.prepare('$1')"
-# the rules of this profile: other seeds, threads, processes and files of your own make others
-RULES := $(RESULTS)/.make/$(PROFILE)-seeds$(subst $(space),-,$(SEEDS))$(patsubst %,-threads%,$(filter-out 1,$(THREADS)))$(patsubst %,-processes%,$(filter-out 1,$(NPROC)))$(subst /,_,$(subst :,+,$(ACS_PARAMS)$(ACS_PLUGINS))).mk
+# the rules of this profile: other seeds, threads, processes and files of your own make others. A checksum, as all of them
+# may be longer than a file's name; the shell sees nothing here that was not checked above
+ASKED := $(shell echo '$(SEEDS)/$(THREADS)/$(NPROC)/$(ACS_PARAMS)/$(ACS_PLUGINS)' | cksum)
+RULES := $(RESULTS)/.make/$(PROFILE)-$(subst $(space),-,$(ASKED)).mk

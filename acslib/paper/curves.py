@@ -9,7 +9,18 @@ import torch
 
 from acslib import evaluation, models, passes
 from acslib.attacks.pgd import PGD
-from acslib.paper import build, config, files, fingerprints, frames, params, records, rows, runs
+from acslib.paper import (
+    build,
+    config,
+    files,
+    fingerprints,
+    frames,
+    measures,
+    params,
+    records,
+    rows,
+    runs,
+)
 from acslib.paper.config import Run
 
 # Figure 3's attacks, in units of the training's epsilon
@@ -107,7 +118,9 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     """
     model, dataset = runs.load_trained(run, seed, results=results)
     assert isinstance(model, models.ResNet)
-    setting, images, labels = run.setting, dataset.test.float_images(), dataset.test.labels
+    setting, test = run.setting, dataset.test
+    n = measures.first(setting.evaluation_n, len(test.labels))
+    images, labels = test.float_images()[:n], test.labels[:n]
     device = str(images.device)
     fast = models.folded(model, passes.DTYPES[build.precision(setting, device)])
     if setting.evaluation_step is None:
@@ -125,7 +138,7 @@ def attack_curve(run: Run, seed: int, results: Path | None = None) -> pd.DataFra
     return pd.DataFrame(points).assign(
         training_epsilon_255=round(255 * setting.epsilon, 6),
         steps=setting.evaluation_steps,
-        test_images=len(labels),
+        test_images=n,
     )
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from acslib import selectors
 from acslib.data import Dataset
 from acslib.gradients import LastLayerGradients
-from acslib.paper import build, checkpoints, config, notebook, params, records, runs
+from acslib.paper import build, checkpoints, config, notebook, params, records, runs, selecting
 from acslib.paper.config import Run
 from acslib.paper.files import RecordError
 from acslib.paper.methods import METHODS
@@ -154,7 +154,7 @@ def reselect(
     found, rows = {}, []
     for method in methods:
         run = config.resolve(_with_method(seen.run, method), seen.run.profile)
-        selector = build.build_selector(run, seen.seed)
+        selector = selecting.build_selector(run, seen.seed)
         assert selector is not None, f"{method} selects nothing"
         for fraction in fractions:
             coreset = selector(gradients, coreset_size(fraction, n))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from acslib import selectors
 from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients
-from acslib.paper import build, checkpoints, config, rows
+from acslib.paper import build, checkpoints, config, rows, selecting
 from acslib.paper.methods import METHODS
 from acslib.passes import attacker
 from acslib.schedule import Epoch, Plan, coreset_size
@@ -74,7 +74,7 @@ def candidates(
     budget = coreset_size(run.plan.coreset_fraction, n)
     for method in ("gradmatch", "craig"):
         name = run.name.replace(f".{run.method}", f".{method}", 1)
-        selector = build.build_selector(config.resolve(name, run.profile), seed)
+        selector = selecting.build_selector(config.resolve(name, run.profile), seed)
         asks = dataclasses.replace(training, selector=selector)
         with seeded_for(training, epoch):
             gradients = adversarial_gradients(state.model, data, asks, epoch)

@@ -36,7 +36,7 @@ class Method:
         return self.selector is not None
 
 
-BUILD = "acslib.paper.build"
+BUILD = "acslib.paper.selecting"
 BUILT_IN = {
     method.name: method
     for method in (

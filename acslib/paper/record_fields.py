@@ -25,7 +25,17 @@ class Metrics(RecordPart):
     acc: Fraction = Field(description="Clean accuracy on the test images, a fraction.")
     n: AtLeastOne = Field(description="Test images, a number.")
     racc: Fraction | None = Field(
-        default=None, description="Robust accuracy under PGD on the test images, a fraction."
+        default=None,
+        description="Robust accuracy under the paper's PGD, on the first `evaluation_n` test images"
+        " or on all, a fraction.",
+    )
+    evaluation_n: AtLeastOne | None = Field(
+        default=None, description="Test images that this PGD ran on, where it left some out."
+    )
+    pgd20: Fraction | None = Field(
+        default=None,
+        description="Robust accuracy under PGD of 20 steps without restarts on all test images,"
+        " where the paper's PGD left some out, a fraction.",
     )
     autoattack: Fraction | None = Field(
         default=None, description="Robust accuracy under AutoAttack, a fraction."

@@ -167,6 +167,7 @@ def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics:
     row: dict = {}
     if "racc" in made:
         row |= percents("racc", made["racc"], full["racc"], run.method)
+        row["racc_images"] = metrics.get("evaluation_n", metrics["n"])
         row |= {
             "train_robust_pct": 100 * mean["train_robust"],
             "overfitted_seeds": int(overfitted(made).sum()),
@@ -184,6 +185,8 @@ def robustness(run: config.Run, made: pd.DataFrame, full: pd.DataFrame, metrics:
             )
     counts = {name: metrics[name] for name in ("autoattack_n", "threats_n") if name in metrics}
     row |= counts | ({"autoattack": ", ".join(run.setting.autoattack)} if counts else {})
+    if "pgd20" in made:
+        row |= percents("pgd20", made["pgd20"], full["pgd20"], run.method)
     if "autoattack" in made:
         row |= percents("autoattack", made["autoattack"], full["autoattack"], run.method)
     return row
@@ -352,7 +355,7 @@ def missing(
 
 
 def against_adaptive(
-    gathered: pd.DataFrame, measure: str = "racc_pct", n: str = "test_images"
+    gathered: pd.DataFrame, measure: str = "racc_pct", n: str = "racc_images"
 ) -> pd.DataFrame:
     """Points of `measure` above adaptive random's, which costs as many adversarial images.
 

@@ -219,7 +219,11 @@ def table_rule(
     of one's own. An empty file has those in its name.
     """
     marks = files.results_as_named() / ".make" / f"{profile}-{csv.stem}.seeds-"
-    mark = Path(f"{marks}{'-'.join(map(str, seeds))}{own_files(csv.stem, profile, needed)}")
+    # three, the usual number, can be read
+    several = "-".join(map(str, seeds[:3])) + (
+        f"-{fingerprints.short_sha256(list(seeds))}" if seeds[3:] else ""
+    )
+    mark = Path(f"{marks}{several}{own_files(csv.stem, profile, needed)}")
     trained = [record_path(run, seed) for run in needed for seed in seeds]
     with_what: list[Path | str] = [*map(in_checkout, parameter_files(csv.stem, profile)), *trained]
     with_what.append(unless(f"$(wildcard {mark})"))

@@ -221,7 +221,8 @@ class Setting(BaseModel):
         "Gradients to select by: of the whole last layer, or of its bias alone.", of="coreset"
     )
     ridge: NotNegative = parameter(
-        "Algorithm 3's lambda, in units of a squared gradient; the paper prints none.",
+        "Algorithm 3's lambda, in units of a squared gradient; the paper prints none. It spreads"
+        " the weights over more samples, at the cost of gradient error.",
         of="coreset",
         neutral=0.0,
     )
@@ -280,6 +281,12 @@ class Setting(BaseModel):
     )
     evaluation_restarts: Annotated[Steps, Field(ge=1)] = parameter(
         "PGD's random restarts in evaluation.", of="evaluation"
+    )
+    evaluation_n: Count | None = parameter(
+        "Test images that this PGD runs on, the first so many; null for all. Where it leaves some"
+        " out, PGD of 20 steps without restarts runs on all.",
+        of="evaluation",
+        neutral=None,
     )
     autoattack: Annotated[
         tuple[Literal["apgd-ce", "apgd-t", "fab-t", "square"], ...], AfterValidator(distinct)

@@ -9,6 +9,7 @@ from acslib.paper import ceilings, files, frames, paramfiles, printed, rows
 from acslib.paper.columns import (
     LAYOUTS,
     MODEL_LABELS,
+    PGD20,
     WHO,
     both_modes,
     columns_of_own,
@@ -69,6 +70,8 @@ def beside_paper(table: pd.DataFrame) -> pd.DataFrame:
     if name not in LAYOUTS:
         return columns_of_own(table, rows.varied(name, table.profile.iloc[0]))
     layout = LAYOUTS[name]
+    if "pgd20_pct" not in table:
+        layout = {title: cell for title, cell in layout.items() if title != PGD20}
     table = ceilings.beside(table)
     full = table[table.method == "full"].drop_duplicates("setting").set_index("setting")
     return pd.DataFrame(
@@ -93,7 +96,8 @@ def title(item: str, gathered: pd.DataFrame) -> str:
     number = "one seed" if seeds == "1" else f"mean ± standard deviation of {seeds} seeds"
     counts = {"Attacks": first.get("threats_n"), "AA": first.get("autoattack_n")}
     parts = first.get("autoattack", "not recorded")
-    attacked = "".join(
+    attacked = the_first(gathered)
+    attacked += "".join(
         f" {what} (AutoAttack: {parts}) on the first {count:g} test images."
         for what, count in counts.items()
         if pd.notna(count)
@@ -108,6 +112,17 @@ def title(item: str, gathered: pd.DataFrame) -> str:
         + (f" Networks: {networks}." if networks else "")
         + attacked
         + made_on
+    )
+
+
+def the_first(gathered: pd.DataFrame) -> str:
+    """In words: where RACC is of the first test images, and PGD-20 of all of them."""
+    if "pgd20_pct" not in gathered:
+        return ""
+    counts = gathered[gathered.pgd20_pct.notna()].racc_images.unique()
+    return (
+        f" RACC is of the first {' or '.join(f'{count:g}' for count in counts)} test images where"
+        " PGD-20 (one start) is of all of them."
     )
 
 

@@ -38,7 +38,7 @@ def full_training_of(run: config.Run) -> str:
 def measure_of(row: dict[str, Any]) -> tuple[str, str]:
     """Where a row has its robust accuracy, and the column with the number of its images."""
     if "racc_pct" in row:
-        return "racc", "test_images"
+        return "racc", "racc_images"
     return "racc_unseen", "threats_n"
 
 
