@@ -201,6 +201,23 @@ def test_the_papers_pgd_on_the_first_images_and_pgd_20_on_all(finished, tmp_path
     assert "pgd20" not in runs.execute(as_many, 0, "cpu", folder)["metrics"]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "same"),
+    [
+        (NAME, {"test_limit": 500}, True),
+        (NAME, {"test_limit": 1500}, False),
+        (NAME, {"test_limit": None}, False),
+        ("resnet50-fastlpa-cifar10.full", {"test_limit": None}, True),
+    ],
+)
+def test_first_images_make_no_other_run_where_there_are_no_more(name, changes, same):
+    alike = [
+        fingerprints.fingerprint(config.resolve(name, "demo", {**changes, "evaluation_n": n}))
+        for n in (None, 1000)
+    ]
+    assert (alike[0] == alike[1]) is same
+
+
 def test_without_its_weights_a_run_that_is_to_be_evaluated_again_is_trained_again(tmp_path):
     name = "resnet18-linf-cifar10.full+epochs@1+train_limit@100+autoattack_n@0"
     first = runs.execute(config.resolve(name, "demo", {"evaluation_steps": 1}), 0, "cpu", tmp_path)

@@ -429,6 +429,11 @@ def test_table5_puts_both_modes_beside_each_other(gathered):
     assert "±" in shown.iloc[2]["RACC % Half-Half"]
 
 
+def test_a_csv_of_an_earlier_version_is_compared_with_adaptive_random(gathered):
+    before = gathered["table5"].drop(columns="racc_images")
+    assert rows.against_adaptive(before).equals(rows.against_adaptive(gathered["table5"]))
+
+
 def test_against_adaptive_random(gathered):
     compared = rows.against_adaptive(gathered["table5"])
     assert compared[["method", "mode"]].values.tolist() == [

@@ -229,12 +229,12 @@ def verdict() -> str:
     return "".join([*lines, *(f"- {not_run(objective)}.\n" for objective in absent(rows))])
 
 
-def of_the_study(arm: str, measure: str) -> str:
-    """An arm's difference, averaged over the sizes, by objective."""
+def of_the_study(arm: str, measure: str, k: str = study.MEAN) -> str:
+    """An arm's difference at a size, by default averaged over the sizes, by objective."""
     if not is_published("study"):
         return "not published yet"
     rows = table("study")
-    wanted = (rows.arm == arm) & (rows.measure == measure) & (rows.k.astype(str) == study.MEAN)
+    wanted = (rows.arm == arm) & (rows.measure == measure) & (rows.k.astype(str) == k)
     return "; ".join(
         f"{OBJECTIVES[one.objective]} {with_interval(one)}" for _, one in rows[wanted].iterrows()
     )
@@ -254,6 +254,31 @@ def gradmatch_robust() -> str:
 
 def gradmatch_clean() -> str:
     return of_the_study("gradmatch", "acc")
+
+
+def nfgsm_robust() -> str:
+    return of_the_study("nfgsm", "racc", "0.2")
+
+
+def nfgsm_clean() -> str:
+    return of_the_study("nfgsm", "acc", "0.2")
+
+
+def early_robust() -> str:
+    return of_the_study("full_early", "racc", "0.2")
+
+
+def nfgsm_cost() -> str:
+    """What N-FGSM took beside adaptive random of a fifth and of half of the images."""
+    rows = table("study")
+    seconds = rows[rows.measure == "racc"].set_index(["objective", "arm", "k"]).seconds
+    said = []
+    for objective in study.design().half_width:
+        if (objective, "nfgsm", "0.2") in seconds:
+            own = seconds[objective, "nfgsm", "0.2"]
+            fifth, half = (seconds[objective, study.design().reference, k] for k in ("0.2", "0.5"))
+            said.append(f"{OBJECTIVES[objective]} {own / fifth:.1f} and {own / half:.1f}")
+    return "; ".join(said)
 
 
 def short(arm: str) -> str:

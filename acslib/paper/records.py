@@ -250,7 +250,9 @@ def state_of(
         return "valid"
     if fingerprints.is_outdated(record["fingerprint"], now):
         return "outdated"
-    changed = changed_parameters(record["params"] | unused(run.setting), fingerprints.identity(run))
+    # what the objective does not look at is no change; the evaluation may have looked at it before
+    never = {key: value for key, value in unused(run.setting).items() if owner(key) != "evaluation"}
+    changed = changed_parameters(record["params"] | never, fingerprints.identity(run))
     of_evaluation = changed and all(owner(key) == "evaluation" for key in changed)
     return "evaluated" if of_evaluation and record.get("method") == run.method else "other"
 

@@ -413,13 +413,17 @@ def is_neutral(name: str, value: Any) -> bool:
 
 
 def unused(setting: Setting) -> dict[str, Any]:
-    """The parameters that a setting's objective does not look at, with what stands for them in the
-    identity of a run: their value makes no other run. One's own objectives may look at all.
+    """The parameters that nothing looks at in a setting, with what stands for them in the identity
+    of a run: their value makes no other run. One's own objectives may look at all of training's.
     """
+    found: dict[str, Any] = {}
+    limit, n = setting.test_limit, setting.evaluation_n
+    if setting.norm == "lpips" or (limit is not None and n is not None and limit <= n):
+        found["evaluation_n"] = None  # there are no more images than that
     if OBJECTIVES[setting.objective] is not None:
-        return {}
+        return found
     marks = {name: _mark(name) for name in Setting.model_fields}
-    return {
+    return found | {
         name: mark["unused"]
         for name, mark in marks.items()
         if "only" in mark and mark["only"] != setting.objective

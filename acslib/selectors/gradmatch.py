@@ -7,7 +7,6 @@ by `MatchingPursuit`, or by `StreamedPursuit` where its Gram rows would not fit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +31,7 @@ from acslib.selectors.coreset import (
     well_scaled,
 )
 from acslib.selectors.foresight import GramOnDemand
-from acslib.selectors.pursuit import LOST, MatchingPursuit, pursuit_room
+from acslib.selectors.pursuit import EXACT, LOST, MatchingPursuit, Pursued, pursuit_room
 from acslib.selectors.sampling import Sampling
 from acslib.selectors.streamed_pursuit import StreamedPursuit
 
@@ -157,42 +156,43 @@ def gradmatch(
             "nonnegative": nonnegative,
         }
         several = [] if streamed else _by_gram_rows(scaled, goal, norms2, budget, options)
-        if all(found.is_lost() for found in several):
+        if all(found.lost for found in several):
             pursuit = StreamedPursuit(scaled, goal, norms2, budget, sampling, **options)
-            several = [*several, pursuit.run()]
-        found = _nearest(scaled, goal, options["ridge"], several)
+            several += [checked(pursuit.run(), scaled, goal, options["ridge"], tolerance)]
+        found = min(several, key=lambda found: found.trace[-1] if found.trace else 1.0)
     weights = found.weights * (goal_scale / scale)
     return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))
 
 
 def _by_gram_rows(
     scaled: LastLayerGradients, goal: Tensor, norms2: Vector, budget: int, options: dict[str, Any]
-) -> list[MatchingPursuit]:
-    """The fast pursuit; none where samples are so nearly dependent that nothing can be solved."""
+) -> list[Pursued]:
+    """By the fast pursuit; none where samples are so nearly dependent that nothing is solved."""
     scaled = scaled.to(torch.float64)
     correlations: Vector = to_numpy(scaled.correlations(goal))
     norm2, gram = float(goal.square().sum()), _gram_of(scaled, budget)
     try:
-        return [MatchingPursuit(gram, correlations, norms2, norm2, budget, **options).run()]
+        found = MatchingPursuit(gram, correlations, norms2, norm2, budget, **options).run()
     except np.linalg.LinAlgError:
         return []
+    return [checked(found, scaled, goal, options["ridge"], options["tolerance"])]
 
 
-def _nearest(
-    scaled: LastLayerGradients, goal: Tensor, ridge: float, several: Sequence[MatchingPursuit]
-) -> MatchingPursuit:
-    """The one with the smallest error, which is told as it is, by the gradients themselves."""
-
-    def error(found: MatchingPursuit) -> float:
-        rows = torch.from_numpy(found.atoms).to(scaled.device)
-        weights = torch.from_numpy(found.weights).to(scaled.device)
-        missing = goal - scaled[rows].total(weights, dtype=torch.float64)
-        error2 = float(missing.square().sum()) + ridge * float(weights.square().sum())
-        return math.sqrt(error2 / found.norm2) if found.norm2 else 0.0
-
-    found = min(several, key=error)
-    if found.trace and abs(error(found) - found.trace[-1]) > LOST:
-        found.trace[-1], found.reason = error(found), "rounding"
+def checked(
+    found: Pursued, gradients: LastLayerGradients, goal: Tensor, ridge: float, tolerance: float
+) -> Pursued:
+    """What was found, with its error by the gradients themselves where rounding has spoilt it."""
+    rows = torch.from_numpy(found.atoms).to(gradients.device)
+    weights = torch.from_numpy(found.weights).to(gradients.device)
+    missing = goal - gradients[rows].total(weights, dtype=torch.float64)
+    error2 = float(missing.square().sum()) + ridge * float(weights.square().sum())
+    norm2 = float(goal.square().sum())
+    if not found.trace or not norm2:
+        return found
+    error = math.sqrt(error2 / norm2)
+    missed = found.reason == "tolerance" and error > tolerance + EXACT
+    if missed or abs(error - found.trace[-1]) > LOST:
+        return Pursued(found.atoms, found.weights, [*found.trace[:-1], error], "rounding", True)
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular
 
@@ -23,6 +25,7 @@ CANCELLED = 1e-4
 # what the error may differ from what was said of it, and the slope on the support from 0, both
 # relative: with more, the way is lost
 LOST, SLOPE = 1e-4, 1e-6
+EXACT = 1e-7  # relative errors are not known better than this, about ROUNDING's square root
 # updates leave this much, of the largest correlation, on the support; with more, it is factorised
 # anew
 DRIFT = 1e-12
@@ -58,6 +61,19 @@ def rotate_out(root: Matrix, t: int, position: int, others: Matrix) -> None:
             others[i, j] = cosine * carried - sine * own
             others[i + 1, j] = sine * carried + cosine * own
         root[i, position] = 0.0
+
+
+@dataclass
+class Pursued:
+    """What a pursuit found: samples and weights, (k,); relative errors, one for each step; why it
+    ended; and whether rounding has lost its way, so that weights or errors may be wrong.
+    """
+
+    atoms: Indices
+    weights: Vector
+    trace: list[float]
+    reason: str
+    lost: bool
 
 
 class MatchingPursuit:
@@ -119,6 +135,9 @@ class MatchingPursuit:
         self.size, self.clock = 0, 0
         self.foreseen = Foresight(n)
         self._hold(n)
+        # the least squared error so far; the samples that have it, when they entered, their weights
+        self.least2 = norm2
+        self.best: tuple[Indices, Indices, Vector] = self._support()
 
     def _hold_support(self, room: int) -> None:
         # The support, in no particular order: atoms, when they entered, and weights; and `root`,
@@ -135,23 +154,36 @@ class MatchingPursuit:
         self.orthogonal = np.empty((self.budget, n))
         self.foreseen_at = -AHEAD  # when picks were foreseen
 
-    def run(self) -> MatchingPursuit:
+    def run(self) -> Pursued:
         while (reason := self._stop()) is None:
             if self.pick not in self.foreseen:
                 self._foresee()
             self._add(self.pick)
-        self.reason = reason
+        if self.error2 > self.least2 + ROUNDING * self.norm2:  # by rounding: no step raises it
+            return Pursued(*in_order(*self.best), self.trace, "rounding", True)
         t = self.size
-        w, support, root = self.w[:t], self.support[:t], self.root[:t, :t]
+        w, root = self.w[:t], self.root[:t, :t]
         for _ in range(2):  # the weights have been through many updates; this makes them exact
             w += root.T @ (root @ self._missing_on_support())
-        order = np.argsort(self.entered[:t])
-        self.atoms, self.weights = support[order], w[order]
-        if self.nonnegative:
-            np.maximum(self.weights, 0.0, out=self.weights)
-        return self
+        lost = self._is_lost()
+        atoms, weights = in_order(*self._support())
+        if self.nonnegative and weights.min(initial=1.0) <= 0:  # by rounding
+            atoms, weights = atoms[weights > 0], weights[weights > 0]
+            reason = "rounding" if reason == "budget" else reason
+        return Pursued(atoms, weights, self.trace, reason, lost)
 
-    def is_lost(self) -> bool:
+    def _support(self) -> tuple[Indices, Indices, Vector]:
+        """The samples chosen, when they entered, and their weights: copies."""
+        t = self.size
+        return self.support[:t].copy(), self.entered[:t].copy(), self.w[:t].copy()
+
+    def _told(self) -> None:
+        """Tell the error, and keep what has the least."""
+        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+        if self.error2 < self.least2:
+            self.least2, self.best = self.error2, self._support()
+
+    def _is_lost(self) -> bool:
         """Whether updates among nearly dependent samples have lost the weights, or their error."""
         w, left = self.w[: self.size], self._missing_on_support()
         error2 = self.norm2 - float(w @ (self.correlations[self.support[: self.size]] + left))
@@ -231,7 +263,7 @@ class MatchingPursuit:
         if step is not None:
             self.residual -= step * orthogonal
             self.error2 -= gain
-        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+        self._told()
 
     def _gain(self, atom: int, pivot: float) -> float:
         """What an atom lowers the squared error by; nothing if it depends on the support. That it
@@ -309,9 +341,9 @@ class MatchingPursuit:
             trial -= back * column
             feasible, trial = _without(feasible, leaving), _without(trial, leaving)
             self._remove(leaving, back)
-        self.w[: self.size], before = trial, self.error2
+        self.w[: self.size] = trial
         self.error2 = self._error2()
-        if self.error2 < before - ROUNDING * self.norm2:
+        if self.error2 < self.least2 - ROUNDING * self.norm2:
             self.blocked[:] = False
         else:
             self.blocked[atom] = True  # else two atoms could push each other out for ever
@@ -356,6 +388,12 @@ class MatchingPursuit:
     def _replace_row(self, position: int, last: int) -> None:
         """The last Gram row takes the leaving one's place."""
         self.kept[position] = self.kept[last]
+
+
+def in_order(atoms: Indices, entered: Indices, weights: Vector) -> tuple[Indices, Vector]:
+    """Samples and weights in the order in which they entered."""
+    order = np.argsort(entered)
+    return atoms[order], weights[order]
 
 
 def _without(values: Vector, position: int) -> Vector:

@@ -90,7 +90,7 @@ class StreamedPursuit(MatchingPursuit):
         direction[:] = coefficients / scale
         if self._enter(atom, direction, scale) is not None:
             self.error2 = self._error2()
-        self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
+        self._told()
 
     def _pivot(self, atom: int) -> tuple[Vector, float]:
         """As `_outside_span`, and the squared norm with the ridge in place of the products."""

@@ -340,8 +340,10 @@ over_sizes[["difference", "ci_low", "ci_high", "seeds"]].round(2)
 # all cannot be told. Under TRADES GradMatch beats adaptive random, and not by more than a point.
 # That is said of *robust* accuracy. In *clean* accuracy (`acc`) both intervals lie above 0. CRAIG's
 # robust accuracy under linf-PGD is below that of adaptive random. The second adaptive random, the
-# null, shows no difference there, as it should. And it is one network and one data set. What this
-# says about the paper's claims, one by one, is in [claims](../../docs/claims.md).
+# null, shows no difference there, as it should. The strongest rival chooses nothing: N-FGSM takes
+# one step on all the data, and for about as much time as a fifth of them it is far ahead of that
+# fifth. And it is one network and one data set. What this says about the paper's claims, one by
+# one, is in [claims](../../docs/claims.md).
 #
 # ## Quiz
 #
