@@ -230,7 +230,7 @@ def at_once(training: Training, n: int) -> list[tuple[int, int]]:
     for phase in sorted({epoch.phase for epoch in training.plan} - {"skip"}):
         fraction = training.plan.coreset_fraction if phase == "coreset" else 1.0
         size = coreset_size(fraction, n)
-        batches = math.ceil(size / training.batch_size)
+        batches = max(1, math.ceil(size / training.batch_size))
         outside = n - size if training.half_half else 0
         found.append((in_a_process(size, batches), in_a_process(outside, batches)))
     return [
