@@ -89,13 +89,30 @@ def shuffled(n: int, generator: torch.Generator, device: torch.device) -> Tensor
 
 
 def parts_of(batch: Batch, at_most: int | None) -> list[Batch]:
-    """A batch in parts of nearly equal size; `sizes` stay the whole batch's."""
-    count = 1 if at_most is None else math.ceil(len(batch.labels) / at_most)
-    if count <= 1:
+    """A batch in parts of nearly equal size, clean images apart; `sizes` stay the whole batch's."""
+    if at_most is None or (len(batch.labels) <= at_most and not len(batch.outside)):
         return [batch]
-    names = ("images", "labels", "weights", "outside")
-    pieces = (getattr(batch, name).tensor_split(count) for name in names)
+    none = slice(0, 0)
     return [
-        replace(batch, **dict(zip(names, piece, strict=True)))
-        for piece in zip(*pieces, strict=True)
+        *(_only(batch, rows, none) for rows in in_parts(len(batch.labels), at_most)),
+        *(_only(batch, none, rows) for rows in in_parts(len(batch.outside), at_most)),
     ]
+
+
+def _only(batch: Batch, inside: slice, outside: slice) -> Batch:
+    images, labels, weights = batch.images[inside], batch.labels[inside], batch.weights[inside]
+    return replace(
+        batch, images=images, labels=labels, weights=weights, outside=batch.outside[outside]
+    )
+
+
+def in_parts(n: int, at_most: int) -> list[slice]:
+    """Rows of parts of nearly equal size, as few as there can be; none of nothing."""
+    count = math.ceil(n / at_most)
+    ends = [n * part // count for part in range(1, count + 1)]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def bounded(n: int, at_most: int | None) -> int:
+    """So many images, or the most that there may be at once."""
+    return n if at_most is None else min(n, at_most)

@@ -52,15 +52,13 @@ def check_training(model: nn.Module, data: Dataset, training: Training) -> None:
 
 def must_recompute(model: nn.Module, data: Dataset, training: Training) -> bool:
     """Whether blocks are computed anew in the backward pass: as `training` says, else where a GPU's
-    memory wants it. Raises ValueError where a batch cannot fit even then.
+    memory wants it. Raises ValueError where a batch cannot fit so.
     """
     device = data.train.device
-    if training.recompute is not None or device.type != "cuda" or len(data.train) < 2:
+    if device.type != "cuda" or len(data.train) < 2:
         return bool(training.recompute)
-    index = torch.arange(min(TRIED, len(data.train)), device=device)
-    images, labels = data.train.float_images(index), data.train.labels[index]
     with seeded(0, device), frozen(model, "eval"), trainable(model):
-        return memory.fits_only_recomputed(training, model, images, labels)
+        return memory.fits_only_recomputed(training, model, data)
 
 
 def check_model(model: nn.Module) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from acslib import parallel, selectors
+from acslib.batching import bounded
 from acslib.data.sets import Dataset
 from acslib.gradients import LastLayerGradients, Samples
 from acslib.passes import attacker
@@ -19,7 +20,6 @@ from acslib.selectors.coreset import Coreset
 
 if TYPE_CHECKING:
     from acslib.batching import Batch
-    from acslib.protocols import ObjectiveLike
     from acslib.schedule import Epoch
     from acslib.training import Training
 
@@ -106,7 +106,7 @@ class EpochLog:
         return found
 
     def monitored(self, model: nn.Module, data: Dataset, training: Training) -> None:
-        self.scores = monitor(model, data, training.objective, training.precision, training.monitor)
+        self.scores = monitor(model, data, training)
 
     def row(self, losses: Sequence[float]) -> dict[str, Any]:
         """`losses` are the batches', over all processes."""
@@ -170,35 +170,39 @@ def random_error(gradients: LastLayerGradients, size: int, seed: int) -> tuple[f
 
 
 @torch.no_grad()
-def monitor(
-    model: nn.Module, data: Dataset, objective: ObjectiveLike, precision: str, at_most: int
-) -> dict[str, float]:
+def monitor(model: nn.Module, data: Dataset, training: Training) -> dict[str, float]:
     """Losses and accuracies on a few training and validation images.
 
     This is not part of the training time.
     """
-    if not at_most:
+    if not training.monitor:
         return {}
     row: dict[str, float] = {}
-    with attacker(model, "eval", precision) as attacked:
+    with attacker(model, "eval", training.precision) as attacked:
         for name, part in (("train", data.train), ("validation", data.validation)):
             if part is None or not len(part):
                 continue
-            count = min(at_most, len(part))
+            count = min(training.monitor, len(part))
             # evenly spaced, as image folders come sorted by class
             index = torch.arange(count, device=part.labels.device) * len(part) // count
-            images, labels = part.float_images(index), part.labels[index]
+            at_once, labels = bounded(count, training.micro_batch), part.labels[index]
+            images = [part.float_images(rows) for rows in torch.split(index, at_once)]
             row |= score(attacked, images, labels, f"{name}_clean")
             if name == "validation":
                 with torch.enable_grad():
-                    adversarial = objective.perturb(attacked, images, labels)
+                    adversarial = [
+                        training.objective.perturb(attacked, *some)
+                        for some in zip(images, torch.split(labels, at_once), strict=True)
+                    ]
                 row |= score(attacked, adversarial, labels, "validation_robust")
     return row
 
 
-def score(model: nn.Module, images: Tensor, labels: Tensor, name: str) -> dict[str, float]:
-    """Mean cross-entropy and accuracy."""
-    logits = model(images).float()
+def score(
+    model: nn.Module, images: Sequence[Tensor], labels: Tensor, name: str
+) -> dict[str, float]:
+    """Mean cross-entropy and accuracy, of images that come in parts."""
+    logits = torch.cat([model(part) for part in images]).float()
     return {
         f"{name}_loss": cross_entropy(logits, labels).item(),
         f"{name}_accuracy": (logits.argmax(1) == labels).float().mean().item(),

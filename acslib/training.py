@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import clip_grad_value_
 
 from acslib import devices, measuring, memory, parallel, protocols
-from acslib.batching import Batch, batches, parts_of
+from acslib.batching import Batch, batches, bounded, parts_of
 from acslib.checks import (
     check_coreset_gone_on_with,
     check_optimiser,
@@ -78,10 +78,11 @@ class Training:
     gradients. half_half: adds the samples outside the coreset as clean images (Table 5). monitor:
     how many images are scored after each epoch.
 
-    micro_batch: at most so many images are attacked and differentiated at once, which bounds the
-    memory. A batch's gradients are then summed over its parts, and the step is the whole batch's
-    but for two things: an attack draws its starts part by part, and BatchNorm in training mode sees
-    the statistics of each part, not of the batch. None takes batches whole.
+    micro_batch: at most so many images are attacked and differentiated at once, in training, in the
+    selection and in the monitor, which bounds the memory. A batch's gradients are then summed over
+    its parts, and the step is the whole batch's but for two things: an attack draws its starts part
+    by part, and BatchNorm in training mode sees the statistics of each part, not of the batch. None
+    takes batches whole, and the images of the monitor.
 
     recompute: for the backward pass, keep the inputs of the network's blocks alone, and make the
     rest anew (see `acslib.memory.recomputed`). The numbers are the same; an update takes about a
@@ -288,7 +289,8 @@ def adversarial_gradients(
     pieces = []
     mine = parallel.share(torch.arange(len(labels), device=labels.device))
     with attacker(model, "eval", training.precision) as attacked:
-        for batch in data.train.ahead(torch.split(mine, training.batch_size)):
+        at_once = bounded(training.batch_size, training.micro_batch)
+        for batch in data.train.ahead(torch.split(mine, at_once)):
             images = data.train.float_images(batch)
             piece = gradients_of(objective, attacked, images, labels[batch])
             if wanted:
@@ -332,6 +334,8 @@ def adversarial_examples(model: nn.Module, batch: Batch, training: Training) -> 
     found = []
     with attacker(model, training.attack_mode, training.precision) as attacked:
         for part in parts_of(batch, training.micro_batch):
+            if not len(part.labels):  # clean images
+                continue
             with known(model, part):
                 found.append(training.objective.perturb(attacked, part.images, part.labels))
     return found[0] if len(found) == 1 else torch.cat(found)
@@ -359,23 +363,26 @@ def sgd_step(
     )
 
     parts = parts_of(batch, training.micro_batch)
-    moved = [adversarial] if len(parts) == 1 else adversarial.tensor_split(len(parts))
-    apart = zip(clean.tensor_split(len(parts)), clean_images.tensor_split(len(parts)), strict=True)
+    inside = [len(part.labels) for part in parts]
+    outside = [len(part.outside) for part in parts]
+    moved = [adversarial] if len(parts) == 1 else torch.split(adversarial, inside)
+    apart = zip(torch.split(clean, outside), torch.split(clean_images, outside), strict=True)
     pieces = list(zip(parts, moved, apart, strict=True))
 
     def loss_of(part: Batch, moved: Tensor, clean: Tensor, clean_images: Tensor) -> Tensor:
         keeping = memory.recomputed(model) if training.recompute else contextlib.nullcontext()
         with keeping, autocast(part.images, training.precision):
-            losses = training.objective.loss(model, part.images, part.labels, moved)
-            protocols.check_loss(losses, len(part.labels))
-            losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
-            loss = (part.weights * losses).sum() / part.sizes[0]
-            if batch.sizes[1]:
-                if len(clean):
-                    others = cross_entropy(model(clean_images), clean, reduction="sum")
-                    loss = loss + others / part.sizes[1]
-                loss = loss / 2
-        return loss
+            terms = []
+            if len(moved):
+                losses = training.objective.loss(model, part.images, part.labels, moved)
+                protocols.check_loss(losses, len(part.labels))
+                losses = losses.to(torch.promote_types(losses.dtype, torch.float32))
+                terms.append((part.weights * losses).sum() / part.sizes[0])
+            if len(clean):
+                others = cross_entropy(model(clean_images), clean, reduction="sum")
+                terms.append(others / part.sizes[1])
+            loss = sum(terms[1:], terms[0])
+            return loss / 2 if part.sizes[1] else loss
 
     said: list[Tensor] = []
 
@@ -397,7 +404,7 @@ def sgd_step(
         return total
 
     loss = compute_gradients()
-    logits = torch.cat(said) if len(said) == len(parts) else None
+    logits = torch.cat(said) if len(said) == sum(map(bool, inside)) else None
     if training.before_step is not None:
         training.before_step(model, compute_gradients)
     state.optimiser.step()

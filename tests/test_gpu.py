@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -327,12 +326,18 @@ def test_what_cannot_fit_is_told_before_training(few, monkeypatch):
     )
     assert few_bytes == pytest.approx(each, rel=0.01)
     assert each > 8 * 64 * 4  # at least the stem's output
-    card = types.SimpleNamespace(total_memory=48.5 * each)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (48.5 * each, 80e9))
     gpu = torch.device("cuda")
-    memory.check_fits(each, dataclasses.replace(how, batch_size=48), gpu)
-    large = dataclasses.replace(how, batch_size=64)
+
+    def check(**changes):
+        changed = dataclasses.replace(how, batch_size=64, **changes)
+        memory.check_fits(memory.of_the_largest_update(changed, model, few), gpu)
+
+    check(micro_batch=48)
     with pytest.raises(ValueError, match=r"64 images at once keep .* set micro_batch to 24 or"):
-        memory.check_fits(each, large, gpu)
-    memory.check_fits(each, dataclasses.replace(large, micro_batch=24), gpu)
-    memory.check_fits(each, dataclasses.replace(large, precision="bfloat16"), gpu)
+        check()
+    check(micro_batch=24)
+    check(precision="bfloat16")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1.5 * each, 80e9))
+    with pytest.raises(ValueError, match="GiB are free: take smaller images or networks"):
+        check()

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from acslib import data, devices, measuring, parallel, schedule
+from acslib import data, devices, measuring, memory, parallel, schedule
 from acslib.divergence import Diverged
 from acslib.paper import build, checkpoints, files, fingerprints, params, records, threads, warm
 from acslib.paper.config import Run
@@ -134,6 +134,7 @@ def at_start(
     build.prepare_lpips(run, device, told.announce)
     experiment = build.experiment(run, seed, device)
     files.check_writable(records.run_folder(run, seed, results))
+    memory.check_evaluation(experiment.state.model, experiment.data.test)
     told.announce(f"data: {experiment.data.source}")
     if said := build.beyond_rank(run, experiment):
         told.announce(said)
