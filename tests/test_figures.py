@@ -803,7 +803,7 @@ def test_of_a_change_it_is_said_what_share_of_pixels_moves_where_and_how_many_al
     """In float32, where an image plus 0.1 minus the image is not quite 0.1."""
     image = np.linspace(0, 0.9, 8, dtype=np.float32)
     change = np.array([0.1, 0.1, 0.1, 0.03, 0, -0.1, -0.02, -0.01], dtype=np.float32)
-    assert seen.changes_in_words((image + change) - image, 0.1, "darker", "lighter") == (
+    assert seen.shares_in_words((image + change) - image, 0.1, "darker", "lighter") == (
         "50 % of the pixels are darker, 38 % by the whole 0.1; 38 % of the pixels are lighter,"
         " 12 % by the whole 0.1; 12 % stay as they are"
     )

@@ -137,10 +137,10 @@ def changes_of(axis: Axes, shades: np.ndarray) -> str:
     shades = shades[np.isfinite(shades)]
     if not len(shades) or shades.min() >= 0:
         return ""
-    return f"; {changes_in_words(shades, max(map(abs, axis.images[0].get_clim())))}"
+    return f"; {shares_in_words(shades, max(map(abs, axis.images[0].get_clim())))}"
 
 
-def changes_in_words(
+def shares_in_words(
     changes: ArrayLike, limit: float, up: str = "raised", down: str = "lowered"
 ) -> str:
     """What share of pixels a change moves `up` and `down`, and what share by all of `limit`."""

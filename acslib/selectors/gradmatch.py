@@ -158,7 +158,7 @@ def gradmatch(
         several = [] if streamed else _by_gram_rows(scaled, goal, norms2, budget, options)
         if all(found.lost for found in several):
             pursuit = StreamedPursuit(scaled, goal, norms2, budget, sampling, **options)
-            several += [checked(pursuit.run(), scaled, goal, options["ridge"], tolerance)]
+            several += [told_truly(pursuit.run(), scaled, goal, options["ridge"], tolerance)]
         found = min(several, key=lambda found: found.trace[-1] if found.trace else 1.0)
     weights = found.weights * (goal_scale / scale)
     return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))
@@ -175,10 +175,10 @@ def _by_gram_rows(
         found = MatchingPursuit(gram, correlations, norms2, norm2, budget, **options).run()
     except np.linalg.LinAlgError:
         return []
-    return [checked(found, scaled, goal, options["ridge"], options["tolerance"])]
+    return [told_truly(found, scaled, goal, options["ridge"], options["tolerance"])]
 
 
-def checked(
+def told_truly(
     found: Pursued, gradients: LastLayerGradients, goal: Tensor, ridge: float, tolerance: float
 ) -> Pursued:
     """What was found, with its error by the gradients themselves where rounding has spoilt it."""

@@ -177,7 +177,7 @@ def pictures(images, titles, *, limit=None, width=1.3) -> None:
         axis.set_title(title, fontsize=9)
         axis.axis("off")
     if limit:  # more ink is a larger number, in the colours of the images
-        shares = seen.changes_in_words(images, limit, "darker", "lighter")
+        shares = seen.shares_in_words(images, limit, "darker", "lighter")
         seen.described(figure, f"What the attack changes in {len(images)} images: {shares}.")
     plt.show()
 
