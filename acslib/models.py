@@ -23,6 +23,7 @@ __all__ = [
     "build",
     "folded",
     "initialise",
+    "of_torchvision",
 ]
 
 IMAGENET_STATISTICS = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -224,3 +225,14 @@ def build(
         statistics=statistics or ((0.0,) * channels, (1.0,) * channels),
         stem_width=16 if block is PreActivationBlock else None,
     )
+
+
+def of_torchvision(name: str, **options: Any) -> nn.Module:
+    """A network of torchvision by its name, as `torchvision.models.get_model` makes it, beside any
+    build of torch: `of_torchvision("resnet18", num_classes=10)`. `adapt` makes a model of it.
+
+    Raises ValueError where torchvision knows no such name.
+    """
+    from acslib._torchvision import torchvision
+
+    return cast(nn.Module, torchvision.models.get_model(name, **options))

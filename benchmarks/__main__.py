@@ -33,6 +33,9 @@ def main(arguments: list[str]) -> None:
     if arguments[:1] == [ALONE]:
         code = f"from benchmarks import {ALONE}; {ALONE}.main()"
         sys.exit(subprocess.run([sys.executable, "-c", code, *arguments[1:]]).returncode)
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\nParts: {', '.join(NAMES)}.")
+        return
     publish = "--publish" in arguments
     names = [name for name in arguments if name != "--publish"] or NAMES
     for name in names:

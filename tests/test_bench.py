@@ -85,6 +85,15 @@ def test_a_name_that_is_no_benchmark_is_told():
     assert "there is no benchmark 'selecters': choose among selectors" in done.stderr
 
 
+def test_help_is_no_benchmark():
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "--help"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert "make bench" in done.stdout
+    assert "processes" in done.stdout
+
+
 def test_what_is_published_is_what_the_page_says():
     """The Markdown is that of the numbers beside it, and every part was measured."""
     found = json.loads((PUBLISHED / "bench.json").read_text())

@@ -23,6 +23,7 @@ from acslib.paper import (
     inventory,
     items,
     paramfiles,
+    printing,
     records,
     runs,
 )
@@ -528,3 +529,10 @@ def test_a_path_of_nobodys_is_refused(variable):
     assert done.returncode == 2
     assert f"{variable} is '~nobody-of-this-name/x', and there is no such user" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_one_thing_is_no_several():
+    assert printing.counted(1, "test image") == "1 test image"
+    assert printing.counted(0, "test image") == "0 test images"
+    assert printing.counted(1_281_167, "image") == "1281167 images"
+    assert printing.counted(2, "process", "processes") == "2 processes"

@@ -3,6 +3,7 @@ runs, and that sliders redraw.
 """
 
 import base64
+import html
 import math
 import re
 
@@ -211,7 +212,7 @@ def test_errors_and_sizes_are_drawn_as_they_are():
     )
     figure = coreset_pictures.draw_sizes(sizes, 0.5)
     assert figure.axes[0].lines[0].get_xdata().tolist() == [10, 50]
-    assert "from 0.40 to 0.20" in figure.get_label()
+    assert "from 0.4 to 0.2" in figure.get_label()
     assert (
         "looked at gradients"
         in coreset_pictures.draw_gradient_errors(found[:0]).axes[0].texts[0].get_text()
@@ -349,7 +350,7 @@ def test_pressing_an_image_draws_it(shown):
     images = torch.rand(3, 1, 4, 4)
     box = widgets.gallery(
         images,
-        ["x", "y", "z"],
+        ['"x" & <x>', "y", "z"],
         drawn(calls),
         [{"image": 0, "steps": 5}],
         begin={"image": 1, "steps": 5},
@@ -361,7 +362,7 @@ def test_pressing_an_image_draws_it(shown):
     controls.children[1].value = 0
     assert calls[-1] == {"image": 2, "steps": 0}
     alt, picture = re.search(IMAGE, row.children[0].children[0].value).groups()
-    assert alt == "image x"
+    assert html.unescape(alt) == 'image "x" & <x>'
     assert base64.b64decode(picture)[:4] == b"\x89PNG"
 
 

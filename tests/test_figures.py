@@ -794,7 +794,18 @@ def test_images_are_described_by_what_stands_at_them_and_changes_by_their_signs(
     assert seen.in_words(figure) == (
         "A picture. 3 images of 6 x 8 points: a 3 (2 times); an 8, seen: 3."
         " from 1 at 0 to 2 at 1."
-        " an image of 2 x 2 points, changed from -0.1 to 0.1, 50 % of them above 0 and 25 % below."
+        " an image of 2 x 2 points; 50 % of the pixels are raised, 50 % by the whole 0.1; 25 % of"
+        " the pixels are lowered, 25 % by the whole 0.1; 25 % stay as they are."
+    )
+
+
+def test_of_a_change_it_is_said_what_share_of_pixels_moves_where_and_how_many_all_the_way():
+    """In float32, where an image plus 0.1 minus the image is not quite 0.1."""
+    image = np.linspace(0, 0.9, 8, dtype=np.float32)
+    change = np.array([0.1, 0.1, 0.1, 0.03, 0, -0.1, -0.02, -0.01], dtype=np.float32)
+    assert seen.changes_in_words((image + change) - image, 0.1, "darker", "lighter") == (
+        "50 % of the pixels are darker, 38 % by the whole 0.1; 38 % of the pixels are lighter,"
+        " 12 % by the whole 0.1; 12 % stay as they are"
     )
 
 
@@ -859,6 +870,7 @@ def test_every_figure_says_what_is_seen(name):
         ("", "no alternative text"),
         ("A picture. change. change.", "says too little"),
         (f"A picture. {'a title and two axes ' * 3}.", "no numbers"),
+        ("A picture. 7 images of 8 x 8 points: change (7 times).", "no numbers but sizes"),
         (f"A picture of 3 panels, and in all of them {seen.UNSAID}.", "left out"),
         (f"A picture. {2 * 'a line from 1 at 2 to 3 at 4. '}", "comes twice"),
         (r"A picture of the $\ell_2$ norm of 3 lines, from 1 to 5.", "mathematics"),

@@ -121,6 +121,67 @@ def test_no_answer_makes_a_check_raise(number, answer, capsys):
     assert verdict is False, sentence
 
 
+ODD = [lambda: 1, object(), "?", {}, ({}, {}), [[], []], ["a", "b"], math.nan]
+ODD += [torch.zeros(0), torch.zeros(2, 2), torch.zeros(2).requires_grad_(), np.zeros(3)]
+
+
+@each_exercise
+@pytest.mark.parametrize("value", ODD, ids=map(str, range(len(ODD))))
+def test_a_value_of_another_kind_is_told_so(number, value, capsys):
+    """It is the answer's fault, and none of code that stops."""
+    verdict, sentence = said(capsys, number, lambda *_: value)
+    assert verdict is False
+    assert "stopped with" not in sentence
+
+
+@each_exercise
+@pytest.mark.parametrize("nothing", [None, ...])
+def test_an_answer_that_is_empty_in_part_is_empty(number, nothing, given, capsys):
+    """Where one of its calls gives nothing, or nothing in the place of one of its results."""
+    source, solved, _, name = EXERCISES[number]
+    names = given(source)
+    exec(solved, names)
+    right = names[name]
+    if not callable(right):
+        assert " is empty: " in said(capsys, number, (right, nothing))[1]
+        return
+    results = results_of(number, right)
+    for call in sorted({0, len(results) - 1}):
+        parts = len(results[call]) if isinstance(results[call], tuple | list) else 0
+        for part in (None, *range(parts)):
+            answer = with_nothing(right, call, part, nothing)
+            verdict, sentence = said(capsys, number, answer)
+            assert verdict is False
+            assert " is empty: " in sentence, f"call {call}, part {part}: {sentence}"
+
+
+def results_of(number, right):
+    """What a right answer gives, each time that its check calls it."""
+    results = []
+
+    def noted(*arguments):
+        results.append(right(*arguments))
+        return results[-1]
+
+    getattr(checks, f"check_{number}")(noted)
+    return results
+
+
+def with_nothing(right, call, part, nothing):
+    """A right answer that gives nothing at one of its calls, or in one part of what it gives."""
+    count = iter(range(10**6))
+
+    def answer(*arguments):
+        result = right(*arguments)
+        if next(count) != call:
+            return result
+        if part is None:
+            return nothing
+        return type(result)([*result[:part], nothing, *result[part + 1 :]])
+
+    return answer
+
+
 def step(model, optimiser, attack, images, labels, *, clean=False, zero=True):
     adversarial = images if clean else attack(model, images, labels)
     loss = cross_entropy(model(adversarial), labels)
@@ -598,6 +659,36 @@ def test_begins_with_goals_needs_and_minutes_and_ends_with_a_quiz(source):
     assert 45 <= int(re.search(r"\*\*Minutes:\*\* (\d+)", head)[1]) <= 60
     assert "## Quiz" in last
     assert "<details><summary>Answers</summary>" in last
+
+
+@pytest.mark.parametrize("place", ["notebooks/index.ipynb", "docs/teaching.md"])
+def test_tables_of_lessons_say_what_their_heads_say(place):
+    """Minutes, and how many exercises there are where a table has them, for all nine in order."""
+    text = (ROOT / place).read_text()
+    if place.endswith(".ipynb"):
+        text = "\n\n".join(cell.source for cell in nbformat.reads(text, as_version=4).cells)
+    table = text.split("| lesson | about ", 1)[1].split("\n\n")[0].splitlines()[2:]
+    rows = [[cell.strip() for cell in row.strip("| ").split("|")] for row in table]
+    assert [re.search(r"\d", row[0])[0] for row in rows] == [str(k + 1) for k in range(9)]
+    for source, row in zip(SOURCES, rows, strict=True):
+        minutes = re.search(r"\*\*Minutes:\*\* (\d+)", text_of(source))[1]
+        exercises = len(re.findall(r"^### Exercise", text_of(source), re.M))
+        assert row[2:] == [*[str(exercises)] * (len(row) == 4), minutes], source.stem
+
+
+def test_an_afternoon_has_what_its_lessons_need():
+    """A lesson's needs are taught before it; what Lesson 4 needs of Lesson 3 is in its own head."""
+    said = (ROOT / "docs" / "teaching.md").read_text()
+    plan = re.search(r"an afternoon only: Lessons ([^;]*)", " ".join(said.split()))[1]
+    taught = list(map(int, re.findall(r"\d", plan)))
+    assert len(taught) > 2
+    for place, number in enumerate(taught):
+        head = lessons.notebook(SOURCES[number - 1], "student").cells[0].source
+        needs = " ".join(head.split("**You need**")[1].split("**Minutes:**")[0].split())
+        before = {*taught[:place], *[3] * ("In a sentence:" in needs)}
+        for group in needs.split(" and "):  # of which one is enough
+            wanted = set(map(int, re.findall(r"(?:Lesson|\bor) (\d)", group)))
+            assert not wanted or wanted & before, f"Lesson {number} needs {group}"
 
 
 @each_lesson

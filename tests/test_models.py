@@ -123,3 +123,11 @@ def test_unknown_architecture_and_stem_are_named():
         models.build("resnet81")
     with pytest.raises(ValueError, match=r"stem 'cifr'"):
         models.build("resnet18", stem="cifr")
+
+
+def test_a_network_of_torchvision_is_made_by_its_name_and_adapted():
+    net = models.of_torchvision("resnet18", num_classes=3)
+    assert isinstance(net, torchvision.models.ResNet)
+    assert models.adapt(net)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
+    with pytest.raises(ValueError, match="Unknown model nothing"):
+        models.of_torchvision("nothing")

@@ -12,11 +12,14 @@ from pathlib import Path
 
 import alts
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
 import torch
 from nbclient import NotebookClient
+from PIL import Image
+from safetensors.torch import load_file
 
 from acslib import models
 from acslib.paper import config, files, notebook, paramfiles, params, runs
@@ -31,6 +34,7 @@ NOTEBOOKS = sorted(
 )
 FIGURES = [path for path in NOTEBOOKS if path.parent.name == "figures"]
 OTHERS = [path for path in NOTEBOOKS if path not in FIGURES]
+SETTING = "resnet18-linf-cifar10"
 PLAY = ("index", "explore", "own", "run")  # these write no CSV
 
 
@@ -129,6 +133,59 @@ def test_every_picture_of_a_notebook_says_what_is_seen(experiments):
     for name in (*drawing, "experiments/explore", "experiments/own", "experiments/run"):
         assert texts[name], name
     assert not {name: found for name, told in texts.items() if (found := alts.all_faults(told))}
+
+
+def executed(name, at, results, **given):
+    """The cells of a notebook of `notebooks`, run with these parameters and written to a folder."""
+    how = [part for pair in given.items() for part in ("-p", *map(str, pair))]
+    written = at / f"{name}.ipynb"
+    ran = call("papermill", HOME / f"{name}.ipynb", written, *how, results=results)
+    assert ran.returncode == 0, ran.stdout[-12000:]
+    return nbformat.read(written, as_version=4).cells
+
+
+def printed_by(cell):
+    """What a cell has printed, or given as words; bars are none."""
+    bundles = [out.get("data", {"text/plain": out.get("text", "")}) for out in cell.outputs]
+    bars = "application/vnd.jupyter.widget-view+json"
+    return "\n".join(one["text/plain"] for one in bundles if bars not in one)
+
+
+@pytest.mark.slow
+def test_the_story_of_full_training_has_no_empty_section(tmp_path):
+    """Nothing is selected, and each section says or shows something; each line once."""
+    cells = executed("run", tmp_path, tmp_path, run=f"{SETTING}.full", profile="smoke")
+    sections, printed = {}, []
+    for cell in cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            sections[cell.source.splitlines()[0]] = []
+        elif cell.cell_type == "code" and sections:
+            sections[list(sections)[-1]] += [printed_by(cell).strip()]
+            printed += printed_by(cell).splitlines()
+    assert len(sections) >= 6
+    assert not [title for title, said in sections.items() if not any(said)]
+    assert len([line for line in printed if line.startswith("data: ")]) == 1
+
+
+@pytest.mark.slow
+def test_own_images_of_a_folder_become_a_robust_network(results, tmp_path):
+    """Two classes of any names, bright above and bright below, which a few epochs tell apart."""
+    generator = np.random.default_rng(0)
+    for name, half in (("sky", slice(0, 8)), ("sea & sand", slice(8, 16))):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for k in range(60):
+            pixels = generator.integers(0, 90, (16, 16, 3), dtype=np.uint8)
+            pixels[half] += 150
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{k}.png")
+    saved = tmp_path / "robust.safetensors"
+    given = {"folder": tmp_path / "mine", "epochs": 8, "save_to": saved}
+    cells = executed("own", tmp_path, results, **given)
+    said = "\n".join(printed_by(cell) for cell in cells if cell.cell_type == "code")
+    assert "sea & sand, sky" in said
+    assert "of 24 test images; chance alone" in said
+    right = re.search(r"gets (\d+) of 24 test images right|none of (\d+) images", said)
+    assert int(right[1] or right[2]) > 20
+    assert load_file(saved)["head.weight"].shape == (2, 512)
 
 
 KINDS = ("pdf", "png")
@@ -270,14 +327,14 @@ def test_a_wrong_parameter_is_refused_each_time(history, values, said):
             begun(*earlier, *history, **given)
 
 
-def test_the_network_of_torchvision_is_taken_where_its_lines_are_uncommented():
+def test_the_network_of_torchvision_is_taken_where_its_line_is_uncommented():
     """In own.ipynb: what stands below would take its place."""
     cells = json.loads((HOME / "own.ipynb").read_text())["cells"]
     (source,) = (source for cell in cells if "def network(" in (source := "".join(cell["source"])))
-    names = {"nn": torch.nn}
+    names = {"nn": torch.nn, "models": models}
     exec(source, names)
     assert isinstance(names["network"](3), torch.nn.Sequential)
-    exec(source.replace("# from", "from").replace("# network =", "network ="), names)
+    exec(source.replace("# network =", "network ="), names)
     network = names["network"](3)
     assert type(network).__name__ == "ResNet"
     assert models.adapt(network)(torch.rand(2, 3, 32, 32)).shape == (2, 3)
@@ -311,9 +368,12 @@ def test_a_finished_run_says_so_and_is_not_trained_again(run, capsys, monkeypatc
     shown = capsys.readouterr()
     assert "evaluation: 100%" in shown.err
     assert shown.out.count("epoch ") == len(run.plan)
+    assert shown.out.count(f"data: {made['data']}\n") == 1
     monkeypatch.setattr(runs, "execute", None)
     assert notebook.train_run(run, 0) == made
-    assert "is trained already" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "is trained already" in told
+    assert told.count(f"data: {made['data']}\n") == 1
 
 
 def test_an_interrupted_run_says_what_is_kept(run, monkeypatch):

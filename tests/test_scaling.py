@@ -1,5 +1,7 @@
 """What docs/scaling.md counts: operations against passes, schedules against their limits."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -40,6 +42,29 @@ def test_the_page_says_what_is_counted(scaling):
     written = (ROOT / "docs" / "scaling.md").read_text()
     for name in ("resnet18-linf-cifar10", "resnet18-fat-cifar10", "resnet50-fastlpa-cifar10"):
         assert scaling.setting_row(name) in written
+
+
+def test_the_page_says_what_bounds_the_card(scaling):
+    assert scaling.bounds() in (ROOT / "docs" / "scaling.md").read_text()
+    measured, never_idle, aim = scaling.rates()
+    assert measured < never_idle < aim, "else the page, which says so, is to be written anew"
+    report = json.loads(scaling.REPORT.read_text())["rows"]
+    (timed,) = (row["numbers"] for row in report if "images_per_s" in row["numbers"])
+    training_of_a_second = timed["images_per_s"] * timed["gflop_per_image"] * 1e9
+    assert measured == training_of_a_second
+
+
+@pytest.mark.parametrize("block", ["settings", "items"])
+def test_hours_are_operations_over_the_rates(scaling, block):
+    text = (ROOT / "docs" / "scaling.md").read_text()
+    (table,) = re.findall(rf"<!-- numbers: {block} -->\n(.*?)<!-- end -->", text, re.S)
+    for line in table.splitlines()[2:]:
+        *_, operations, measured, never_idle, aim = line.strip("| ").split(" | ")
+        for hours, rate in zip((measured, never_idle, aim), scaling.rates(), strict=True):
+            exact = 1e15 * float(operations) / rate / 3600
+            half_a_digit = 0.5 * 10.0 ** -len(hours.partition(".")[2])
+            of_the_operations = exact * 0.5 / float(operations)
+            assert abs(float(hours) - exact) <= half_a_digit + of_the_operations + 1e-9, line
 
 
 def test_the_largest_training_fits(scaling):

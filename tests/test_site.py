@@ -19,12 +19,14 @@ from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
 import pytest
+import yaml
 
 import acslib
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tools"))
 make_site = importlib.import_module("make_site")
+WORKFLOWS = ROOT / ".github" / "workflows"
 WIDTHS = {"desktop": 1280, "phone": 390}
 
 
@@ -92,6 +94,43 @@ def test_a_document_that_is_not_there_breaks_nothing(monkeypatch, tmp_path):
     assert "\ndocs/reference\n" in menu
 
 
+CHAPTERS = [name for names in make_site.CHAPTERS.values() for name in names]
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_every_entry_of_the_menu_is_a_page(source, name):
+    """`contents` leaves out what is not there: none of ours may be missing."""
+    assert [path for path in source.glob(f"{name}.*") if path.suffix in (".md", ".rst")]
+    assert f"\n{name}\n" in (source / "index.md").read_text()
+
+
+@pytest.mark.parametrize("folder", make_site.profile_folders(), ids=lambda folder: folder.name)
+def test_published_results_lead_to_their_pdf(source, folder):
+    place = source / "results" / "published" / folder.name
+    link = re.search(r"{download}`[^<`]+<([^>`]+)>`", (place / "README.md").read_text())
+    assert (place / link[1]).read_bytes().startswith(b"%PDF-")
+
+
+def test_the_workflows_call_what_there_is():
+    """Targets of make and programs of this repository; the site's is the folder that is built."""
+    targets = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    workflows = {path.name: yaml.safe_load(path.read_text()) for path in WORKFLOWS.glob("*.yml")}
+    steps = {
+        name: [step for job in workflow["jobs"].values() for step in job["steps"]]
+        for name, workflow in workflows.items()
+    }
+    said = "\n".join(step.get("run", "") for some in steps.values() for step in some)
+    called = re.findall(r"\bmake ([a-z][a-z-]*)", said)
+    assert "site" in called
+    assert set(called) <= set(targets)
+    assert all((ROOT / name).is_file() for name in re.findall(r"(?<!\S)\.?\w+/[\w./-]+", said))
+    uploads = [
+        step for step in steps["site.yml"] if "upload-pages-artifact" in step.get("uses", "")
+    ]
+    assert [step["with"]["path"] for step in uploads] == ["build/site"]
+    assert make_site.BUILD / "site" == ROOT / "build" / "site"
+
+
 # ---- the site
 
 
@@ -145,6 +184,29 @@ def test_every_link_and_picture_leads_somewhere(site):
             # Sphinx's way back from a source leads to the page alone where a package shows the name
             if place and where.suffix == ".html" and "_modules" not in path.parts:
                 assert unquote(place) in pages[where].places, f"{link} in {path}"
+
+
+def test_the_menu_leads_to_every_chapter(site):
+    links = Page(site / "index.html").links
+    assert {f"{name}.html" for name in CHAPTERS} <= links
+
+
+@pytest.mark.parametrize("folder", make_site.profile_folders(), ids=lambda folder: folder.name)
+def test_a_profile_s_pdf_can_be_downloaded(site, folder):
+    page = site / "results" / "published" / folder.name / "README.html"
+    (link,) = [link for link in Page(page).links if link.endswith("paper.pdf")]
+    assert (page.parent / link).resolve().read_bytes().startswith(b"%PDF-")
+
+
+@pytest.mark.parametrize("lesson", make_site.lessons.sources(), ids=lambda path: path.stem)
+def test_every_lesson_has_pictures_in_the_place_of_its_sliders(site, lesson):
+    """Its static twins, each with its words, and no word of the widget below them."""
+    text = (site / "lessons" / f"{lesson.stem}.html").read_text()
+    shown = text.split('class="cell_output', 1)[1]
+    assert len(re.findall(r"<img [^>]*alt=\"A picture|<img [^>]*src=\"\.\./_images", shown)) >= 1
+    outputs = re.sub(r"<div class=\"cell_input.*?</div>\s*</div>\s*</div>", "", text, flags=re.S)
+    assert "interactive(" not in outputs
+    assert not re.search(r"widget-(state|view)", text)
 
 
 def test_nothing_is_fetched_from_others(site):

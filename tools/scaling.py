@@ -5,11 +5,12 @@ the largest network needs, by arithmetic.
 
 Operations are counted by torch as the library's own code does them, on two images: an attack, an
 update and a pass of the selection, for each of the paper's eleven settings with its own network.
-The plan of a run says how many images see which. Time is operations over a rate; nothing here was
-run on a GPU.
+The plan of a run says how many images see which. Time is operations over a rate: two that one H100
+gave (`results/published/gpu/`), and one to aim at. Nothing here was run at the paper's size.
 """
 
 import heapq
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +23,7 @@ from claims import BLOCK
 from acslib import data, memory
 from acslib.attacks.alexnet import AlexNet
 from acslib.attacks.lpips import LPIPS
-from acslib.paper import build, config, paramfiles, rules, warm
+from acslib.paper import build, config, paramfiles, rules, selecting, warm
 from acslib.paper.items import table_runs
 from acslib.paper.operations import OperationCount
 from acslib.paper.settings import Setting
@@ -34,8 +35,12 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "scaling.md"
 IMAGES = {"cifar10": 50_000, "svhn": 73_257, "imagenet12": 15_600, "imagenet100": 126_689}
 TESTS = {"cifar10": 10_000, "svhn": 26_032, "imagenet12": 600, "imagenet100": 5_000}
 CLASSES = {"cifar10": 10, "svhn": 10, "imagenet12": 12, "imagenet100": 100}
+REPORT = DOCUMENT.parents[1] / "results/published/gpu/nvidia-h100-80gb-hbm3/report.json"
+PROFILED = 24  # steps of a batch, where an earlier report does not say how many
+BATCH = 128
 PEAK = 989e12  # operations a second: an H100's bfloat16 matrix products, by its data sheet
 SHARE = 0.26  # of them, which we aim at; not measured
+AIM = PEAK * SHARE
 ITEMS = ("table1", "table2", "table3", "table4", "table5", "fig4", "table6", "fig5", "tableD4")
 GPUS = (1, 8, 64)
 LARGEST = "resnet50-trades-imagenet100.full"
@@ -107,7 +112,7 @@ def of_epochs(run: config.Run, phases: Iterable[str], selections: int) -> float:
     n = IMAGES[setting.dataset] * (1 - setting.validation_fraction)
     share = {"full": 1.0, "coreset": setting.coreset_fraction, "skip": 0.0}
     trained = n * sum(share[phase] for phase in phases)
-    chosen = n * selections if run.method in build.SOLVERS else 0
+    chosen = n * selections if run.method in selecting.SOLVERS else 0
     return trained * (per_image.attack + per_image.update) + chosen * per_image.select
 
 
@@ -211,6 +216,49 @@ def memory_row(each: Bytes, n: int, how: str, update: float) -> str:
     )
 
 
+# ---- how fast
+
+
+@cache
+def measured(part: str, name: str) -> dict[str, float]:
+    """The numbers of a row of the card's report."""
+    rows = json.loads(REPORT.read_text())["rows"]
+    return next(
+        row["numbers"] for row in rows if (row["part"], row["name"][: len(name)]) == (part, name)
+    )
+
+
+def per_step() -> tuple[float, float]:
+    """Milliseconds a step of the profile for which the card was busy, and of BatchNorm's kernels
+    among them.
+    """
+    profile = measured("profile", "an epoch")
+    busy = 1000 * profile["busy_s"] / profile.get("steps", PROFILED)
+    rows = json.loads(REPORT.read_text())["rows"]
+    batch_norm = sum(
+        row["numbers"]["milliseconds_a_step"] for row in rows if "::batch_norm_" in row["name"]
+    )
+    return busy, batch_norm
+
+
+def rates() -> tuple[float, float, float]:
+    """Operations a second: of the training timed, in float32; of its profile in bfloat16, had the
+    card never been idle; and what we aim at.
+    """
+    training = measured("throughput", "pgd10, float32, channels_last")
+    an_image = 1e9 * training["gflop_per_image"]
+    busy, _ = per_step()
+    return training["images_per_s"] * an_image, 1000 * BATCH / busy * an_image, AIM
+
+
+RATES = "float32, measured | bfloat16, never idle | aim"
+
+
+def hours(operations: float, digits: int = 1) -> str:
+    """Three cells: hours at each of the rates."""
+    return " | ".join(f"{operations / rate / 3600:.{digits}f}" for rate in rates())
+
+
 # ---- when what is done
 
 
@@ -224,7 +272,9 @@ class Job:
 
 
 def jobs(profile: str, wanted: Sequence[str]) -> list[Job]:
-    """The first epochs that several runs have in common, and what is left of each run."""
+    """The first epochs that several runs have in common, and what is left of each run, at the rate
+    that we aim at.
+    """
     names = dict.fromkeys(name for item in wanted for name in table_runs(item, profile))
     runs = [config.resolve(name, profile) for name in names]
     found: dict[str, Job] = {}
@@ -234,10 +284,10 @@ def jobs(profile: str, wanted: Sequence[str]) -> list[Job]:
         before, done = None, 0
         for path, length in zip(starts, lengths, strict=True):
             own = of_epochs(run, ["full"] * (length - done), 0)
-            found.setdefault(str(path), Job(str(path), own / (PEAK * SHARE), before))
+            found.setdefault(str(path), Job(str(path), own / AIM, before))
             before, done = str(path), length
         rest = training(run) - of_epochs(run, ["full"] * done, 0) + evaluation(run)
-        found[run.name] = Job(run.name, rest / (PEAK * SHARE), before)
+        found[run.name] = Job(run.name, rest / AIM, before)
     return list(found.values())
 
 
@@ -273,8 +323,9 @@ def makespan(several: Sequence[Job], workers: int) -> float:
 def settings() -> str:
     """Each of the paper's settings: a full training."""
     lines = [
-        "| setting | GFLOP an image: attack | update | selection | PFLOP, full training | hours |",
-        "|:--|--:|--:|--:|--:|--:|",
+        "| setting | GFLOP an image: attack | update | selection | PFLOP, full training"
+        f" | hours: {RATES} |",
+        "|:--|--:|--:|--:|--:|--:|--:|--:|",
     ]
     found = paramfiles.checked_settings().settings.items()
     lines += [setting_row(name) for name, layer in found if layer.extends is None]
@@ -285,19 +336,16 @@ def setting_row(name: str) -> str:
     run = config.resolve(f"{name}.full", "full")
     one, total = work(run.setting), training(run)
     each = " | ".join(f"{part / 1e9:.1f}" for part in (one.attack, one.update, one.select))
-    return f"| `{name}` | {each} | {total / 1e15:.0f} | {hours(total):.2f} |"
+    return f"| `{name}` | {each} | {total / 1e15:.0f} | {hours(total, 2)} |"
 
 
 def items() -> str:
     """Each table and figure by itself, with as many seeds as the paper has."""
-    lines = ["| item | jobs | PFLOP | GPU hours |", "|:--|--:|--:|--:|"]
+    lines = [f"| item | jobs | PFLOP | GPU hours: {RATES} |", "|:--|--:|--:|--:|--:|--:|"]
     for item in ITEMS:
         several = jobs("full", [item])
-        seconds = sum(job.seconds for job in several)
-        lines.append(
-            f"| `{item}` | {len(several)} | {seconds * PEAK * SHARE / 1e15:.0f}"
-            f" | {seconds / 3600:.1f} |"
-        )
+        total = AIM * sum(job.seconds for job in several)
+        lines.append(f"| `{item}` | {len(several)} | {total / 1e15:.0f} | {hours(total)} |")
     return "\n".join(lines) + "\n"
 
 
@@ -306,16 +354,39 @@ def gpus() -> str:
     several = jobs("full", ITEMS)
     whole = sum(job.seconds for job in several)
     longest = makespan(several, len(several))
-    lines = ["| GPUs | hours | of them at work |", "|--:|--:|--:|"]
+    lines = [f"| GPUs | hours: {RATES} | of them at work |", "|--:|--:|--:|--:|--:|"]
     for count in GPUS:
         seconds = makespan(several, count)
-        lines.append(f"| {count} | {seconds / 3600:.1f} | {100 * whole / count / seconds:.0f} % |")
-    lines.append(f"| as many as there are jobs | {longest / 3600:.1f} | |")
+        lines.append(
+            f"| {count} | {hours(AIM * seconds)} | {100 * whole / count / seconds:.0f} % |"
+        )
+    lines.append(f"| as many as there are jobs | {hours(AIM * longest)} | |")
     return "\n".join(lines) + "\n"
 
 
-def hours(operations: float) -> float:
-    return operations / (PEAK * SHARE) / 3600
+def bounds() -> str:
+    """What bounds the paper's ResNet-18 row under linf on the card that was at hand."""
+    run = config.resolve("resnet18-linf-cifar10.full", "full")
+    float32, busy_rate, _ = (training(run) / rate / 60 for rate in rates())
+    busy, batch_norm = per_step()
+    compiled = measured("throughput", "PGD-10 alone")
+    profile = measured("profile", "an epoch")
+    without = busy_rate * (1 - batch_norm / busy)
+    lines = [
+        f"| ResNet-18, linf, {run.setting.epochs} epochs | minutes |",
+        "|:--|--:|",
+        "| to aim at | 10 |",
+        f"| float32, as measured | {float32:.0f} |",
+        f"| bfloat16, were the card never idle (busy {busy:.1f} ms a step) | {busy_rate:.0f} |",
+        f"| the same without BatchNorm's kernels ({batch_norm:.1f} ms of them) | {without:.0f} |",
+        "",
+        f"Under the profiler, which slows Python too, the card was busy for"
+        f" {100 * profile['busy_s'] / profile['of_s']:.0f} % of the time and got"
+        f" {profile['calls_a_step']:.0f} launches a step. PGD-10 alone, on the folded bfloat16"
+        f" twin, makes {compiled['eager_images_per_s']:.0f} images a second and compiled"
+        f" {compiled['compiled_images_per_s']:.0f}.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def filled(text: str) -> str:

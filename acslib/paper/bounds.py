@@ -16,7 +16,7 @@ from torch import Tensor
 
 from acslib.paper import theory
 from acslib.paper.methods import METHODS
-from acslib.paper.seen import brief, described, span
+from acslib.paper.seen import brief, described, from_to, span
 from acslib.paper.style import line
 from acslib.paper.theory import CONSISTENT, READINGS, AdversarialLogistic, Descent, Norm, Numbers
 
@@ -235,9 +235,7 @@ def draw_sides(axis: Axes, sweep: pd.DataFrame, norm: str, part: int) -> None:
     said = []
     for name, rows in chosen.groupby("method", sort=False):
         means = rows.groupby("iterations")[["left", "bound"]].mean()
-        left, bound = (
-            f"from {brief(one.iloc[0])} to {brief(one.iloc[-1])}" for _, one in means.items()
-        )
+        left, bound = (from_to(*one.iloc[[0, -1]]) for _, one in means.items())
         said.append(f"{METHODS[name].label} {left}, its bound {bound}")
     described(axis, f"{span(marks)} iterations: {'; '.join(said)}")
 

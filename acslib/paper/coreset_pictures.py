@@ -18,7 +18,8 @@ from acslib.data import Dataset
 from acslib.paper import membership
 from acslib.paper.methods import METHODS
 from acslib.paper.pictures import image_grid, only_words
-from acslib.paper.seen import described
+from acslib.paper.printing import counted
+from acslib.paper.seen import described, from_to
 from acslib.paper.style import QUIET, line, literal
 from acslib.selectors.coreset import Coreset
 
@@ -99,7 +100,7 @@ def draw_membership(coresets: Mapping[int, Coreset], data: Dataset) -> Figure:
     found = membership.kind_shares(coresets, n).share_pct
     return described(
         figure,
-        f"{len(coresets)} rows of {n} marks, black where an image is chosen:"
+        f"{counted(len(coresets), 'row')} of {n} marks, black where an image is chosen:"
         f" {found['always']:.0f} % are black in every row, {found['never']:.0f} % in none.",
     )
 
@@ -166,7 +167,7 @@ def draw_kinds(coresets: Mapping[int, Coreset], data: Dataset, count: int = 10) 
     for place, kind in zip(places, membership.KINDS, strict=True):
         row = shares.loc[kind]
         place.suptitle(
-            f"{kind} chosen: {row.images:.0f} images, {row.share_pct:.0f} %"
+            f"{kind} chosen: {counted(row.images, 'image')}, {row.share_pct:.0f} %"
             f" (independent random draws: {row.by_chance_pct:.0f} %)",
             fontsize=10,
         )
@@ -176,8 +177,8 @@ def draw_kinds(coresets: Mapping[int, Coreset], data: Dataset, count: int = 10) 
     text = ", ".join(f"{shares.share_pct[kind]:.0f} % {kind}" for kind in membership.KINDS)
     return described(
         figure,
-        f"Three rows of training images under their classes: {text} chosen in {len(coresets)}"
-        " selections.",
+        f"Three rows of training images under their classes: {text} chosen in"
+        f" {counted(len(coresets), 'selection')}.",
     )
 
 
@@ -234,8 +235,7 @@ def draw_sizes(found: pd.DataFrame, marked: float | None = None) -> Figure:
     axis.set(xlabel="size k (% of the images)", ylabel="relative gradient error", ylim=(0, None))
     axis.legend(fontsize=9)
     ends = [
-        f"{METHODS[name].label} from {part.relative_error.iloc[0]:.2f} to"
-        f" {part.relative_error.iloc[-1]:.2f}"
+        f"{METHODS[name].label} {from_to(*part.relative_error.iloc[[0, -1]])}"
         for name, part in found.groupby("method", sort=False)
     ]
     low, high = found.coreset_fraction.iloc[0], found.coreset_fraction.iloc[-1]

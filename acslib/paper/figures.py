@@ -12,7 +12,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from acslib.paper.methods import FULL, METHODS
-from acslib.paper.seen import as_sentence, brief, described, listed
+from acslib.paper.seen import as_sentence, described, from_to, listed
 from acslib.paper.style import QUIET, label_of, literal, looks, note
 
 FAT = ("#D55E00", "s")  # FAT's colour and marker; the other curves have those of their method
@@ -208,8 +208,8 @@ def errors_in_words(part: pd.DataFrame, label: str, kind: str) -> str:
     said = []
     for name, line in part.groupby(part.version.fillna(part.method), sort=False):
         errors = line.groupby("coreset_fraction")[f"relative_{kind}_error_pct"].mean()[::-1]
-        ends = f"from {brief(errors.iloc[0])} to {brief(errors.iloc[-1])} %"
-        said.append(f"{str(name).replace('_', ' ')} {ends}")
+        ends = from_to(*errors.iloc[[0, -1]])
+        said.append(f"{str(name).replace('_', ' ')} {ends} %")
     return as_sentence(f"{label}, {kind} error: {listed(said)}")
 
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from acslib.paper.life import CONDITIONS, TRAINED_DRAWS, VIEWS
-from acslib.paper.seen import as_sentence, brief, described, listed
+from acslib.paper.seen import as_sentence, described, from_to, listed
 from acslib.paper.style import QUIET, line, looks
 
 
@@ -33,7 +33,7 @@ def life_in_words(table: pd.DataFrame, condition: str) -> str:
     said = []
     for name, part in table.groupby("method", sort=False):
         views = [one.groupby("epoch").error.mean() for _, one in part.groupby("view", sort=False)]
-        ends = (f"{brief(errors.iloc[0])} to {brief(errors.iloc[-1])}" for errors in views)
+        ends = (from_to(*errors.iloc[[0, -1]]) for errors in views)
         said.append(f"{looks(table.method)[name].label} {listed(ends)}")
     return as_sentence(f"{condition}: {'; '.join(said)}")
 

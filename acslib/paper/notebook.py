@@ -141,6 +141,7 @@ def train_run(run: Run, seed: int, leave: bool = True) -> dict[str, Any]:
     if done is not None:
         if leave:
             print(f"{run.name}, seed {seed}, is trained already: its record is only read")
+            print(f"data: {done['data']}")  # as training says
         return done
     with tqdm(leave=leave) as epochs, tqdm(leave=leave) as attacks:
         return _train(run, seed, epochs, attacks, leave)

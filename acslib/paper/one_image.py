@@ -15,7 +15,7 @@ from acslib.attacks.pgd import PGD
 from acslib.paper.config import Run
 from acslib.paper.methods import METHODS
 from acslib.paper.pictures import draw_image
-from acslib.paper.seen import described
+from acslib.paper.seen import described, from_to
 from acslib.paper.style import QUIET, literal
 
 
@@ -74,8 +74,8 @@ def draw_attack(found: Hit, names: Sequence[str]) -> Figure:
     return described(
         figure,
         f"An image of {names[found.label]}; the attack moves pixels by up to {largest:.3f} and"
-        f" {verb} the prediction ({said[0]}, then {said[1]}). The true class goes from"
-        f" {sure[0]:.0f} to {sure[1]:.0f} %.",
+        f" {verb} the prediction ({said[0]}, then {said[1]}). The true class goes"
+        f" {from_to(*sure)} %.",
     )
 
 

@@ -16,9 +16,11 @@ import jinja2
 import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
+from markupsafe import Markup
 
 from acslib.paper import columns, files, paramfiles, records, rows, tables
 from acslib.paper.items import wanted_seeds
+from acslib.paper.seen import html_image
 
 # the paper's order
 ORDER = (
@@ -211,13 +213,15 @@ def html_page(items: Sequence[Entry], said: str) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template("page.html.jinja").render(
-        title=TITLE,
-        introduction=said,
-        items=items,
-        heads=heads,
-        lines=body,
-        base64=lambda path: base64.b64encode(path.read_bytes()).decode(),
+        title=TITLE, introduction=said, items=items, heads=heads, lines=body, image=image
     )
+
+
+def image(item: Entry) -> Markup:
+    """An item's picture within the page."""
+    assert item.picture is not None, f"{item.name} has no picture"
+    png = base64.b64encode(item.picture.read_bytes()).decode()
+    return Markup(html_image(item.seen, png))
 
 
 # ---- PDF

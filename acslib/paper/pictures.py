@@ -13,7 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from acslib.paper.methods import METHODS
-from acslib.paper.seen import described
+from acslib.paper.printing import counted
+from acslib.paper.seen import described, from_to, span
 from acslib.paper.style import literal
 from acslib.schedule import Plan
 from acslib.selectors.coreset import Coreset
@@ -56,7 +57,10 @@ def timeline_in_words(plan: Plan) -> str:
         for phase, (_, label) in PHASES.items()
         if (number := sum(epoch.phase == phase for epoch in plan))
     ]
-    return f"A strip of {len(plan)} epochs, {', '.join(counts)}, with {plan.selections} selections."
+    return (
+        f"A strip of {counted(len(plan), 'epoch')}, {', '.join(counts)},"
+        f" with {counted(plan.selections, 'selection')}."
+    )
 
 
 def training_curves(history: Sequence[dict]) -> Figure:
@@ -93,13 +97,13 @@ def training_curves(history: Sequence[dict]) -> Figure:
     right.legend(fontsize=8)
     for axis in (left, middle, right):
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    first, last = rows.iloc[0], rows.iloc[-1]
+    ends = rows.iloc[[0, -1]]
     longest = max(PARTS, key=lambda part: float(rows[f"seconds_{part}"].sum()))
     return described(
         figure,
-        f"Three panels by epoch. The loss goes from {first.loss:.2f} to {last.loss:.2f}, the robust"
-        f" accuracy on training batches from {100 * first.train_robust_accuracy:.0f} to"
-        f" {100 * last.train_robust_accuracy:.0f} %. What takes longest is to {longest}.",
+        f"Three panels by epoch. The loss goes {from_to(*ends.loss)}, the robust accuracy on"
+        f" training batches {from_to(*100 * ends.train_robust_accuracy)} %. What takes longest is"
+        f" to {longest}.",
     )
 
 
@@ -162,8 +166,9 @@ def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
         for i, w in zip(chosen, coreset.weights[order], strict=True)
     ]
     figure = show_images(data.train.float_images(chosen.to(data.train.device)), titles)
+    how_many = counted(len(chosen), "image")
     named = ", ".join(title.replace("\n", " with weight ") for title in titles[:3])
-    return described(figure, f"{len(chosen)} images of the coreset, heaviest first: {named} ...")
+    return described(figure, f"{how_many} of the coreset, heaviest first: {named} ...")
 
 
 def coreset_summary(data, coreset: Coreset) -> Figure:
@@ -192,11 +197,11 @@ def coreset_summary(data, coreset: Coreset) -> Figure:
     right.set(xticks=position, ylabel="share (%)")
     right.set_xticklabels(map(literal, data.class_names), rotation=45, ha="right", fontsize=8)
     right.legend(fontsize=8, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    apart = 100 * float((got - share).abs().max())
     return described(
         figure,
-        f"Left, a histogram of {len(weights)} weights from {weights.min():.2f} to"
-        f" {weights.max():.2f}. Right, each class's share of the data beside its share of the"
-        f" weight: at most {100 * float((got - share).abs().max()):.1f} points apart.",
+        f"Left, a histogram of {len(weights)} weights {span(weights)}. Right, each class's share of"
+        f" the data beside its share of the weight: at most {apart:.1f} points apart.",
     )
 
 
@@ -212,8 +217,8 @@ class Attacked(NamedTuple):
 
     def in_words(self, who: str) -> str:
         return (
-            f"{who} gets {int(self.right.sum())} of {len(self.right)} test images right, and"
-            f" {int(self.fooled.sum())} of those wrong when they are attacked"
+            f"{who} gets {int(self.right.sum())} of {counted(len(self.right), 'test image')} right,"
+            f" and {int(self.fooled.sum())} of those wrong when they are attacked"
         )
 
 
@@ -238,7 +243,8 @@ def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure
     chosen = found.fooled.nonzero().squeeze(1)[:count]
     if len(chosen) == 0:
         return only_words(
-            f"none of {int(found.right.sum())} images that it gets right fools the network"
+            f"none of {counted(int(found.right.sum()), 'image')} that it gets right fools the"
+            " network"
         )
     change = found.images[chosen] - images[chosen]
     times = 0.5 / float(change.abs().max())
@@ -256,9 +262,8 @@ def show_fooled(model, data, attack, count: int = 10, undefended=None) -> Figure
         said.append(beside.in_words("an undefended one"))
     figure = show_images(torch.cat(rows), titles, columns=len(chosen))
     figure.suptitle("\n".join(said), fontsize=9)
-    return described(
-        figure, f"{len(chosen)} images, the changes, the attacked images: {'; '.join(said)}."
-    )
+    what = f"{counted(len(chosen), 'image')}, the changes, the attacked images"
+    return described(figure, f"{what}: {'; '.join(said)}.")
 
 
 def only_words(text: str) -> Figure:

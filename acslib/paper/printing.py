@@ -27,6 +27,11 @@ def printed_value(found: Any) -> str:
     return f"{found:.6g}" if isinstance(found, float) else str(found)
 
 
+def counted(number: float, one: str, many: str = "") -> str:
+    """How many there are of what is called `one`; several are called `many`, else with an s."""
+    return f"{number:.0f} {one if number == 1 else many or one + 's'}"
+
+
 def duration(seconds: float | None) -> str:
     """A time to people's precision."""
     if seconds is None:

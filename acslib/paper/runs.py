@@ -18,6 +18,7 @@ from acslib.paper import build, checkpoints, files, fingerprints, params, record
 from acslib.paper.config import Run
 from acslib.paper.masks import packed
 from acslib.paper.measures import evaluate
+from acslib.paper.printing import counted
 from acslib.training import State, fit
 
 
@@ -206,7 +207,7 @@ def take_over(
     note = checkpoints.load_checkpoint(sharing.path(epochs), state, of, source)
     if note is None:  # removed meanwhile, as nobody was thought to need it
         return None
-    told.announce(f"warm start: {epochs} epoch{'s' * (epochs > 1)} from {note['of']['run']}")
+    told.announce(f"warm start: {counted(epochs, 'epoch')} from {note['of']['run']}")
     for row in state.history[before:]:
         told.progress(row)
     return {"shared": True, "epochs": epochs, "from": note["of"]["run"]}

@@ -6,6 +6,7 @@ titles, axes, and for each line, cloud of points, bar and image from where to wh
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 from itertools import groupby
 from typing import TypeAlias, TypeVar
 
@@ -78,7 +79,18 @@ def span(values: ArrayLike) -> str:
     """From the smallest to the largest."""
     low, high = float(np.min(values)), float(np.max(values))
     ends = [0.0 if abs(end) < 1e-6 * (high - low) else end for end in (low, high)]
-    return brief(low) if low == high else f"from {brief(ends[0])} to {brief(ends[1])}"
+    return brief(low) if low == high else from_to(*ends)
+
+
+def from_to(first: float, last: float) -> str:
+    """Where something begins and ends."""
+    return f"from {brief(first)} to {brief(last)}"
+
+
+def html_image(words: str, png: str, **attributes: object) -> str:
+    """A PNG in base64 as HTML that says in words what is seen."""
+    more = "".join(f' {name}="{value}"' for name, value in attributes.items())
+    return f'<img alt="{escape(words)}"{more} src="data:image/png;base64,{png.strip()}">'
 
 
 # ---- panels
@@ -116,17 +128,34 @@ def images_in_words(axes: Sequence[Axes]) -> str:
     height, width = images[0].shape[:2]
     count = f"{len(axes)} images" if len(axes) > 1 else "an image"
     said = [f"{text} ({times} times)" if times > 1 else text for text, times in in_a_row(titles)]
-    shades = np.concatenate([image[np.isfinite(image)] for image in images])
-    told = f"{count} of {width} x {height} points{of_changes(shades)}: {'; '.join(said)}"
-    return as_sentence(told.removesuffix(": "))
+    told = f"{count} of {width} x {height} points: {'; '.join(said)}".removesuffix(": ")
+    return as_sentence(told + changes_of(axes[0], np.concatenate([one.ravel() for one in images])))
 
 
-def of_changes(shades: np.ndarray) -> str:
+def changes_of(axis: Axes, shades: np.ndarray) -> str:
     """What shades below 0 say: they are differences."""
+    shades = shades[np.isfinite(shades)]
     if not len(shades) or shades.min() >= 0:
         return ""
-    above, below = (100 * float(part.mean()) for part in (shades > 0, shades < 0))
-    return f", changed {span(shades)}, {above:.0f} % of them above 0 and {below:.0f} % below"
+    return f"; {changes_in_words(shades, max(map(abs, axis.images[0].get_clim())))}"
+
+
+def changes_in_words(
+    changes: ArrayLike, limit: float, up: str = "raised", down: str = "lowered"
+) -> str:
+    """What share of pixels a change moves `up` and `down`, and what share by all of `limit`."""
+    moved = np.asarray(changes, dtype=float)
+    sides = [
+        f"{percent(side * moved > 0)} of the pixels are {word},"
+        f" {percent(side * moved > 0.999 * limit)} by the whole {brief(limit)}"
+        for side, word in ((1, up), (-1, down))
+    ]
+    return f"{'; '.join(sides)}; {percent(moved == 0)} stay as they are"
+
+
+def percent(those: np.ndarray) -> str:
+    """Which share of all is among those."""
+    return f"{100 * float(those.mean()):.0f} %"
 
 
 def in_a_row(words: Iterable[str]) -> list[tuple[str, int]]:

@@ -4,7 +4,6 @@ import io
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from matplotlib.figure import Figure
 
 from acslib.paper import files
 from acslib.paper.methods import METHODS, Method, free_look
-from acslib.paper.seen import in_words
+from acslib.paper.seen import html_image, in_words
 
 FOLDER = files.figures_folder(files.RESULTS)
 PAPER = "#AAAAAA"  # what the paper prints, beside ours
@@ -78,10 +77,8 @@ class WithWords:
         made = self.draw(figure)
         picture, size = made if isinstance(made, tuple) else (made, {})
         words = in_words(figure)
-        attributes = "".join(f' {name}="{value}"' for name, value in size.items())
-        source = f"data:image/png;base64,{picture.strip()}"
-        html = f'<img alt="{html_escape(words)}"{attributes} src="{source}">'
-        return {"image/png": picture, "text/html": html}, {"image/png": size | {"alt": words}}
+        shown = {"image/png": picture, "text/html": html_image(words, picture, **size)}
+        return shown, {"image/png": size | {"alt": words}}
 
 
 def looks(values: Iterable[str]) -> dict[str, Method]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from acslib.paper.files import RecordError
 from acslib.paper.params import ParamsError, shown
+from acslib.paper.printing import counted
 
 
 class Workers(NamedTuple):
@@ -53,5 +54,5 @@ def check_workers(path: Path, made: Workers, way_out: str) -> None:
 
 
 def _in_words(workers: Workers) -> str:
-    threads = f"{workers.threads} thread{'s' * (workers.threads > 1)}"
-    return f"{threads} and {workers.processes} process{'es' * (workers.processes > 1)}"
+    processes = counted(workers.processes, "process", "processes")
+    return f"{counted(workers.threads, 'thread')} and {processes}"

@@ -6,6 +6,7 @@ from typing import Any
 
 from acslib.paper import config, records, rows
 from acslib.paper.methods import METHODS
+from acslib.paper.printing import counted
 
 
 def of_run(run: config.Run, seed: int, results: Path | None = None) -> str:
@@ -48,12 +49,12 @@ def worth(row: dict[str, Any], run: config.Run) -> str:
     attack = "attacks that it has not been trained against (the mean of Table C1's)"
     value = row.get("racc_unseen_mean_pct")
     if measure == "racc":
-        attack = (
-            f"PGD with {setting.evaluation_steps} steps, {setting.evaluation_restarts} restarts"
-        )
+        steps = counted(setting.evaluation_steps, "step")
+        attack = f"PGD with {steps}, {counted(setting.evaluation_restarts, 'restart')}"
         value = row["racc_pct"]
     return (
-        f"The network labels {row['acc_pct']:.1f} % of {row['test_images']} test images rightly,"
+        f"The network labels {row['acc_pct']:.1f} % of"
+        f" {counted(row['test_images'], 'test image')} rightly,"
         f" and {value:.1f} % of {row[count]:g} under {attack}."
     )
 

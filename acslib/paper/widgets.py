@@ -7,7 +7,6 @@ names. Needs ipywidgets, which the extra `lab` has.
 import io
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 from typing import Any
 
 import ipywidgets
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from acslib.paper.notebook import show
+from acslib.paper.seen import html_image
 
 THUMBNAIL = 64  # pixels
 WITHOUT_KERNEL = "(Sliders stand here where a kernel runs.)"
@@ -97,8 +97,7 @@ def _pressable(
     )
     button.on_click(lambda _: setattr(which, "value", number))
     # as HTML: ipywidgets' Image has no alternative text
-    source = f"data:image/png;base64,{b64encode(png(image)).decode()}"
-    picture = ipywidgets.HTML(f'<img alt="image {escape(name)}" src="{source}">')
+    picture = ipywidgets.HTML(html_image(f"image {name}", b64encode(png(image)).decode()))
     return ipywidgets.VBox([picture, button], layout=ipywidgets.Layout(align_items="center"))
 
 

@@ -47,11 +47,10 @@ def exercise(number: str, todo: str, right: str):
                 wrong = stopped(answer, error)
             if empty:
                 print(f"Exercise {number} is empty: {todo}.")
+            elif wrong is None:
+                print(f"Exercise {number} is right: {right}.")
             else:
-                print(
-                    f"Exercise {number} is {'right' if wrong is None else 'wrong'}: "
-                    f"{right if wrong is None else wrong}."
-                )
+                print(f"Exercise {number} is wrong: {' '.join(wrong.split())}.")
             return wrong is None and not empty
 
         return check
@@ -61,7 +60,7 @@ def exercise(number: str, todo: str, right: str):
 
 def stopped(answer, error: Exception) -> str:
     """With what the student's code stopped, and in which of its lines."""
-    said = " ".join(str(error).split()).rstrip(".")
+    said = str(error).strip().rstrip(".")
     sentence = f"your code stopped with {type(error).__name__}: {said}".rstrip(": ")
     file = getattr(getattr(answer, "__code__", None), "co_filename", None)
     places = [at for at in traceback.extract_tb(error.__traceback__) if at.filename == file]
@@ -71,9 +70,10 @@ def stopped(answer, error: Exception) -> str:
 
 
 def filled(value):
-    """The value, unless it is one of those that stand for nothing."""
-    if value is None or value is Ellipsis:
-        raise Empty
+    """The value, unless it or a part of it is one of those that stand for nothing."""
+    for part in value if isinstance(value, tuple | list) else [value]:
+        if part is None or part is Ellipsis:
+            raise Empty
     return value
 
 
@@ -112,6 +112,25 @@ def scalar(value) -> float:
         raise Wrong(f"one number is expected, not {kind(value)}") from None
 
 
+def floats(value) -> Tensor:
+    """The value as float64, if it is a tensor or anything that torch makes one of."""
+    try:
+        return torch.as_tensor(value).double()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"a tensor is expected, not {kind(value)}") from None
+
+
+def truth(value) -> bool:
+    """The value as True or False, if it is one of them or stands for one."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        found = math.nan
+    if found not in (0, 1):
+        raise Wrong(f"True or False is expected, not {kind(value)}")
+    return bool(found)
+
+
 def index(value) -> int:
     """The value as the index of a sample."""
     found = scalar(value)
@@ -120,13 +139,17 @@ def index(value) -> int:
     return int(found)
 
 
+def listed(value, of: str) -> list:
+    """The value as a list of what is called `of`."""
+    try:
+        return list(value)
+    except TypeError:
+        raise Wrong(f"it gives {kind(value)}: return a list of {of}") from None
+
+
 def indices(value) -> list[int]:
     """The values as the indices of samples."""
-    try:
-        found = list(value)
-    except TypeError:
-        raise Wrong(f"it gives {kind(value)}: return a list of indices") from None
-    return [index(each) for each in found]
+    return [index(each) for each in listed(value, "indices")]
 
 
 def close(got: Tensor, expected: Tensor, tolerance: float = 1e-5) -> bool:
@@ -846,7 +869,7 @@ def check_5_4(answer):
     result = call(answer, gradients, 3)
     if not isinstance(result, tuple | list) or len(result) != 2:
         return "return two things: the picks and their weights"
-    picks, weights = indices(result[0]), torch.as_tensor(result[1]).double()
+    picks, weights = indices(result[0]), floats(result[1])
     expected, fitted = pursuit(gradients, 3)
     if picks[:1] != expected[:1]:
         return (
@@ -869,7 +892,7 @@ def check_5_4(answer):
         return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
     if not close(weights, fitted):
         return "the picks are right; fit all weights anew at the end"
-    weights = torch.as_tensor(call(answer, crossing(), 4)[1]).double()
+    weights = floats(call(answer, crossing(), 4)[1])
     if (weights < -1e-9).any():
         return f"with other gradients a weight is {float(weights.min()):.2f}: use `positive_refit`"
     fitted = pursuit(crossing(), 4)[1]
@@ -933,7 +956,7 @@ def check_6_1(answer):
     for epochs, kappa, k in ((10, 0.5, 0.6), (100, 0.6, 0.5), (12, 0.0, 0.3), (10, 0.75, 0.4)):
         for epoch in range(epochs):
             got, expected = call(answer, epoch, epochs, kappa, k), phase(epoch, epochs, kappa, k)
-            if got not in ("full", "skip", "coreset"):
+            if not isinstance(got, str) or got not in ("full", "skip", "coreset"):
                 return f'it gives {got!r}: "full", "skip" or "coreset" is expected'
             if got != expected:
                 return (
@@ -1057,7 +1080,8 @@ def check_6_5(answer):
         optimiser = torch.optim.SGD(model.parameters(), 0.1)
         plan = schedule.plan(8, 0.5, 0.5, 2)
         counts = filled(loop(model, optimiser, images, labels, plan, book, book.select))
-        return list(counts), book, model[1].weight.detach().double()
+        counts = [scalar(count) for count in listed(counts, "numbers of images")]
+        return counts, book, model[1].weight.detach().double()
 
     counts, book, weight = after(answer)
     expected, should, target = after(train_with_coresets)
@@ -1074,8 +1098,9 @@ def check_6_5(answer):
         return f"it attacks {sum(book.seen)} images in all, the plan asks for {sum(should.seen)}"
     if book.clean:
         return "the loss is that of the clean images: give `objective.loss` the attacked ones"
-    if [int(count) for count in counts] != expected:
-        return f"the images of each epoch are {expected}, and it returns {counts}"
+    if counts != expected:
+        shown = [f"{count:g}" for count in counts]
+        return f"the images of each epoch are {expected}, and it returns {', '.join(shown)}"
     if close(weight, toy()[1].weight.detach().double()):
         return "the network has not changed: zero_grad, backward, step"
     return (
@@ -1452,20 +1477,20 @@ def check_9_3(answer):
         return pd.Series({"acc_pct": acc, "racc_pct": racc, "time_min": minutes})
 
     same, better, slower = row(80, 40, 100), row(81, 40, 100), row(81, 41, 120)
-    if call(answer, better, row(80, 40, 100)) != True:  # noqa: E712, numpy's True counts
+    if not truth(call(answer, better, row(80, 40, 100))):
         return "more ACC at the same RACC and minutes: the first dominates"
-    if call(answer, slower, row(80, 40, 100)) != False:  # noqa: E712
+    if truth(call(answer, slower, row(80, 40, 100))):
         return (
             "a row that takes longer does not dominate, however accurate: fewer minutes are better"
         )
-    if call(answer, same, same) != False:  # noqa: E712
+    if truth(call(answer, same, same)):
         return "a row does not dominate its equal: at least one must be better"
-    if call(answer, row(81, 39, 90), same) != False:  # noqa: E712
+    if truth(call(answer, row(81, 39, 90), same)):
         return "all three must be at least as good, and RACC is lower here"
-    if call(answer, row(79, 41, 90), same) != False:  # noqa: E712
+    if truth(call(answer, row(79, 41, 90), same)):
         return "all three must be at least as good, and ACC is lower here"
     for better in (row(80, 41, 100), row(80, 40, 90)):
-        if call(answer, better, same) != True:  # noqa: E712
+        if not truth(call(answer, better, same)):
             return "one that is better and two that are equal are enough, whichever they are"
     return None
 

@@ -168,12 +168,17 @@ def pictures(images, titles, *, limit=None, width=1.3) -> None:
 
     limit: shades run from -limit to limit, for changes of images; else from 0 to 1.
     """
-    axes = plt.subplots(1, len(images), figsize=(width * len(images), width + 0.4), squeeze=False)
-    for axis, image, title in zip(axes[1][0], images, titles, strict=True):
+    figure, axes = plt.subplots(
+        1, len(images), figsize=(width * len(images), width + 0.4), squeeze=False
+    )
+    for axis, image, title in zip(axes[0], images, titles, strict=True):
         low, high, colours = (-limit, limit, "PuOr") if limit else (0, 1, "gray_r")
         axis.imshow(image[0], cmap=colours, vmin=low, vmax=high)
         axis.set_title(title, fontsize=9)
         axis.axis("off")
+    if limit:  # more ink is a larger number, in the colours of the images
+        shares = seen.changes_in_words(images, limit, "darker", "lighter")
+        seen.described(figure, f"What the attack changes in {len(images)} images: {shares}.")
     plt.show()
 
 
@@ -261,8 +266,8 @@ def with_interval(axis, place: float, values, low: float, high: float, colour: s
     axis.plot([place + 0.2] * 2, [low, high], color=colour, linewidth=3)
     axis.plot(place + 0.2, values.mean(), "D", color=colour)
     return (
-        f"{len(values)} circles from {values.min():.1f} to {values.max():.1f}, mean"
-        f" {values.mean():.1f}, interval from {low:.1f} to {high:.1f}"
+        f"{len(values)} circles {seen.span(values)}, mean {seen.brief(values.mean())},"
+        f" interval {seen.from_to(low, high)}"
     )
 
 
