@@ -3,14 +3,16 @@
 #
 #   tools/slurm_host.sh start FOLDER    prints the line that tells srun, squeue and the rest where it is:
 #                                       eval "$(tools/slurm_host.sh start build/slurm)"
+#       CPUS=64 GPUS=8 before it        lets the host pass for one with as many, for lines that ask for them
 #   tools/slurm_host.sh stop FOLDER     ends the daemons that `start` began, and no others
 #   tools/slurm_host.sh install FOLDER  only installs; fails where that cannot be done
 #
 # Needs Debian's slurm-wlm and munge, and root; installs them where apt-get can. It is no cluster to
 # work with: one node, one partition, no accounting. Configuration, keys, logs and states lie in FOLDER.
+# The daemons and srun listen at 127.0.0.1 only. A requeued job waits 10 seconds, and not Slurm's two minutes.
 set -euo pipefail
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 [ $# -eq 2 ] || usage
 action=$1
 mkdir -p "$2"
@@ -44,7 +46,8 @@ configure() {
 		SlurmctldPort=$1
 		SlurmdPort=$2
 		AuthType=auth/munge
-		AuthInfo=socket=$folder/munge/socket
+		AuthInfo=socket=$folder/munge/socket,cred_expire=10
+		CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
 		CredType=cred/munge
 		MpiDefault=none
 		ProctrackType=proctrack/linuxproc
@@ -60,9 +63,20 @@ configure() {
 		SlurmdPidFile=$folder/slurmd.pid
 		SlurmctldLogFile=$folder/slurmctld.log
 		SlurmdLogFile=$folder/slurmd.log
-		NodeName=localhost NodeAddr=127.0.0.1 Port=$2 CPUs=$(nproc) RealMemory=$(awk '/MemTotal/ {print int($2 / 1200)}' /proc/meminfo) State=UNKNOWN
+		SlurmdParameters=config_overrides
+		GresTypes=gpu
+		NodeName=localhost NodeAddr=127.0.0.1 Port=$2 CPUs=${CPUS:-$(nproc)} Gres=gpu:${GPUS:-0} RealMemory=$(awk '/MemTotal/ {print int($2 / 1200)}' /proc/meminfo) State=UNKNOWN
 		PartitionName=all Nodes=localhost Default=YES MaxTime=INFINITE State=UP
 	END
+	gpus
+}
+
+# Slurm wants a file for each GPU
+gpus() {
+	rm -rf "$folder/gpus"
+	mkdir "$folder/gpus"
+	for n in $(seq "${GPUS:-0}"); do touch "$folder/gpus/gpu$n"; done
+	if [ "${GPUS:-0}" -gt 0 ]; then echo "Name=gpu File=$folder/gpus/gpu[1-$GPUS]"; fi >"$folder/gres.conf"
 }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
