@@ -1,10 +1,12 @@
-"""Whether evaluation calls an image robust that an earlier version broke, and how long both take.
+"""Whether evaluation calls an image robust that an earlier version broke, or that an attack on the
+network itself breaks, and how long each takes.
 
     python -m benchmarks.leniency study-linf.gradmatch+coreset_fraction@0.5 --profile mini
 
-A trained run's test images are evaluated by PGD-50-10 with this version and with commit 0bc7172,
-each in a process of its own, on one thread, with the same weights and several seeds. What one
-version calls robust and the other does not is held against what other draws of one version change.
+A trained run's test images are evaluated by PGD-50-10 with this version, with this one on the
+network itself in float32 (no twin that is folded and of fewer bits), and with commit 0bc7172, each
+in a process of its own, on one thread, with the same weights and several seeds. What one calls
+robust and the other does not is held against what other draws of one of them change.
 It needs the run's weights, so that it is no part of `make bench`.
 
 It writes results/published/bench/leniency.csv, a row for each pair of evaluations.
@@ -28,7 +30,8 @@ import torch
 from benchmarks.before import COMMIT, ROOT, unpacked
 
 FILE = ROOT / "results" / "published" / "bench" / "leniency.csv"
-VERSIONS = ("today", COMMIT)
+NO_TWIN = "today, no twin"
+VERSIONS = ("today", NO_TWIN, COMMIT)
 
 
 def main() -> None:
@@ -40,9 +43,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, unpacked() as earlier:
         save_what_is_evaluated(Path(scratch), options)
-        folders = dict(zip(VERSIONS, (ROOT, earlier), strict=True))
+        folders = dict(zip(VERSIONS, (ROOT, ROOT, earlier), strict=True))
         found = {
-            (version, seed): evaluated(folder, scratch, seed)
+            (version, seed): evaluated(folder, scratch, seed, version)
             for seed in range(options.seeds)
             for version, folder in folders.items()
         }
@@ -78,10 +81,18 @@ def save_what_is_evaluated(folder: Path, options: argparse.Namespace) -> None:
     torch.save(content, folder / "evaluated.pt")
 
 
-def evaluated(folder: Path, scratch: str, seed: int) -> dict[str, Any]:
+def evaluated(folder: Path, scratch: str, seed: int, version: str) -> dict[str, Any]:
     """What `child` gives with the version in that folder."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(folder)}
-    command = [sys.executable, "-P", "-c", CHILD.format(root=str(ROOT)), scratch, str(seed)]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        CHILD.format(root=str(ROOT)),
+        scratch,
+        str(seed),
+        version,
+    ]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -108,7 +119,8 @@ def child() -> None:
     attack = PGD(*given["attack"], restarts=10, generator=generator)
     twin = models.folded(model, getattr(torch, given["precision"]))
     started = time.process_time()
-    _, mask = robust_accuracy(model, given["images"], given["labels"], attack, attacked=twin)
+    attacked = model if sys.argv[3] == NO_TWIN else twin
+    _, mask = robust_accuracy(model, given["images"], given["labels"], attack, attacked=attacked)
     print(json.dumps({"robust": mask.tolist(), "seconds": time.process_time() - started}))
 
 
