@@ -783,6 +783,12 @@ def largest_cell(axis):
     return f"{seen.brief(x)}, {seen.brief(y)}"
 
 
+@pytest.mark.parametrize("kind", [list, np.array, torch.tensor, pd.Series])
+def test_a_span_is_of_whatever_holds_numbers(kind):
+    assert seen.span(kind([2.0, 0.5, 1.0])) == "from 0.5 to 2"
+    assert seen.span(kind([3.0, 3.0])) == "3"
+
+
 def test_images_are_described_by_what_stands_at_them_and_changes_by_their_signs():
     figure, axes = plt.subplots(1, 5)
     for axis, title in zip(axes[:3], ("a 3", "a 3", "an 8"), strict=True):

@@ -77,7 +77,8 @@ def brief(value: float) -> str:
 
 def span(values: ArrayLike) -> str:
     """From the smallest to the largest."""
-    low, high = float(np.min(values)), float(np.max(values))
+    values = np.asarray(values)  # a tensor of torch has no such functions
+    low, high = float(values.min()), float(values.max())
     ends = [0.0 if abs(end) < 1e-6 * (high - low) else end for end in (low, high)]
     return brief(low) if low == high else from_to(*ends)
 
