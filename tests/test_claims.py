@@ -47,7 +47,7 @@ def a_study(seeds, above=0.0, noise=0.1, arms=SIZES):
     rows = [
         {"objective": objective, "k": k, "arm": arm, "seed": seed, "measure": measure}
         | {"value": 40 + above * (arm == "gradmatch") + random.normal(0, noise)}
-        | {"seconds": 10.0, "adversarial_images": 100}
+        | {"seconds": 10.0, "adversarial_images": 100, "device": "a test"}
         for objective in ("linf", "trades")
         for arm, sizes in arms.items()
         for k in sizes

@@ -32,7 +32,7 @@ def by_seed(n=9, sizes=(0.1, 0.2, 0.5), above=0.0, noise=0.2):
                     value = level + above * (arm == "gradmatch") + random.normal(0, noise)
                     row = {"objective": "linf", "k": k, "arm": arm, "seed": seed}
                     row |= {"measure": measure, "value": value, "seconds": 10 * k}
-                    found.append(row | {"adversarial_images": 100})
+                    found.append(row | {"adversarial_images": 100, "device": "a test"})
     return pd.DataFrame(found)
 
 

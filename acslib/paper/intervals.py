@@ -138,16 +138,26 @@ def shade_chance(axis: Axes, table: pd.DataFrame) -> None:
 def draw_cost(axis: Axes, table: pd.DataFrame) -> None:
     """Robust accuracy against training time, as a share of full training's; a mark an arm and size.
 
-    In the colours of the sizes; arms that train on all the data have their names beside them.
+    In the colours of the sizes; arms that train on all the data have their names beside them. What
+    was trained on another device than the reference is hollow, as seconds cannot be compared.
     """
     shown = table[table.k.astype(str) != study.MEAN]
     full = shown[shown.arm == "full"].seconds
     whole = float(full.iloc[0]) if len(full) else 1.0
+    own = shown[shown.arm == study.design().reference].device
+    others = set(shown.device) - set(own)
     for _, row in shown.iterrows():
         marker, colour = size_mark(row.k, SIZES | {1.0: ("*", "#000000")})
-        axis.plot(row.seconds / whole, row.value, marker=marker, color=colour, markersize=6)
+        axis.plot(
+            row.seconds / whole,
+            row.value,
+            marker=marker,
+            color=colour,
+            markersize=6,
+            fillstyle="none" if row.device in others else "full",
+        )
         if row.arm in ("full", "full_early", "nfgsm"):
-            ahead = len(full) and row.seconds / whole > 0.6
+            ahead = row.seconds > 0.6 * shown.seconds.max()
             axis.annotate(
                 arm_label(row.arm),
                 (row.seconds / whole, row.value),
@@ -157,4 +167,6 @@ def draw_cost(axis: Axes, table: pd.DataFrame) -> None:
                 fontsize=8,
             )
     what = "training time (full training: 1)" if len(full) else "seconds of training"
+    if others:
+        what += f"\non {own.iloc[0]}; hollow: on {', '.join(sorted(others))}"
     axis.set(xlabel=what, ylabel="robust accuracy (%)", xlim=(0, None))

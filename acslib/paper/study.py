@@ -33,7 +33,7 @@ ITEM = "study"
 MEASURES = ("acc", "racc")
 INDEX = ["objective", "k", "arm", "measure"]
 COLUMNS = [*INDEX, "seeds", "value", "difference", "ci_low", "ci_high", "seconds"]
-COLUMNS += ["adversarial_images"]
+COLUMNS += ["adversarial_images", "device"]
 MEAN = "mean"  # in the place of a size: over all of them
 CONFIDENCE = 0.95
 
@@ -51,8 +51,8 @@ def design() -> Any:
 def by_seed(
     profile: str, seeds: Sequence[int], results: Path | None = None, partial: bool = False
 ) -> pd.DataFrame:
-    """One row an arm, size, seed and measure: `value` in percent, `seconds` of training, and
-    `adversarial_images`, for how many images an attack was built.
+    """One row an arm, size, seed and measure: `value` in percent, `seconds` of training,
+    `adversarial_images`, for how many images an attack was built, and the `device`.
 
     Raises RecordError for a missing record; with `partial` it is left out.
     """
@@ -84,6 +84,7 @@ def measured_rows(record: dict[str, Any]) -> list[dict[str, Any]]:
     cost = {
         "seconds": record["seconds"]["total"],
         "adversarial_images": adversarial_images(record["history"]),
+        "device": rows.together([record], "device"),
     }
     return [{"measure": name, "value": 100 * record["metrics"][name]} | cost for name in MEASURES]
 
@@ -128,6 +129,7 @@ def over_sizes(table: pd.DataFrame) -> pd.DataFrame:
     ):
         if set(part.k) == sizes:
             about = {"objective": objective, "k": MEAN, "arm": arm, "seed": seed}
+            about["device"] = where_trained(part)
             numbers = part[["value", "seconds", "adversarial_images"]].mean()
             found.append(about | {"measure": measure} | dict(numbers))
     return pd.DataFrame(found)
@@ -147,7 +149,13 @@ def summary_row(part: pd.DataFrame) -> dict[str, Any]:
         "ci_high": mean + half,
         "seconds": part.seconds.mean(),
         "adversarial_images": part.adversarial_images.mean(),
+        "device": where_trained(part),
     }
+
+
+def where_trained(part: pd.DataFrame) -> str:
+    """Where these rows were trained."""
+    return " or ".join(dict.fromkeys(part.device))
 
 
 def half_width(differences: pd.Series) -> float:
