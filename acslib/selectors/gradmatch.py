@@ -159,6 +159,8 @@ def gradmatch(
         if all(found.lost for found in several):
             pursuit = StreamedPursuit(scaled, goal, norms2, budget, sampling, **options)
             several += [told_truly(pursuit.run(), scaled, goal, options["ridge"], tolerance)]
+        # no sample at all has error 1, and comes last, so that what is as good as that is kept
+        several += [Pursued(np.empty(0, np.int64), np.empty(0), [1.0], "rounding", True)]
         found = min(several, key=lambda found: found.trace[-1] if found.trace else 1.0)
     weights = found.weights * (goal_scale / scale)
     return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))

@@ -160,13 +160,20 @@ class MatchingPursuit:
                 self._foresee()
             self._add(self.pick)
         if self.error2 > self.least2 + ROUNDING * self.norm2:  # by rounding: no step raises it
-            return Pursued(*in_order(*self.best), self.trace, "rounding", True)
+            self.trace.append(np.sqrt(max(self.least2, 0.0) / self.norm2))
+            return self._pursued(self.best, "rounding", True)
         t = self.size
         w, root = self.w[:t], self.root[:t, :t]
         for _ in range(2):  # the weights have been through many updates; this makes them exact
             w += root.T @ (root @ self._missing_on_support())
         lost = self._is_lost()
-        atoms, weights = in_order(*self._support())
+        return self._pursued(self._support(), reason, lost)
+
+    def _pursued(
+        self, support: tuple[Indices, Indices, Vector], reason: str, lost: bool
+    ) -> Pursued:
+        """What was found, in the order in which it entered."""
+        atoms, weights = in_order(*support)
         if self.nonnegative and weights.min(initial=1.0) <= 0:  # by rounding
             atoms, weights = atoms[weights > 0], weights[weights > 0]
             reason = "rounding" if reason == "budget" else reason
