@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from acslib.paper import columns, files, paramfiles, records, rows, tables
 from acslib.paper.items import wanted_seeds
-from acslib.paper.seen import html_image
+from acslib.paper.printing import html_image
 
 # the paper's order
 ORDER = (

@@ -1,6 +1,7 @@
-"""Words, times and tables as the command line prints them."""
+"""Words, times and tables as the command line prints them; pictures in HTML."""
 
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 
@@ -39,3 +40,9 @@ def duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def html_image(words: str, png: str, **attributes: object) -> str:
+    """A PNG in base64 as HTML that says in words what is seen."""
+    more = "".join(f' {name}="{value}"' for name, value in attributes.items())
+    return f'<img alt="{escape(words)}"{more} src="data:image/png;base64,{png.strip()}">'

@@ -6,7 +6,6 @@ titles, axes, and for each line, cloud of points, bar and image from where to wh
 
 import re
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import groupby
 from typing import TypeAlias, TypeVar
 
@@ -86,12 +85,6 @@ def span(values: ArrayLike) -> str:
 def from_to(first: float, last: float) -> str:
     """Where something begins and ends."""
     return f"from {brief(first)} to {brief(last)}"
-
-
-def html_image(words: str, png: str, **attributes: object) -> str:
-    """A PNG in base64 as HTML that says in words what is seen."""
-    more = "".join(f' {name}="{value}"' for name, value in attributes.items())
-    return f'<img alt="{escape(words)}"{more} src="data:image/png;base64,{png.strip()}">'
 
 
 # ---- panels

@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 
 from acslib.paper import files
 from acslib.paper.methods import METHODS, Method, free_look
-from acslib.paper.seen import html_image, in_words
+from acslib.paper.printing import html_image
+from acslib.paper.seen import in_words
 
 FOLDER = files.figures_folder(files.RESULTS)
 PAPER = "#AAAAAA"  # what the paper prints, beside ours

@@ -44,7 +44,7 @@ NEEDED = {
     "life": {"profile", "method", "draw", "condition", "epoch", "view", "error", "seed"},
     "study": {
         *("objective", "k", "arm", "measure", "seeds", "value", "difference"),
-        *("ci_low", "ci_high", "seconds", "adversarial_images"),
+        *("ci_low", "ci_high", "seconds", "adversarial_images", "device"),
     },
     "time": {
         *("profile", "table", "schedule", "selections", "selection_steps", "papers", "ceiling_x"),

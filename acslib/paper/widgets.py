@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from acslib.paper.notebook import show
-from acslib.paper.seen import html_image
+from acslib.paper.printing import html_image
 
 THUMBNAIL = 64  # pixels
 WITHOUT_KERNEL = "(Sliders stand here where a kernel runs.)"
