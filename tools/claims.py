@@ -270,6 +270,8 @@ def early_robust() -> str:
 
 def nfgsm_cost() -> str:
     """The time of N-FGSM beside that of fewer epochs by PGD, on the same device."""
+    if not is_published("study"):
+        return "not published yet"
     rows = table("study")
     rows = rows[(rows.measure == "racc") & rows.arm.isin(["nfgsm", "full_early"])]
     wide = rows.pivot_table("seconds", ["objective", "device"], "arm").dropna()

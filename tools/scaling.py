@@ -220,12 +220,15 @@ def memory_row(each: Bytes, n: int, how: str, update: float) -> str:
 
 
 @cache
+def report() -> list[dict]:
+    """What the card gave, a row each."""
+    return json.loads(REPORT.read_text())["rows"]
+
+
 def measured(part: str, name: str) -> dict[str, float]:
-    """The numbers of a row of the card's report."""
-    rows = json.loads(REPORT.read_text())["rows"]
-    return next(
-        row["numbers"] for row in rows if (row["part"], row["name"][: len(name)]) == (part, name)
-    )
+    """The numbers of the first row of a part whose name begins so."""
+    rows = (row for row in report() if row["part"] == part and row["name"].startswith(name))
+    return next(rows)["numbers"]
 
 
 def per_step() -> tuple[float, float]:
@@ -234,9 +237,8 @@ def per_step() -> tuple[float, float]:
     """
     profile = measured("profile", "an epoch")
     busy = 1000 * profile["busy_s"] / profile.get("steps", PROFILED)
-    rows = json.loads(REPORT.read_text())["rows"]
     batch_norm = sum(
-        row["numbers"]["milliseconds_a_step"] for row in rows if "::batch_norm_" in row["name"]
+        row["numbers"]["milliseconds_a_step"] for row in report() if "::batch_norm_" in row["name"]
     )
     return busy, batch_norm
 

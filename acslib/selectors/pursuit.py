@@ -65,8 +65,10 @@ def rotate_out(root: Matrix, t: int, position: int, others: Matrix) -> None:
 
 @dataclass
 class Pursued:
-    """What a pursuit found: samples and weights, (k,); relative errors, one for each step; why it
-    ended; and whether rounding has lost its way, so that weights or errors may be wrong.
+    """What a pursuit found: samples in the order in which they entered, and their weights, (k,);
+    the relative error after each pick (the square root of the objective over |target|), and where
+    rounding spoilt the last, that of what is given back; why it ended; and whether rounding has
+    lost its way, so that weights or errors may be wrong.
     """
 
     atoms: Indices
@@ -93,14 +95,7 @@ class MatchingPursuit:
     gram: (n, n) float64 `<g_i, g_j>`, as an array or as what is indexed like one by rows (b,) and
         by `np.ix_` of the same rows and columns.
     correlations: (n,) `<g_i, target>`. diagonal: (n,) `|g_i|^2`. norm2: `|target|^2`.
-
-    After `run()`: `atoms` in the order in which they entered, their `weights`, `reason`, and
-    `trace`, the relative error after each pick (the square root of the objective over |target|).
     """
-
-    atoms: Indices
-    weights: Vector
-    reason: str
 
     def __init__(
         self,
@@ -115,12 +110,8 @@ class MatchingPursuit:
         nonnegative: bool = True,
     ) -> None:
         n = len(correlations)
-        self.gram, self.correlations, self.diagonal, self.norm2 = (
-            gram,
-            correlations,
-            diagonal,
-            norm2,
-        )
+        self.gram, self.correlations = gram, correlations
+        self.diagonal, self.norm2 = diagonal, norm2
         self.budget, self.ridge, self.tolerance = budget, ridge, tolerance
         self.nonnegative = nonnegative
         self.largest = float(np.abs(correlations).max(initial=0.0))
