@@ -20,7 +20,7 @@ $(STAMP): requirements.txt pyproject.toml
 # ---- tables and figures: their rules, and those of the runs that they need, are written by acslib/paper/rules.py
 
 all: ## every table and figure in one profile; study, life and time are by themselves
-paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.html, .pdf
+paper: all ## all of them on one page in the paper's order, ours beside the paper's: results/PROFILE/paper.md, .pdf
 	@$(PY) -m acslib.paper page --profile $(PROFILE) $(SEEDED)
 records: ## train what all tables and figures need, and no more
 class-pack: records ## all that is trained of a profile in one file, to be unpacked over clones: build/class-pack.zip

@@ -138,7 +138,7 @@ def test_a_page_is_written_without_torch_and_without_drawing(results):
         text=True,
     )
     *written, last = done.stdout.splitlines()
-    assert [Path(name).name for name in written] == ["paper.html", "paper.pdf"]
+    assert [Path(name).name for name in written] == ["paper.md", "paper.pdf"]
     assert last == "0 set()"
 
 

@@ -94,6 +94,28 @@ def test_a_document_that_is_not_there_breaks_nothing(monkeypatch, tmp_path):
     assert "\ndocs/reference\n" in menu
 
 
+def test_the_page_that_make_paper_has_made_is_among_the_results(monkeypatch, tmp_path):
+    """With its pictures and its PDF."""
+    monkeypatch.setattr(make_site, "ROOT", tmp_path / "clone")
+    monkeypatch.setattr(make_site, "PUBLISHED", tmp_path / "clone" / "results" / "published")
+    for chapter in ("write_course", "write_api"):
+        monkeypatch.setattr(make_site, chapter, lambda folder: None)
+    held = {
+        "README.md": b"# Here\n",
+        "figures/demo/fig3.png": b"a picture",
+        "results/demo/paper.md": b"[PDF](paper.pdf)\n\n![seen](../../figures/demo/fig3.png)\n",
+        "results/demo/paper.pdf": b"a PDF",
+    }
+    for name, content in held.items():
+        make_site.write(tmp_path / "clone" / name, content)
+    make_site.gather(tmp_path / "source")
+    menu = (tmp_path / "source" / "index.md").read_text()
+    assert ":caption: Results\n\nresults/demo/paper\n" in menu
+    for name in list(held)[1:]:
+        made = (tmp_path / "source" / name).read_bytes()
+        assert made == held[name], name
+
+
 CHAPTERS = [name for names in make_site.CHAPTERS.values() for name in names]
 
 

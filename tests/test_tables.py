@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from acslib.paper import (
     ceilings,
@@ -514,15 +515,20 @@ def test_publishing_keeps_what_there_is_with_a_page(gathered, tmp_path):
 def test_the_page_shows_what_there_is_and_names_what_is_not(gathered, tmp_path):
     for table in ("table2", "table5"):
         tables.write_table(table, gathered[table], tmp_path / "results")
-    html, pdf = page.write_page("demo", [0], tmp_path / "results", tmp_path / "figures")
-    text = html.read_text()
-    places = [text.index(f'<h2 id="{name}">') for name in page.ORDER]
+    picture = tmp_path / "figures" / "demo" / "fig3.png"
+    picture.parent.mkdir(parents=True)
+    Image.new("L", (4, 4)).save(picture)
+    made, pdf = page.write_page("demo", [0], tmp_path / "results", tmp_path / "figures")
+    text = made.read_text()
+    entries = [page.Entry(name) for name in page.ORDER]
+    places = [text.index(f"\n## {entry.heading}\n") for entry in entries]
     assert places == sorted(places)
-    assert "22.56* (-0.77)" in text
-    assert text.count('class="missing"') == len(page.items_in_order()) - 2
-    assert '<meta name="viewport"' in text
-    assert all(f'<a href="#{name}">' in text for name in page.ORDER)
+    assert r"22.56\* (-0.77)" in text
+    assert len(re.findall(r"^\*.*\*$", text, re.M)) == len(page.items_in_order()) - 3
     assert "make table4 PROFILE=demo" in text
+    (leads,) = re.findall(r"!\[Figure 3\.[^]]*\]\(([^)]*)\)", text)
+    assert (made.parent / leads).resolve() == picture
+    assert "(paper.pdf)" in text
     assert pdf.read_bytes().startswith(b"%PDF")
 
 
@@ -563,12 +569,11 @@ def test_what_a_record_says_commands_nothing(text, gathered, tmp_path):
     table = gathered["table4"].assign(data=text, network=text, device=text, method_label=text)
     path = tables.write_table("table4", table, tmp_path / "results")
     page.publish("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
-    html, _ = page.write_page("demo", [0, 1], tmp_path / "results", tmp_path / "figures")
     tex = path.with_suffix(".tex").read_text()
     markdown = (tmp_path / "results" / "published" / "demo" / "README.md").read_text()
     assert r"\input{" not in tex
     assert tex.count("%") == tex.count(r"\%")
-    assert "<script>" not in html.read_text() + markdown.replace(r"\<script\>", "")
+    assert "<script>" not in markdown.replace(r"\<script\>", "")
     assert {line.count("|") - line.count(r"\|") for line in markdown_rows(markdown)} == {
         len(tables.beside_paper(table).columns) + 1
     }

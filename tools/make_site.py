@@ -42,8 +42,10 @@ DOCUMENTS = (
     "CHANGELOG.md",
     "docs/*.md",
     "results/published/**/*.md",
+    "results/*/paper.md",  # what `make paper` has made here
 )
-# the menu; a page that is not there is left out, and a document that is not listed comes last
+# the menu; a page that is not there is left out, and a document that is not listed comes last, in
+# the last chapter, or in that of results
 CHAPTERS = {
     "Course": ("lessons/index", "docs/teaching"),
     "Results": (
@@ -136,8 +138,11 @@ def contents(document: Path, pages: list[str]) -> str:
     if place_of(document) != "index":
         return ""
     listed = {name for chapter in CHAPTERS.values() for name in chapter}
-    others = [name for name in pages if name not in listed and name != "index"]
-    chapters = CHAPTERS | {"Taking part": (*CHAPTERS["Taking part"], *others)}
+    more: dict[str, list[str]] = {chapter: [] for chapter in CHAPTERS}
+    for name in pages:
+        if name not in listed and name != "index":
+            more["Results" if name.startswith("results/") else "Taking part"].append(name)
+    chapters = {chapter: (*names, *more[chapter]) for chapter, names in CHAPTERS.items()}
     trees = [
         "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *there, "```"])
         for caption, names in chapters.items()

@@ -355,7 +355,7 @@ def rules_command(profile: str, seeds: list[int] | None, output: Path | None) ->
 @of_items_option
 @click.option("--publish", is_flag=True, help="Into results/published.")
 def page_command(profile: str, seeds: list[int] | None, publish: bool) -> None:
-    """All tables and figures on one page.
+    """All tables and figures on one page, in Markdown and as a PDF.
 
     \b
     Example:

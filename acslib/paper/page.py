@@ -1,26 +1,25 @@
-"""Everything of a profile on one page, ours beside the paper's, in its order: HTML and PDF.
+"""Everything of a profile on one page, ours beside the paper's, in its order: Markdown and PDF.
 
-`acs page` writes results/<profile>/paper.html and paper.pdf from what there is, and names what is
-missing. `make paper` makes everything first. With --publish, it copies what there is to
-results/published/<profile>/, which git keeps, with a page that GitHub shows.
+`acs page` writes results/<profile>/paper.md and paper.pdf from what there is, and names what is
+missing. `make paper` makes everything first; `make site` shows the page with all others. With
+--publish, it copies what there is to results/published/<profile>/, which git keeps, with a page
+that GitHub shows.
 """
 
-import base64
 import importlib.util
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
-import jinja2
 import pandas as pd
 from fpdf import FPDF, FontFace
 from fpdf.enums import CellBordersLayout
-from markupsafe import Markup
 
 from acslib.paper import columns, files, paramfiles, records, rows, tables
 from acslib.paper.items import wanted_seeds
-from acslib.paper.printing import html_image
 
 # the paper's order
 ORDER = (
@@ -168,62 +167,6 @@ def introduction(profile: str) -> str:
     return " ".join(filter(None, said))
 
 
-# ---- cells, for both
-
-
-@dataclass(frozen=True)
-class PageCell:
-    """A table's cell: `word` stands to the left, `paper` is what the paper prints."""
-
-    text: str
-    word: bool
-    paper: bool
-
-
-def heads(table: pd.DataFrame) -> list[PageCell]:
-    """The first line."""
-    return [cell(name, name, False) for name in table]
-
-
-def body(table: pd.DataFrame) -> Iterator[tuple[list[PageCell], bool]]:
-    """Each row, and whether it starts another model, objective, data set or period."""
-    keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
-    before = None
-    for row, key in zip(table.values.tolist(), table[keys].values.tolist(), strict=True):
-        quoted = columns.IN_THE_PAPER in row
-        cells = [cell(name, text, quoted) for name, text in zip(table, row, strict=True)]
-        yield cells, before is not None and key != before
-        before = key
-
-
-def cell(column: str, text: str, quoted: bool) -> PageCell:
-    """`quoted`: the whole row is the paper's."""
-    return PageCell(text, column in columns.WHO, quoted or column.startswith("paper"))
-
-
-# ---- HTML
-
-
-def html_page(items: Sequence[Entry], said: str) -> str:
-    """One file that needs no other, readable on a narrow screen too; it begins with `said`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template("page.html.jinja").render(
-        title=TITLE, introduction=said, items=items, heads=heads, lines=body, image=image
-    )
-
-
-def image(item: Entry) -> Markup:
-    """An item's picture within the page."""
-    assert item.picture is not None, f"{item.name} has no picture"
-    png = base64.b64encode(item.picture.read_bytes()).decode()
-    return Markup(html_image(item.seen, png))
-
-
 # ---- PDF
 
 
@@ -270,6 +213,36 @@ def begin_page(pdf: FPDF, title: str, paragraphs: Sequence[str]) -> None:
     pdf.ln(3)
 
 
+@dataclass(frozen=True)
+class PageCell:
+    """A table's cell: `word` stands to the left, `paper` is what the paper prints."""
+
+    text: str
+    word: bool
+    paper: bool
+
+
+def heads(table: pd.DataFrame) -> list[PageCell]:
+    """The first line."""
+    return [cell(name, name, False) for name in table]
+
+
+def body(table: pd.DataFrame) -> Iterator[tuple[list[PageCell], bool]]:
+    """Each row, and whether it starts another model, objective, data set or period."""
+    keys = [name for name in table if name in ("Model", "Objective", "Data", "T printed")]
+    before = None
+    for row, key in zip(table.values.tolist(), table[keys].values.tolist(), strict=True):
+        quoted = columns.IN_THE_PAPER in row
+        cells = [cell(name, text, quoted) for name, text in zip(table, row, strict=True)]
+        yield cells, before is not None and key != before
+        before = key
+
+
+def cell(column: str, text: str, quoted: bool) -> PageCell:
+    """`quoted`: the whole row is the paper's."""
+    return PageCell(text, column in columns.WHO, quoted or column.startswith("paper"))
+
+
 def draw_table(pdf: FPDF, table: pd.DataFrame) -> None:
     """As large as the width lets it be; the first line comes again on every page."""
     rows = [(heads(table), False), *body(table)]
@@ -309,6 +282,54 @@ def draw_picture(pdf: FPDF, item: Entry) -> None:
 # ---- Markdown
 
 
+def markdown_page(
+    profile: str, opening: Sequence[str], items: Sequence[Entry], folder: Path
+) -> bytes:
+    """A page that lies in `folder`, where links to pictures begin; it opens with paragraphs."""
+    parts = [f"# Profile `{profile}`", *opening]
+    for item in items:
+        parts += [f"## {markdown_text(item.heading)}", markdown_text(item.caption)]
+        parts += [markdown_table(item.table)] if item.table is not None else []
+        parts += map(markdown_text, item.notes)
+        if item.picture:
+            leads = Path(os.path.relpath(item.picture, folder)).as_posix()
+            parts.append(f"![{markdown_text(item.seen)}]({quote(leads)})")
+        parts += [f"*{markdown_text(item.missing)}*"] if item.missing else []
+    return ("\n\n".join(filter(None, parts)) + "\n").encode()
+
+
+def markdown_text(text: str) -> str:
+    """Text in which nothing is a command of Markdown, a tag or mathematics, on one line."""
+    return re.sub(r"([\\`*_\[\]<>&|$~#])", r"\\\1", " ".join(text.split()))
+
+
+def markdown_table(table: pd.DataFrame) -> str:
+    """A table whose cells show as they are; words to the left."""
+    rules = [":--" if name in columns.WHO else "--:" for name in table]
+    rows = [[markdown_text(cell) for cell in row] for row in (list(table), *table.values.tolist())]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:]))
+
+
+# ---- files
+
+
+def write_page(
+    profile: str,
+    seeds: Sequence[int] | None,
+    results: Path | None = None,
+    pictures: Path | None = None,
+) -> tuple[Path, ...]:
+    """Write results/<profile>/paper.md and paper.pdf; gives both paths."""
+    results, pictures = results or files.RESULTS, pictures or files.figures_folder(files.RESULTS)
+    items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
+    said, folder = introduction(profile), results / profile
+    opening = ["[All of it as a PDF](paper.pdf)", markdown_text(said)]
+    made = {"md": markdown_page(profile, opening, items, folder), "pdf": pdf_pages(items, said)}
+    for kind, content in made.items():
+        files.write_file(folder / f"paper.{kind}", content)
+    return tuple(folder / f"paper.{kind}" for kind in made)
+
+
 def publish(
     profile: str,
     seeds: Sequence[int] | None,
@@ -332,44 +353,12 @@ def publish(
         f"`make paper PROFILE={profile}` makes these (SEEDS as many as each says),"
         " `make publish` this page. A table's CSV says at which commit its runs were trained."
     )
-    parts = [f"# Profile `{profile}`", markdown_text(introduction(profile)), made_by]
+    items = []
     for name in items_in_order():
-        home = results
+        home, drawn = results, pictures
         if any((folder / f"{name}.{kind}").exists() for kind in ("csv", "png")):
-            home = folder.parent
-        made = entry(name, profile, seeds, home, home if home != results else pictures)
-        parts += [f"## {markdown_text(made.heading)}", markdown_text(made.caption)]
-        parts += [markdown_table(made.table)] if made.table is not None else []
-        parts += map(markdown_text, made.notes)
-        parts += [f"![{markdown_text(made.seen)}]({made.name}.png)"] if made.picture else []
-        parts += [f"*{markdown_text(made.missing)}*"] if made.missing else []
-    files.write_file(folder / "README.md", ("\n\n".join(filter(None, parts)) + "\n").encode())
+            home = drawn = folder.parent
+        items.append(entry(name, profile, seeds, home, drawn))
+    opening = [markdown_text(introduction(profile)), made_by]
+    files.write_file(folder / "README.md", markdown_page(profile, opening, items, folder))
     return folder
-
-
-def markdown_text(text: str) -> str:
-    """Text in which nothing is a command of Markdown, a tag or mathematics, on one line."""
-    return re.sub(r"([\\`*_\[\]<>&|$~#])", r"\\\1", " ".join(text.split()))
-
-
-def markdown_table(table: pd.DataFrame) -> str:
-    """A table whose cells show as they are; words to the left."""
-    rules = [":--" if name in columns.WHO else "--:" for name in table]
-    rows = [[markdown_text(cell) for cell in row] for row in (list(table), *table.values.tolist())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (rows[0], rules, *rows[1:]))
-
-
-def write_page(
-    profile: str,
-    seeds: Sequence[int] | None,
-    results: Path | None = None,
-    pictures: Path | None = None,
-) -> tuple[Path, ...]:
-    """Write results/<profile>/paper.html and paper.pdf; gives both paths."""
-    results, pictures = results or files.RESULTS, pictures or files.figures_folder(files.RESULTS)
-    items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
-    said = introduction(profile)
-    made = {"html": html_page(items, said).encode(), "pdf": pdf_pages(items, said)}
-    for kind, content in made.items():
-        files.write_file(results / profile / f"paper.{kind}", content)
-    return tuple(results / profile / f"paper.{kind}" for kind in made)
