@@ -283,10 +283,10 @@ def draw_picture(pdf: FPDF, item: Entry) -> None:
 
 
 def markdown_page(
-    profile: str, opening: Sequence[str], items: Sequence[Entry], folder: Path
+    title: str, opening: Sequence[str], items: Sequence[Entry], folder: Path
 ) -> bytes:
     """A page that lies in `folder`, where links to pictures begin; it opens with paragraphs."""
-    parts = [f"# Profile `{profile}`", *opening]
+    parts = [f"# {title}", *opening]
     for item in items:
         parts += [f"## {markdown_text(item.heading)}", markdown_text(item.caption)]
         parts += [markdown_table(item.table)] if item.table is not None else []
@@ -324,7 +324,8 @@ def write_page(
     items = [entry(name, profile, seeds, results, pictures) for name in items_in_order()]
     said, folder = introduction(profile), results / profile
     opening = ["[All of it as a PDF](paper.pdf)", markdown_text(said)]
-    made = {"md": markdown_page(profile, opening, items, folder), "pdf": pdf_pages(items, said)}
+    title = f"Profile `{profile}`, as made here"
+    made = {"md": markdown_page(title, opening, items, folder), "pdf": pdf_pages(items, said)}
     for kind, content in made.items():
         files.write_file(folder / f"paper.{kind}", content)
     return tuple(folder / f"paper.{kind}" for kind in made)
@@ -360,5 +361,6 @@ def publish(
             home = drawn = folder.parent
         items.append(entry(name, profile, seeds, home, drawn))
     opening = [markdown_text(introduction(profile)), made_by]
-    files.write_file(folder / "README.md", markdown_page(profile, opening, items, folder))
+    title = f"Profile `{profile}`"
+    files.write_file(folder / "README.md", markdown_page(title, opening, items, folder))
     return folder
