@@ -38,6 +38,13 @@ class Smooth(nn.Module):
         return torch.tanh(x.flatten(1) @ self.weight.to(x.dtype))
 
 
+class Pixels(nn.Module):
+    """Distances between images themselves."""
+
+    def embed(self, images):
+        return images.flatten(1)
+
+
 class Flat(Smooth):
     """Its gradient is zero everywhere."""
 
@@ -209,7 +216,7 @@ def test_a_usable_gradient_is_finite_and_points_the_same_way(seed, nan, inf):
     where = torch.rand(clean.shape, generator=seeded(seed + 1))
     gradient = torch.where(where < inf, torch.inf * clean.sign(), clean)
     gradient = torch.where(where > 1 - nan, torch.nan, gradient)
-    found = usable(gradient, seeded())
+    found = usable(gradient)
     assert found.isfinite().all()
     for one, was in zip(found, gradient, strict=True):
         if was.isnan().all():
@@ -218,6 +225,18 @@ def test_a_usable_gradient_is_finite_and_points_the_same_way(seed, nan, inf):
             assert torch.equal(one, was.sign().where(was.isinf(), torch.zeros(())))
         else:
             assert torch.equal(one, was.nan_to_num(0))
+
+
+def test_fast_lpa_looks_at_no_value():
+    """On a GPU a look waits for the device. A tensor on "meta" has no values: a look at one raises
+    an error, as the one does by which LPA stops early.
+    """
+    model = Smooth().to("meta")
+    images = torch.rand(2, 1, 8, 8, device="meta")
+    labels = torch.zeros(2, dtype=torch.long, device="meta")
+    assert FastLPA(0.5, Pixels())._perturb(model, images, labels).shape == images.shape
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        LPA(0.5, Pixels(), iterations=1)._perturb(model, images, labels)
 
 
 @given(

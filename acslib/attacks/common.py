@@ -138,21 +138,24 @@ def ascent(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Ten
     return values.detach(), torch.autograd.grad(total, x)[0]
 
 
-def usable(gradient: Tensor, generator: torch.Generator | None = None) -> Tensor:
+def usable(gradient: Tensor) -> Tensor:
     """The gradient (n, ...) as one that can be followed: finite, and as it is wherever it was.
 
     NaN entries count as 0. Where entries are infinite they alone give the direction, which is the
-    limit of the normalised gradient. A sample with nothing but NaN goes in a random direction: it
-    lies on a point without a gradient (a square root at 0), and whoever stays there has not been
-    attacked.
+    limit of the normalised gradient. A sample with nothing but NaN goes in a direction of no
+    meaning: it lies on a point without a gradient (a square root at 0), and whoever stays there
+    has not been attacked. On a GPU no value is looked at, since each look waits for the device.
     """
-    if gradient.isfinite().all():
+    if gradient.is_cpu and gradient.isfinite().all():
         return gradient
     infinite = gradient.isinf()
     steep = per_sample(infinite.flatten(1).any(1), gradient)
+    lost = per_sample(gradient.isnan().flatten(1).all(1), gradient)
     gradient = torch.where(steep, gradient.sign().where(infinite, 0), gradient)
-    lost = gradient.isnan().flatten(1).all(1)
-    gradient[lost] = torch.randn(
-        gradient[lost].shape, device=gradient.device, dtype=gradient.dtype, generator=generator
-    )
-    return gradient.nan_to_num(nan=0)
+    return torch.where(lost, _meaningless(gradient), gradient.nan_to_num(nan=0))
+
+
+def _meaningless(like: Tensor) -> Tensor:
+    """A direction for samples (n, ...) about which nothing is known, the same for all, (1, ...)."""
+    entries = torch.arange(like[:1].numel(), device=like.device, dtype=torch.float32)
+    return entries.square().cos().view(like[:1].shape).to(like.dtype)

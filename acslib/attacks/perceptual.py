@@ -105,7 +105,6 @@ class FastLPA(_PerceptualAttack):
                 weight,
                 length=self.bound * decay,
                 probe=self.probe,
-                generator=self.generator,
             )
         return x
 
@@ -147,7 +146,6 @@ class LPA(_PerceptualAttack):
                     length=self.bound * 0.1 ** (t / self.iterations),
                     probe=self.probe,
                     kappa=self.kappa,
-                    generator=self.generator,
                 )
                 going = ~((margins > 0) & (d <= self.bound))
                 active = active[going]
@@ -185,7 +183,7 @@ class PPGD(_PerceptualAttack):
             active, gradient = active[margins <= 0], gradient[margins <= 0]
             if len(active) == 0:
                 break
-            step = self._steepest(distance, x[active], usable(gradient, self.generator))
+            step = self._steepest(distance, x[active], usable(gradient))
             moved = (x[active] + step * (2 * self.bound / self.iterations)).clamp(0, 1)
             x[active] = project_by_distance(
                 distance, moved, images[active], self.bound, reference=reference[active]
@@ -297,7 +295,6 @@ def _lagrangian_step(
     length: float,
     probe: float,
     kappa: float = torch.inf,
-    generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A step of `length` in the distance up margin - weight * max(0, d - bound): (next x, margins
     at x, d at x).
@@ -311,7 +308,7 @@ def _lagrangian_step(
         penalty: Tensor = weight * (d - bound).relu()
         return clipped(margins, -torch.inf, kappa) - penalty
 
-    gradient = usable(ascent(lagrangian, x)[1], generator)
+    gradient = usable(ascent(lagrangian, x)[1])
     direction = gradient / norms(gradient).clamp_min(1e-12)
     ahead = distance.embed(x + probe * direction) - seen["embedding"].detach()
     slope = _squared(ahead).sqrt() / probe

@@ -161,7 +161,7 @@ class PGD(_GradientAttack):
         return project(images + noise, images, self.norm, self.epsilon)
 
     def _ascend(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
-        return self._move(x, usable(gradient, self.generator), images)
+        return self._move(x, usable(gradient), images)
 
     def _move(self, x: Tensor, gradient: Tensor, images: Tensor) -> Tensor:
         if self.norm == "linf":
@@ -200,7 +200,7 @@ class NFGSM(_GradientAttack):
         start = (exact + noise).clamp_(0, 1)
         gradient, _ = input_gradient(seen, start, labels)
         step = self.epsilon if self.step is None else self.step
-        moved = start + step * usable(gradient, self.generator).sign()
+        moved = start + step * usable(gradient).sign()
         return moved.clamp_(0, 1).to(images.dtype)
 
 

@@ -85,7 +85,7 @@ class _Threat(Base):
         weight = self._penalty_weight
         if weight:
             gradient = gradient - weight * ascent(roughness, change)[1]
-        return margins, usable(gradient, self.generator)
+        return margins, usable(gradient)
 
     @property
     def _penalty_weight(self) -> float:
