@@ -1,16 +1,19 @@
 """The page of speed: what it computes from rounds of seconds, and that nothing is lost on it."""
 
+import argparse
 import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
-from benchmarks import measured, page
+from benchmarks import measured, page, same_accuracy
 from benchmarks.measured import Row, Work
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +106,16 @@ def test_what_is_published_is_what_the_page_says():
     }
     again = page.text(rows, found["ceilings"], found["about"])
     assert again == (PUBLISHED / "README.md").read_text()
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 100), st.floats(0, 100)), min_size=2, max_size=6, unique_by=sum)
+)
+def test_accuracies_of_several_processes_are_compared_as_scipy_compares_pairs(pairs):
+    alone, together = (
+        pd.DataFrame({"acc": column, "racc": column}) for column in zip(*pairs, strict=True)
+    )
+    about = argparse.Namespace(run="r", profile="p", processes=2, seeds=len(pairs))
+    row = same_accuracy.compared(about, alone, together)[0]
+    low, high = stats.ttest_rel(together.acc, alone.acc).confidence_interval(0.95)
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((low, high), abs=1e-6, nan_ok=True)
