@@ -43,9 +43,7 @@ def batches(state: State, data: Dataset, training: Training, phase: Phase) -> It
     n = len(data.train)
     drawn = shuffled_batches(state.coreset, n, training, phase, data.train.device)
     if parallel.rank():  # the order is everyone's, starts and augmentations are each process's own
-        training.generator.manual_seed(
-            training.generator.initial_seed() + parallel.rank() * parallel.PROCESSES_APART
-        )
+        training.generator.manual_seed(parallel.own_seed(training.generator.initial_seed()))
     mine = [parallel.share(batch[0]) for batch in drawn]
     for batch, indices in zip(drawn, data.train.ahead(mine), strict=True):
         weights, outside = map(parallel.share, batch[1:])

@@ -27,7 +27,7 @@ Value = TypeVar("Value")
 
 STARTED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
 PROCESSES_APART = 1 << 40  # added to a seed for each further process, once the order is drawn
-# the first process evaluates while the others wait; torchrun ends them all when one dies
+# one solves while the others wait, or attacks what is harder; torchrun ends all when one dies
 LONGEST_WAIT = timedelta(days=7)
 
 
@@ -68,6 +68,11 @@ def processes() -> int:
 def rank() -> int:
     """Which of them this is, from 0."""
     return dist.get_rank() if processes() > 1 else 0
+
+
+def own_seed(seed: int) -> int:
+    """What this process draws by; the first one draws by `seed` itself."""
+    return seed + rank() * PROCESSES_APART
 
 
 def share(values: Tensor) -> Tensor:
@@ -119,6 +124,15 @@ def gathered(part: LastLayerGradients) -> LastLayerGradients:
     dist.all_gather_object(parts, part.to("cpu"))
     whole = [other.to(part.device) for other in parts if other is not None]
     return LastLayerGradients.concatenated(whole)
+
+
+def put_together(part: Tensor) -> Tensor:
+    """The parts of a tensor that all processes computed, in the processes' order, in each."""
+    if processes() == 1:
+        return part
+    parts: list[Tensor] = [part] * processes()
+    dist.all_gather_object(parts, part.cpu())
+    return torch.cat(parts).to(part.device)
 
 
 def from_first(value: Value) -> Value:

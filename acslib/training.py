@@ -247,7 +247,7 @@ def set_learning_rate(optimiser: torch.optim.Optimizer, epoch: int, training: Tr
 def seeded_for(training: Training, epoch: int) -> Iterator[None]:
     """Every generator draws what (seed, epoch) gives; the global ones differ by process."""
     seed = seed_of(training.seed, epoch)
-    own = seed + parallel.rank() * parallel.PROCESSES_APART
+    own = parallel.own_seed(seed)
     for objective in (training.objective, training.selection_objective):
         generator = getattr(getattr(objective, "attack", None), "generator", None)
         if isinstance(generator, torch.Generator):

@@ -79,6 +79,43 @@ def test_two_processes_train_what_one_does(tmp_path, kind):
             assert row["selection"]["relative_error"] == pytest.approx(error, rel=1e-8)
 
 
+EVALUATION = """
+import sys
+import torch
+from acslib import data, parallel
+from acslib.attacks import PGD
+from acslib.paper import measures
+from networks import Smooth
+
+if len(sys.argv) > 2:
+    parallel.join("cpu")
+
+model, test = Smooth(), data.load("digits", test_limit=203).test
+attack = PGD("linf", 0.05, 0.02, 4, random_start=False)
+masks = [
+    measures.withstood(model, test.float_images()[:n], test.labels[:n], attack, 50, model)
+    for n in (1, 203)
+]
+torch.save(masks, f"{sys.argv[1]}{parallel.rank()}")
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_evaluate_what_one_does(tmp_path):
+    """Both have the whole mask, in the images' order, also where there is one image for two."""
+    script = tmp_path / "evaluate.py"
+    script.write_text(EVALUATION)
+    run([sys.executable, str(script), str(tmp_path / "alone")])
+    run([*TORCHRUN, str(script), str(tmp_path / "together"), "gloo"])
+    one, all_of_them = torch.load(tmp_path / "alone0")
+    assert len(one) == 1
+    assert 0 < all_of_them.sum() < len(all_of_them) == 203
+    for name in ("together0", "together1"):
+        ours, theirs = torch.load(tmp_path / name)
+        assert torch.equal(ours, one)
+        assert torch.equal(theirs, all_of_them)
+
+
 def test_several_processes_that_nobody_has_started_are_refused(monkeypatch):
     for name in parallel.STARTED:
         monkeypatch.delenv(name, raising=False)

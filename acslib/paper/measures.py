@@ -1,4 +1,7 @@
-"""What a trained network is worth: the evaluations of the paper's tables."""
+"""What a trained network is worth: the evaluations of the paper's tables.
+
+Of several processes each evaluates its share of the images.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,7 +9,7 @@ from typing import Any
 
 import torch
 
-from acslib import data, evaluation, models
+from acslib import data, evaluation, models, parallel
 from acslib.attacks import autoattack as auto
 from acslib.attacks import lpips, perceptual, unseen
 from acslib.attacks.pgd import PGD
@@ -63,13 +66,25 @@ def evaluate(
     """
     images, labels = dataset.test.float_images(), dataset.test.labels
     told("clean")
-    clean, right = evaluation.clean_accuracy(model, images, labels, evaluation_batch(model, images))
-    generator = torch.Generator(device).manual_seed(seed)
+    batch = evaluation_batch(model, images)
+    _, right = evaluation.clean_accuracy(model, images, labels, batch)
+    generator = torch.Generator(device).manual_seed(parallel.own_seed(seed))
     measure = evaluate_perceptual if run.setting.norm == "lpips" else evaluate_pgd
     masks, counts = measure(run, model, images, labels, generator, told)
     masks = {"acc": right} | masks
     accuracies = {name: float(mask.float().mean()) for name, mask in masks.items()}
-    return accuracies | {"acc": clean, "n": len(labels)} | counts, masks
+    return accuracies | {"n": len(labels)} | counts, masks
+
+
+def withstood(model, images, labels, attack, batch: int, twin) -> torch.Tensor:
+    """Which images stay rightly labelled under an attack, (n,): see `evaluation.robust_accuracy`.
+    Each process attacks its share.
+    """
+    images, labels = parallel.share(images), parallel.share(labels)
+    mask = torch.zeros(len(labels), dtype=torch.bool, device=labels.device)
+    if len(labels):  # there may be fewer images than processes
+        _, mask = evaluation.robust_accuracy(model, images, labels, attack, batch, twin)
+    return parallel.put_together(mask)
 
 
 def first(wanted: int | None, there: int) -> int:
@@ -94,12 +109,10 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> tuple[Mask
     told("PGD")
     n = first(setting.evaluation_n, len(labels))
     attack = pgd(setting.evaluation_steps, restarts=setting.evaluation_restarts)
-    _, masks["racc"] = evaluation.robust_accuracy(
-        model, images[:n], labels[:n], attack, batch, fast
-    )
+    masks["racc"] = withstood(model, images[:n], labels[:n], attack, batch, fast)
     if n < len(labels):
         counts["evaluation_n"] = n
-        _, masks["pgd20"] = evaluation.robust_accuracy(model, images, labels, pgd(20), batch, fast)
+        masks["pgd20"] = withstood(model, images, labels, pgd(20), batch, fast)
     n = first(setting.autoattack_n, len(labels))
     if n:
         attack_all = auto.AutoAttack(
@@ -107,9 +120,7 @@ def evaluate_pgd(run: Run, model, images, labels, generator, told) -> tuple[Mask
         )
         twin = models.folded(model)
         told("AutoAttack")
-        _, masks["autoattack"] = evaluation.robust_accuracy(
-            model, images[:n], labels[:n], attack_all, batch, twin
-        )
+        masks["autoattack"] = withstood(model, images[:n], labels[:n], attack_all, batch, twin)
         counts["autoattack_n"] = n
     return masks, counts
 
@@ -125,9 +136,7 @@ def evaluate_perceptual(
     twin, batch = models.folded(model), evaluation_batch(model, images)
     for name, attack in table_c1_attacks(suite, distance, setting.autoattack, generator).items():
         told(name)
-        _, masks[f"racc_{name}"] = evaluation.robust_accuracy(
-            model, images[:n], labels[:n], attack, batch, twin
-        )
+        masks[f"racc_{name}"] = withstood(model, images[:n], labels[:n], attack, batch, twin)
     return masks, {"threats_n": n}
 
 

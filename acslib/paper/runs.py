@@ -54,7 +54,7 @@ def execute(
     A run that only its evaluation's parameters have changed of is evaluated again from its weights.
 
     It computes on as many threads and processes as `threads.asked` says. Of several processes the
-    first one evaluates, writes and tells. Raises ParamsError for a device or a number of processes
+    first one writes and tells. Raises ParamsError for a device or a number of processes
     that is not there, RecordError for a record made with other parameters, DataError for data that
     is not there, Diverged.
     """
@@ -70,22 +70,17 @@ def execute(
             return done
         trained = records.evaluated_otherwise(run, seed, results)
         if trained is not None:
-            if parallel.rank() == 0:
-                trained = evaluate_again(run, trained, own, results, told)
-            return parallel.from_first(trained)
+            return parallel.from_first(evaluate_again(run, trained, own, results, told))
         experiment, sharing = at_start(run, seed, own, results, told)
         warm_start = train(run, experiment, sharing, told)
         calibration = calibrate(experiment, told)
-        record = None
+        record = conclude(sharing, experiment, own, told)
+        record |= {"warm_start": warm_start, "calibration": calibration}
         if parallel.rank() == 0:
-            record = conclude(sharing, experiment, own, told)
-            record |= {"warm_start": warm_start, "calibration": calibration}
             record = records.write_record(folder / "record.json", record)
             (folder / records.CHECKPOINT).unlink(missing_ok=True)
             sharing.clear()
-        record = parallel.from_first(record)
-        assert record is not None
-        return record
+        return parallel.from_first(record)
 
 
 def warm_up(
@@ -247,8 +242,9 @@ def conclude(
 ) -> dict[str, Any]:
     """Write the weights of what is trained, evaluate it, and give its record."""
     run, seed, model = sharing.run, sharing.seed, experiment.state.model
-    weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
-    checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
+    if parallel.rank() == 0:
+        weights = records.run_folder(run, seed, sharing.results) / "weights.safetensors"
+        checkpoints.save_weights(weights, model, checkpoints.origin(run, seed))
     metrics, masks, seconds = evaluated(run, model, experiment.data, seed, device, told)
     record = record_of(run, seed, experiment, metrics, seconds, records.provenance(device))
     return record | {"masks": masks}
@@ -274,6 +270,8 @@ def evaluate_again(
         "provenance": trained["provenance"] | {"evaluation": records.provenance(device)},
     }
     del record["sha256"]
+    if parallel.rank():
+        return record
     return records.write_record(records.run_folder(run, seed, results) / "record.json", record)
 
 
