@@ -22,9 +22,7 @@ HIDDEN = 1e-3  # the share of that below which they are nothing but rounding
 ROUNDING = 1e-15  # squared errors, relative to the target's, are not known better than this
 # an atom with less than this share of its squared norm outside the span is made orthogonal twice
 CANCELLED = 1e-4
-# what the error may differ from what was said of it, and the slope on the support from 0, both
-# relative: with more, the way is lost
-LOST, SLOPE = 1e-4, 1e-6
+LOST = 1e-4  # where the relative error differs by more from what was said of it, the way is lost
 EXACT = 1e-7  # relative errors are not known better than this, about ROUNDING's square root
 # updates leave this much, of the largest correlation, on the support; with more, it is factorised
 # anew
@@ -157,8 +155,7 @@ class MatchingPursuit:
         w, root = self.w[:t], self.root[:t, :t]
         for _ in range(2):  # the weights have been through many updates; this makes them exact
             w += root.T @ (root @ self._missing_on_support())
-        lost = self._is_lost()
-        return self._pursued(self._support(), reason, lost)
+        return self._pursued(self._support(), reason, False)
 
     def _pursued(
         self, support: tuple[Indices, Indices, Vector], reason: str, lost: bool
@@ -180,16 +177,6 @@ class MatchingPursuit:
         self.trace.append(np.sqrt(max(self.error2, 0.0) / self.norm2))
         if self.error2 < self.least2:
             self.least2, self.best = self.error2, self._support()
-
-    def _is_lost(self) -> bool:
-        """Whether updates among nearly dependent samples have lost the weights, or their error."""
-        w, left = self.w[: self.size], self._missing_on_support()
-        error2 = self.norm2 - float(w @ (self.correlations[self.support[: self.size]] + left))
-        said = self.trace[-1] if self.trace else 1.0
-        true = np.sqrt(abs(error2) / self.norm2) if self.norm2 else said  # below 0: by rounding
-        return not (
-            abs(true - said) <= LOST and np.abs(left).max(initial=0.0) <= SLOPE * self.largest
-        )
 
     def _missing_on_support(self) -> Vector:
         """Half the objective's negative slope in each weight: zero, but for rounding."""
