@@ -276,7 +276,7 @@ def check_1_2(fgsm, epsilon):
     "1.3",
     "repeat steps of size `step` along the gradient's sign, and project after each",
     "it takes the steps that the library's PGD takes without a random start",
-    examples=((0.2, 0.06, 6), (0.15, 0.02, 4)),
+    examples=((0.2, 0.06, 6), (0.1, 0.03, 5)),
 )
 def check_1_3(pgd, epsilon, step, steps):
     model, (images, labels) = curved(), toy_images()
@@ -566,18 +566,19 @@ def check_3_1(answer, count):
     "3.2",
     "return the (C, D + 1) matrix of products of an error and a feature, the bias last",
     "the whole gradient of a linear layer is an outer product",
+    examples=((0,), (1,)),
 )
-def check_3_2(answer):
+def check_3_2(answer, sample):
     features, logits, labels = factors()
-    error = errors(logits, labels)[0]
-    got = call(answer, error.float(), features[0].float())
+    feature, error = features[sample], errors(logits, labels)[sample]
+    got = call(answer, error.float(), feature.float())
     shape = getattr(got, "shape", None)
     if shape == (3, 4):
         return "the bias is missing: its gradient is the error itself, the last column"
     if shape == (5, 3):
         return "rows and columns are swapped: a row for each class"
     got = tensor(got, (3, 5))
-    expected = outer(error, features[0])
+    expected = outer(error, feature)
     if close(got, expected.roll(1, 1)):
         return "the bias comes last, not first"
     return None if close(got, expected) else "entry (c, d) must be error[c] times feature[d]"
@@ -618,12 +619,13 @@ def check_3_4(answer):
     "3.5",
     "attack, take features and logits of the attacked images, return LastLayerGradients",
     "eq. (18): the coreset is chosen by what the attacked images would teach",
+    examples=((6,), (4,)),
 )
-def check_3_5(answer):
+def check_3_5(answer, count):
     torch.manual_seed(0)
     model = models.build("resnet18", channels=1, width=4, depths=(1, 1), classes=3).eval()
-    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-    labels, attack = torch.arange(6) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels, attack = torch.arange(count) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
     got = call(answer, model, images, labels, attack)
     if not isinstance(got, LastLayerGradients):
         return f"it gives {kind(got)}: return LastLayerGradients(errors, features)"
@@ -633,6 +635,9 @@ def check_3_5(answer):
         return "the factors carry autograd's graph: compute them within torch.no_grad()"
     clean = adversarial_gradients(model, images, labels, lambda model, x, y: x)
     expected = adversarial_gradients(model, images, labels, attack)
+    if got.dense().shape != expected.dense().shape:
+        shape = tuple(got.dense().shape)
+        return f"the gradients have shape {shape}: each image has an error and features"
     if close(got.dense().double(), clean.dense()):
         return "those are the clean images' gradients: attack first"
     if close(got.features.double(), clean.features):
@@ -851,11 +856,11 @@ def pursuit(gradients: Tensor, budget: int) -> tuple[list[int], Tensor]:
     "5.1",
     "return the inner product of every gradient with what is missing",
     "the largest of them points best towards what is missing",
+    examples=((8, [1.0, -2.0, 0.5]), (5, [-0.5, 1.0, 3.0])),
 )
-def check_5_1(answer):
-    gradients = arrows()
-    missing = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    got, expected = tensor(call(answer, gradients, missing), (8,)), scores(gradients, missing)
+def check_5_1(answer, count, missing):
+    gradients, missing = arrows()[:count], torch.tensor(missing, dtype=torch.float64)
+    got, expected = tensor(call(answer, gradients, missing), (count,)), scores(gradients, missing)
     if close(got, expected / gradients.norm(dim=1)):
         return "those are divided by the gradients' lengths: Algorithm 3 takes the inner products"
     if close(got, expected.abs()):
@@ -935,10 +940,11 @@ def check_5_4(answer):
         return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
     if not close(weights, fitted):
         return "the picks are right; fit all weights anew at the end"
-    weights = floats(call(answer, crossing(), 4)[1])
+    weights, fitted = floats(call(answer, crossing(), 4)[1]), pursuit(crossing(), 4)[1]
+    if weights.shape != fitted.shape:
+        return f"4 picks need as many weights, not {tuple(weights.shape)}"
     if (weights < -1e-9).any():
         return f"with other gradients a weight is {float(weights.min()):.2f}: use `positive_refit`"
-    fitted = pursuit(crossing(), 4)[1]
     return None if close(weights, fitted) else f"with other gradients it gives {weights.tolist()}"
 
 
@@ -1240,9 +1246,10 @@ def check_7_1(answer, beta):
     "7.2",
     "return the gradient with respect to the clean logits, for each sample",
     "the third term of eq. (22): the target moves, too",
+    examples=((5,), (2,)),
 )
-def check_7_2(answer):
-    _, clean, _ = factors()
+def check_7_2(answer, count):
+    _, clean, _ = factors(count)
     moved = clean.flip(0)
     got, expected = tensor(call(answer, clean, moved), clean.shape), target_errors(clean, moved)
     p, surprise = clean.softmax(1), -moved.log_softmax(1)
@@ -1282,15 +1289,14 @@ def check_7_3(answer, beta):
     "7.4",
     "return the distance between the normalised feature maps, for each image",
     "every position counts by its direction, every layer the same",
+    # shapes of maps: a map need not be square
+    examples=(([(2, 3, 4, 4), (2, 5, 2, 2)],), ([(3, 2, 2, 4)],)),
 )
-def check_7_4(answer):
+def check_7_4(answer, shapes):
     generator = torch.Generator().manual_seed(9)
-    first = [
-        torch.rand(2, 3, 4, 4, generator=generator),
-        torch.rand(2, 5, 2, 2, generator=generator),
-    ]
-    second = [torch.rand(m.shape, generator=generator) for m in first]
-    got, expected = tensor(call(answer, first, second), (2,)), lpips_distance(first, second)
+    first, second = ([torch.rand(s, generator=generator) for s in shapes] for _ in range(2))
+    got = tensor(call(answer, first, second), (len(first[0]),))
+    expected = lpips_distance(first, second)
     if close(got, expected.square()):
         return "that is the squared distance: take the root"
     sizes = zip(first, second, strict=True)
