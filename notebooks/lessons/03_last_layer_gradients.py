@@ -298,7 +298,7 @@ course.slider(draw, "epochs", ages, ages)
 # In the last layer, where it was chosen, the coreset's error is small. On all weights it is about
 # one and a half to four times as large, and still far below that of random subsets (the mean of
 # twenty). An error of 1 is what an empty coreset has: on all weights a random tenth of the images
-# is hardly better than that, or worse.
+# is not much better than that, or worse.
 #
 # For which network is the last layer the better guide, then? Divide the two blue bars. Before
 # training and after one epoch, all weights have about three to four times the last layer's error;
