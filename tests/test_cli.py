@@ -1,5 +1,6 @@
 """The command `acs`: what each verb answers, that it answers at once, and how it refuses."""
 
+import importlib
 import importlib.util
 import json
 import os
@@ -108,6 +109,14 @@ def test_whoever_only_asks_waits_for_no_torch(words, results):
     loaded, took = done.stdout.splitlines()[-1].rsplit(maxsplit=1)
     assert loaded == "set()"
     assert float(took) < 3, "a second, and what a busy machine adds"
+
+
+def test_a_terminal_of_jupyterlab_finds_the_command(monkeypatch):
+    """`acs`, as notebooks call it, also where nobody has activated the environment."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    monkeypatch.syspath_prepend(ROOT / "tools")
+    given = importlib.import_module("lab").environment()
+    assert given["PATH"] == f"{Path(sys.executable).parent}:/usr/bin:/bin"
 
 
 def test_a_table_is_shown_without_torch():

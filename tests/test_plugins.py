@@ -274,6 +274,19 @@ def test_the_content_of_a_file_belongs_to_the_runs_that_use_it(use):
     assert not fingerprints.is_outdated(found[0][0], found[0][0])
 
 
+def test_methods_of_a_changed_file_share_their_warm_start_anew(use, tmp_path, monkeypatch):
+    """A record that the change has made old is no reason to keep no warm start for its run."""
+    other = 'register.method("other", chosen, label="Other")'
+    small = "+evaluation_restarts@1+evaluation_steps@1+steps@1+train_limit@96"
+    for comment in ("# one", "# two"):
+        use("\n".join([FIRST.format(selector="gradmatch"), other, comment, ""]))
+        both = [config.resolve(f"{SETTING}.{name}{small}", "smoke") for name in ("mine", "other")]
+        monkeypatch.setattr(warm, "peers", lambda run, both=both: both)
+        first, second = (runs.execute(run, 0, "cpu", tmp_path)["warm_start"] for run in both)
+        assert first is None
+        assert second["shared"]
+
+
 def test_a_warm_start_is_anew_with_another_model_but_not_with_another_method(use):
     text = FIRST.format(selector="gradmatch") + 'register.objective("own", print)  # {}'
     found = []

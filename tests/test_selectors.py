@@ -722,6 +722,19 @@ def test_what_double_precision_cannot_hold_is_refused_with_the_reason():
     for message, call in refused.items():
         with pytest.raises(ValueError, match=message):
             call()
+    ordinary = torch.randn(30, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    ones = torch.ones(8, dtype=torch.float64)
+    for size, scale, wanted in (
+        ("small", 1e200, 1e-300),
+        ("small", 1e15, 1e-305),
+        ("large", 1e-200, 1e300),
+    ):
+        with pytest.raises(ValueError, match=f"so {size} beside the gradients that float64 cannot"):
+            gradmatch(scale * ordinary, 5, target=wanted * ones)
+    far = gradmatch(1e100 * ordinary, 5, target=1e-100 * ones)
+    near = gradmatch(ordinary, 5, target=ones)
+    assert torch.equal(far.indices, near.indices)
+    assert (1e200 * far.weights).tolist() == pytest.approx(near.weights.tolist(), rel=1e-9)
     assert gradmatch(wide, 2).indices.tolist() == [0]  # beside the sum of all, the other is nothing
     assert craig(wide, 2).indices.tolist() == [0, 1]
 

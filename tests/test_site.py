@@ -319,6 +319,24 @@ def test_every_page_looks_right(browser, address, site, width, theme):
     assert not faults, "\n".join(f"{name}: {fault}" for name in faults for fault in faults[name])
 
 
+@pytest.mark.parametrize(
+    ("system", "switch", "shade"),
+    [
+        *(("light", "auto", "0, 0, 0"), ("light", "dark", "255, 255, 255")),
+        *(("dark", "auto", "255, 255, 255"), ("dark", "light", "0, 0, 0")),
+    ],
+)
+def test_the_shadow_over_what_is_hidden_is_seen_in_either_theme(
+    browser, address, system, switch, shade
+):
+    """Dark on light and light on dark, whether the system or the page's own switch decides."""
+    with browser.new_page(color_scheme=system) as page:
+        page.goto(f"{address}/index.html")
+        page.evaluate("theme => { document.body.dataset.theme = theme }", switch)
+        table = "getComputedStyle(document.querySelector('.table-wrapper')).backgroundImage"
+        assert f"rgba({shade}, " in page.evaluate(table)
+
+
 def test_the_checks_find_what_they_are_for(browser):
     """A page on which everything is wrong."""
     with browser.new_page(viewport={"width": 390, "height": 800}) as page:

@@ -18,8 +18,12 @@ def absolute(path: str) -> str:
 
 
 def environment() -> dict[str, str]:
-    """The environment with absolute folders, and our settings of JupyterLab before others."""
+    """The environment with absolute folders, our settings of JupyterLab before others, and our
+    commands, `acs` among them, before others in a terminal or behind a notebook's `!`.
+    """
     found = dict(os.environ)
+    commands = str(Path(sys.executable).parent)
+    found["PATH"] = os.pathsep.join(filter(None, [commands, found.get("PATH")]))
     for name in ONE:
         if name in found:
             found[name] = absolute(found[name])

@@ -260,7 +260,7 @@ def show_parameters(run: Run) -> Styler:
     first, others = explain.at_a_glance(run)
     if others:
         print(textwrap.fill("Changed as well: " + ", ".join(one.name for one in others) + ".", 100))
-    print("python -m acslib.paper explain NAME says what a parameter is, and who changes it.")
+    print("acs explain NAME says what a parameter is, and who changes it.")
     frame = pd.DataFrame(first).drop(columns="meaning")
     frame.columns = ["parameter", "here", "paper", "changed by"]
     frame["meaning"] = [one.meaning for one in first]

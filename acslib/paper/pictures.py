@@ -19,13 +19,13 @@ from acslib.paper.style import literal
 from acslib.schedule import Plan
 from acslib.selectors.coreset import Coreset
 
-PHASES = {
-    "full": ("#0072B2", "all the data"),
-    "skip": ("#FFFFFF", "skipped"),
-    "coreset": ("#E69F00", "coreset"),
+PHASES = {  # colour, hatch and name
+    "full": ("#0072B2", "", "all the data"),
+    "skip": ("#FFFFFF", "", "skipped"),
+    "coreset": ("#E69F00", "//", "coreset"),
 }
 # what the seconds of an epoch were spent on, from the bottom of a stack to its top
-PARTS = {"select": "#009E73", "attack": "#666666", "update": "#BBBBBB"}
+PARTS = {"select": ("#009E73", ".."), "attack": ("#666666", ""), "update": ("#BBBBBB", "//")}
 
 
 def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
@@ -33,12 +33,11 @@ def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
     if axis is None:
         figure, axis = plt.subplots(figsize=(8, 1.5))
         described(figure, timeline_in_words(plan))
-    for phase, (colour, label) in PHASES.items():
+    for phase, (colour, hatch, label) in PHASES.items():
         boxes = [(epoch.index, 1) for epoch in plan if epoch.phase == phase]
         if boxes:
-            axis.broken_barh(
-                boxes, (0, 1), facecolor=colour, edgecolor="#555555", linewidth=0.5, label=label
-            )
+            edge = {"edgecolor": "#555555", "linewidth": 0.5}
+            axis.broken_barh(boxes, (0, 1), facecolor=colour, hatch=hatch, label=label, **edge)
     chosen = [epoch.index + 0.5 for epoch in plan if epoch.select]
     if chosen:
         axis.plot(chosen, [1.25] * len(chosen), "v", color="black", label="selection")
@@ -54,7 +53,7 @@ def timeline_in_words(plan: Plan) -> str:
     """What `timeline` shows."""
     counts = [
         f"{label} ({number})"
-        for phase, (_, label) in PHASES.items()
+        for phase, (*_, label) in PHASES.items()
         if (number := sum(epoch.phase == phase for epoch in plan))
     ]
     return (
@@ -110,9 +109,10 @@ def training_curves(history: Sequence[dict]) -> Figure:
 def stack_seconds(axis: Axes, rows: pd.DataFrame) -> None:
     """Seconds of each epoch as a stack of what took them."""
     base = 0 * rows.epoch.astype(float)
-    for part, colour in PARTS.items():
+    for part, (colour, hatch) in PARTS.items():
         seconds = rows[f"seconds_{part}"]
-        axis.bar(rows.epoch + 0.5, seconds, 0.8, bottom=base, color=colour, label=part)
+        look = {"color": colour, "hatch": hatch, "label": part}
+        axis.bar(rows.epoch + 0.5, seconds, 0.8, bottom=base, **look)
         base = base + seconds
     axis.set(xlabel="epoch", ylabel="seconds")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -156,7 +156,10 @@ def draw_image(axis: Axes, image: Tensor) -> None:
 
 
 def show_coreset(data, coreset: Coreset, count: int = 20) -> Figure:
-    """The samples of largest weight; one of each weight if enough, as batches share theirs."""
+    """The samples of largest weight, where the mean is 1; one of each weight if enough, as batches
+    share theirs.
+    """
+    coreset = coreset.normalised()
     order = coreset.weights.argsort(descending=True, stable=True)
     first = torch.cat([torch.ones(1, dtype=torch.bool), coreset.weights[order].diff() != 0])
     order = (order[first] if int(first.sum()) >= count else order)[:count]

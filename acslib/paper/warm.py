@@ -166,7 +166,12 @@ class Sharing:
                     everywhere.rmdir()
 
     def _finished(self, run: Run) -> bool:
-        return (records.run_folder(run, self.seed, self.results) / "record.json").exists()
+        """Whether it is trained. Where a plugin's file has changed since, it will be anew."""
+        path = records.run_folder(run, self.seed, self.results) / "record.json"
+        try:
+            return path.exists() and records.state_of(records.read_record(path), run) != "outdated"
+        except files.RecordError:  # it says so to whoever asks for this run
+            return True
 
 
 def sharing(

@@ -162,8 +162,24 @@ def gradmatch(
         # no sample at all has error 1, and comes last, so that what is as good as that is kept
         several += [Pursued(np.empty(0, np.int64), np.empty(0), [1.0], "rounding", True)]
         found = min(several, key=lambda found: found.trace[-1] if found.trace else 1.0)
-    weights = found.weights * (goal_scale / scale)
+    weights = _unscaled(found.weights, goal_scale, scale)
     return coreset_of(found.atoms, weights, found.reason, np.array(found.trace))
+
+
+def _unscaled(weights: Vector, goal_scale: float, scale: float) -> Vector:
+    """The weights for gradients and target as they were given; ValueError where float64 cannot hold
+    them.
+    """
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        found = weights * (goal_scale / scale)
+    largest = np.abs(found).max(initial=0.0)
+    if len(found) and not np.finfo(np.float64).tiny <= largest < np.inf:
+        size = "small" if goal_scale < scale else "large"
+        raise ValueError(
+            f"the target is so {size} beside the gradients that float64 cannot hold the weights:"
+            " scale one of them"
+        )
+    return found
 
 
 def _by_gram_rows(
