@@ -282,6 +282,11 @@ def test_an_empty_path_is_not_the_working_folder():
         data.load("cifar10", root="")
 
 
+def test_a_folder_that_is_not_there_is_told_which_forms_there_are(tmp_path):
+    with pytest.raises(DataError, match="gone: give one with <class>/<images> or train/<class>/"):
+        data.from_folder(tmp_path / "gone")
+
+
 def test_no_classes_are_not_all_classes(own):
     for read in (
         lambda: data.from_folder(own, classes=[]),

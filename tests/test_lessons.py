@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import alts
@@ -15,6 +16,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.nn.functional import cross_entropy
 
 from acslib.paper import study, tables
@@ -94,10 +96,7 @@ def given():
 
 @each_exercise
 def test_the_lesson_s_own_answer_is_right(number, given, capsys):
-    source, solved, _, name = EXERCISES[number]
-    names = given(source)
-    exec(solved, names)
-    verdict, sentence = said(capsys, number, names[name])
+    verdict, sentence = said(capsys, number, answer_of(number, given))
     assert verdict is True, sentence
     assert " is right: " in sentence
 
@@ -112,6 +111,96 @@ def test_the_stub_is_empty_and_says_what_to_do(number, given, capsys):
         assert verdict is False
         assert " is empty: " in sentence
         assert len(sentence) > 40
+
+
+def answer_of(number, given):
+    """The lesson's own answer."""
+    source, solved, _, name = EXERCISES[number]
+    names = given(source)
+    exec(solved, names)
+    return names[name]
+
+
+RIGHT = {
+    "2_4": [lambda *a: torch.tensor(step(*a), requires_grad=True)],
+    "4_3": [lambda d, s: torch.stack([(d[:, s].argmin(1) == k).sum() for k in range(len(s))])],
+    "5_2": [lambda g, t, s: torch.linalg.pinv(g[s].T) @ t],
+    "8_4": [
+        lambda d, s, w: -int(-((d * s / w) ** 2) // 1),
+        lambda d, s, w: np.ceil(d**2 * s**2 / w**2),
+    ],
+    "9_1": [
+        lambda t, f: t.index[(t.acc_pct - f.acc_pct - t.acc_diff_printed_pct).abs() > 0.0051],
+        lambda t, f: np.array(
+            t.index[
+                ((t.acc_pct - f.acc_pct).round(2) != t.acc_diff_printed_pct)
+                & t.acc_diff_printed_pct.notna()
+            ]
+        ),
+    ],
+    "9_5": [
+        lambda d: around(d, margin(len(d)) * d.std(ddof=1)),
+        lambda d: [*around(d, margin(len(d)) * np.std(d, ddof=1))],
+        lambda d: np.array(around(d, margin(len(d)) * d.std(ddof=1))),
+        lambda d: torch.tensor(around(d, margin(len(d)) * d.std(ddof=1))),
+        lambda d: stats.t.interval(0.95, len(d) - 1, loc=d.mean(), scale=stats.sem(d)),
+    ],
+    "9_6": [
+        lambda s, h: np.ceil((1.96 * s / h) ** 2),
+        lambda s, h: math.ceil(1.96**2 * s**2 / h**2),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("number", "answer"),
+    [(number, answer) for number, answers in RIGHT.items() for answer in answers],
+)
+def test_other_right_answers_are_right_and_nothing_is_printed_beside(number, answer, capsys):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verdict, sentence = said(capsys, number, answer)
+    assert verdict is True, sentence
+
+
+HOLDERS = [np.float64, lambda x: np.array([x]), lambda x: torch.tensor(x, dtype=torch.float64)]
+HOLDERS += [lambda x: torch.tensor([float(x)], dtype=torch.float64, requires_grad=True)]
+
+
+@each_exercise
+@pytest.mark.parametrize("holder", HOLDERS, ids=["numpy", "array", "tensor", "graph"])
+def test_a_number_may_come_in_whatever_holds_one(number, holder, given, capsys):
+    right = answer_of(number, given)
+
+    def held(value):
+        one = isinstance(value, torch.Tensor) and value.dim() == 0
+        return holder(float(value)) if one or isinstance(value, int | float) else value
+
+    answer = (lambda *arguments: held(right(*arguments))) if callable(right) else held(right)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verdict, sentence = said(capsys, number, answer)
+    assert verdict is True, sentence
+
+
+@each_exercise
+def test_an_answer_for_the_first_arguments_alone_is_wrong(number, given, capsys):
+    """Be it that a single number, word or list is written in, be it the whole result."""
+    right = answer_of(number, given)
+    if not callable(right):
+        return
+    calls = calls_of(number, right)
+    for place, first in enumerate(calls[0][0]):
+        if not isinstance(first, int | float | str | list):
+            continue
+
+        def held(*arguments, place=place, first=first):
+            return right(*arguments[:place], first, *arguments[place + 1 :])
+
+        assert said(capsys, number, held)[0] is False, f"argument {place} may be ignored"
+    verdict, sentence = said(capsys, number, lambda *_: calls[0][1])
+    assert verdict is False
+    assert "stopped with" not in sentence
 
 
 @each_exercise
@@ -138,14 +227,11 @@ def test_a_value_of_another_kind_is_told_so(number, value, capsys):
 @pytest.mark.parametrize("nothing", [None, ...])
 def test_an_answer_that_is_empty_in_part_is_empty(number, nothing, given, capsys):
     """Where one of its calls gives nothing, or nothing in the place of one of its results."""
-    source, solved, _, name = EXERCISES[number]
-    names = given(source)
-    exec(solved, names)
-    right = names[name]
+    right = answer_of(number, given)
     if not callable(right):
         assert " is empty: " in said(capsys, number, (right, nothing))[1]
         return
-    results = results_of(number, right)
+    results = [result for _, result in calls_of(number, right)]
     for call in sorted({0, len(results) - 1}):
         parts = len(results[call]) if isinstance(results[call], tuple | list) else 0
         for part in (None, *range(parts)):
@@ -155,16 +241,17 @@ def test_an_answer_that_is_empty_in_part_is_empty(number, nothing, given, capsys
             assert " is empty: " in sentence, f"call {call}, part {part}: {sentence}"
 
 
-def results_of(number, right):
-    """What a right answer gives, each time that its check calls it."""
-    results = []
+def calls_of(number, right):
+    """Arguments and results of a right answer, for each time that its check calls it."""
+    calls = []
 
     def noted(*arguments):
-        results.append(right(*arguments))
-        return results[-1]
+        kept = tuple(list(a) if isinstance(a, list) else a for a in arguments)
+        calls.append((kept, right(*arguments)))
+        return calls[-1][1]
 
     getattr(checks, f"check_{number}")(noted)
-    return results
+    return calls
 
 
 def with_nothing(right, call, part, nothing):
@@ -270,6 +357,7 @@ WRONG = {
         (lambda m, x, y, e, step, steps: climb(m, x, y, e, -step, steps), "goes down"),
         (lambda m, x, y, e, step, steps: climb(m, x, y, e, e, steps), "size epsilon: take"),
         (lambda m, x, y, e, step, steps: climb(m, x, y, e, e / steps, steps), "epsilon / steps"),
+        (lambda m, x, y, e, step, steps: climb(m, x, y, e, e / 4, steps), "epsilon / 4"),
         (lambda *a: climb(*a, fixed=True), "always the one at the images"),
         (lambda *a: climb(*a, late=True), "once, at the end"),
         (lambda *a: climb(*a[:-1], a[-1] - 1), "ends elsewhere"),
@@ -293,6 +381,7 @@ WRONG = {
         (lambda t, x, y, e: softplus(-y * (x @ t) - e * t.abs().sum()), "margin grew"),
         (lambda t, x, y, e: softplus(-y * (x @ t) + e * t.norm()), "l2 ball"),
         (lambda t, x, y, e: y * (x @ t), "worst images"),
+        (lambda t, x, y, e: softplus(-y * (x @ t) + 0.1 * t.abs().sum()), "not for another"),
     ],
     "2_3": [
         (lambda t, x, y, e: checks.worst_gradient(t, x, y, 0), "clean images"),
@@ -306,7 +395,7 @@ WRONG = {
         (lambda *a: [step(*a), step(*a)][1], "moved elsewhere"),
         (lambda *a: [step(*a), 0.0][1], "return the loss"),
     ],
-    "2_5": [(10, "attack's passes"), (2, "count one pass")],
+    "2_5": [(10, "attack's passes"), (2, "count one pass"), (11.1, "count one pass")],
     "3_1": [
         (lambda z, y: -checks.errors(z, y), "sign is wrong"),
         (lambda z, y: checks.errors(z, y) / len(z), "mean over samples"),
@@ -412,6 +501,7 @@ WRONG = {
         (lambda w: w.sum() ** 2 / w.square().sum(), "effective number"),
         (lambda w: len(w) * w.square().sum() / w.sum() ** 2, "turn it over"),
         (lambda w: 1.0, "not 1.000"),
+        (lambda w: w.sum() ** 2 / (5 * w.square().sum()), "not for another"),
     ],
     "6_1": [
         (lambda e, epochs, kappa, k: "coreset", "is 'full'"),
@@ -423,8 +513,15 @@ WRONG = {
     "6_2": [
         (lambda epochs, kappa, k: epochs * checks.plan_cost(epochs, kappa, k), "divide by E"),
         (lambda epochs, kappa, k: kappa * k, "it is 0.500"),
+        (lambda epochs, kappa, k: k, "it is 0.450, not 0.500"),
     ],
-    "6_3": [(70, "three-phase"), (30, "trained, too"), (32, "ends"), (5, "line 5")],
+    "6_3": [
+        (70, "three-phase"),
+        (30, "trained, too"),
+        (32, "ends"),
+        (5, "line 5"),
+        (33.1, "line 5"),
+    ],
     "6_4": [
         (lambda l, w: (w * l).sum() / w.sum(), "cancel"),
         (lambda l, w: (w * l).sum(), "take the mean"),
@@ -471,6 +568,7 @@ WRONG = {
         (lambda c, b, form: checks.constant_loss(c, b, "kl"), "forms differ"),
         (lambda c, b, form: checks.constant_loss(c, b, form) + 1, "clean part"),
         (lambda c, b, form: checks.constant_loss(c, b / 2, form), "entropy is"),
+        (lambda c, b, form: checks.constant_loss(c, 6.0, form), "add 0.5 H"),
     ],
     "7_4": [
         (lambda one, other: checks.lpips_distance(one, other).square(), "root"),
@@ -511,6 +609,7 @@ WRONG = {
         (lambda d, s, g: d * s / len(g) + d * g.mean(), "root of T"),
         (lambda d, s, g: d * s / len(g) ** 0.5, "noise alone"),
         (lambda d, s, g: 0.1, "not 0.100"),
+        (lambda d, s, g: d * s / 2 + d * g.mean(), "not for another"),
     ],
     "8_4": [
         (lambda d, s, w: d * s / w, "square it"),
@@ -518,6 +617,7 @@ WRONG = {
         (lambda d, s, w: (d * s / w) ** 2, "are whole"),
         (lambda d, s, w: int((d * s / w) ** 2), "are whole"),
         (lambda d, s, w: 7, "it takes"),
+        (lambda d, s, w: int((d * s / w) ** 2) + 1, "it takes 64, not 65"),
     ],
     "8_5": [("a", "convex"), ("c", "projected"), ("?", "not one of")],
     "9_1": [
@@ -533,18 +633,15 @@ WRONG = {
             ].tolist(),
             "own rounding",
         ),
-        (lambda t, f: [], "row 1 prints"),
+        (lambda t, f: [], "row labelled 1 prints"),
+        (lambda t, f: [1], "row labelled 4 prints"),
     ],
-    "9_2": [(15, "leave the rows of full"), (16, "speedup_x")],
+    "9_2": [(15, "leave the rows of full"), (16, "speedup_x"), (7.05, "speedup_x")],
     "9_3": [
         (lambda a, b: False, "the first dominates"),
         (lambda a, b: a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct, "fewer minutes"),
-        (
-            lambda a, b: (
-                a.acc_pct >= b.acc_pct and a.racc_pct >= b.racc_pct and a.time_min <= b.time_min
-            ),
-            "its equal",
-        ),
+        (lambda a, b: at_least(a, b), "its equal"),
+        (lambda a, b: at_least(a, b) and not a.equals(b), "its equal"),
         (
             lambda a, b: (
                 a.time_min < b.time_min or (a.acc_pct > b.acc_pct and a.time_min <= b.time_min)
@@ -574,11 +671,16 @@ WRONG = {
         (lambda d: around(d, 1.96 * np.std(d, ddof=1) / len(d) ** 0.5), "2.78"),
         (lambda d: around(d, 2.7764 * np.std(d) / len(d) ** 0.5), "ddof=1"),
         (lambda d: around(d, 9.0), "half-width"),
+        (lambda d: around(d, 2.7764 * d.std(ddof=1) / 5**0.5), "not for another"),
+        (lambda d: 2.0, "two numbers"),
+        (lambda d: "ab", "one number is expected"),
     ],
     "9_6": [
         (lambda s, h: 1.96 * s / h, "square it"),
         (lambda s, h: (1.96 * s / h) ** 2, "round"),
         (lambda s, h: 1000, "it takes"),
+        (lambda s, h: int((1.96 * s / h) ** 2) + 1, "it takes 2401, not 2402"),
+        (lambda s, h: math.ceil(4 * (s / h) ** 2), "it takes 189, not 196"),
     ],
 }
 
@@ -602,8 +704,19 @@ def shared(coreset):
     return coreset.weights / coreset.weights.sum()
 
 
+def at_least(first, second):
+    """Whether a row of Table 1 is as good as another one in all three."""
+    more = first.acc_pct >= second.acc_pct and first.racc_pct >= second.racc_pct
+    return more and first.time_min <= second.time_min
+
+
 def around(differences, half):
     return np.mean(differences) - half, np.mean(differences) + half
+
+
+def margin(n):
+    """The half-width of a 95 % interval of the mean of n, in standard deviations."""
+    return stats.t.ppf(0.975, n - 1) / n**0.5
 
 
 @pytest.mark.parametrize(
@@ -632,9 +745,11 @@ def test_code_that_stops_is_shown_where(capsys):
     assert "in its line" not in said(capsys, "4_1", 3)[1], "a number has no lines"
 
 
-@pytest.mark.parametrize("written", ["a", "A", "(a)", " a "])
-def test_a_letter_may_be_written_as_it_is_printed(written, capsys):
-    assert said(capsys, "4_5", written)[0] is True
+@pytest.mark.parametrize("written", ["{}", "({})", " {} ", "{}.", "{})", " ({}). ", "[{}]", "'{}'"])
+@pytest.mark.parametrize(("number", "letter"), [("4_5", "a"), ("7_5", "b"), ("8_5", "b")])
+def test_a_letter_may_be_written_as_it_is_printed(written, number, letter, capsys):
+    for each in (letter, letter.upper()):
+        assert said(capsys, number, written.format(each))[0] is True
 
 
 def test_every_exercise_has_wrong_answers_and_a_cell():
@@ -842,6 +957,46 @@ def test_lessons_compute_in_one_thread():
 # ---- both versions run
 
 
+RECORDER = """
+import functools
+import sys
+
+from torch.nn import Module
+
+given = {"check": set(), "lesson": set()}
+
+
+def recorded(function):
+    @functools.wraps(function)
+    def called(*arguments):
+        by = "check" if sys._getframe(1).f_globals["__name__"] == "checks" else "lesson"
+        given[by].add((function.__name__, *map(sort, arguments)))
+        return function(*arguments)
+
+    return called
+
+
+def sort(value):
+    if isinstance(value, Module):
+        return "model"
+    if isinstance(value, int | float):
+        return "number"
+    detail = (value.ndim, str(value.dtype)) if hasattr(value, "dtype") else ()
+    return (type(value).__name__, *detail)
+"""
+
+
+def with_a_record(notebook):
+    """The notebook, in which what an exercise's function is given by check and lesson is noted."""
+    notebook.cells.insert(0, nbformat.v4.new_code_cell(RECORDER))
+    for cell in notebook.cells:
+        if lessons.is_exercise(cell):
+            for name in re.findall(r"^def (my_\w+)", cell.source, re.M):
+                cell.source += f"\n\n\n{name} = recorded({name})"
+    last = 'print("given by the lesson alone:", given["lesson"] - given["check"])'
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
+
+
 @pytest.mark.slow
 @each_lesson
 @pytest.mark.parametrize("version", ["student", "answers"])
@@ -853,6 +1008,8 @@ def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monk
     for helper in lessons.HELPERS:
         (tmp_path / helper).write_bytes((FOLDER / helper).read_bytes())
     notebook = lessons.notebook(source, version)
+    if version == "answers":
+        with_a_record(notebook)
     with contextlib.chdir(tmp_path):
         nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     texts = alts.of_outputs(notebook)
@@ -869,6 +1026,9 @@ def test_runs_from_top_to_bottom_at_a_small_size(source, version, tmp_path, monk
     word = {"answers": "right", "student": "empty"}[version]
     for number in here:
         assert f"Exercise {number.replace('_', '.')} is {word}: " in printed
+    if version == "answers":
+        alone = printed.split("given by the lesson alone: ")[1].strip()
+        assert alone == "set()", f"its check does not give what the lesson does: {alone}"
     warned = [
         output.text
         for cell in notebook.cells

@@ -74,7 +74,9 @@ def read_own(
     class is set aside for it, the same ones in every run. Raises DataError.
     """
     if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}: give one with train/<class>/<images>")
+        raise DataError(
+            f"there is no folder {folder}: give one with <class>/<images> or train/<class>/<images>"
+        )
     splits = _splits_of(folder)
     if len(splits) > 1 and test_fraction is not None:
         raise DataError(

@@ -292,15 +292,15 @@ course.curves(bounds, lines, "bound of Fast-LPA on LPIPS", "right, %")
 # %% [markdown]
 # ### Exercise 7.5
 #
-# You want coresets for a new objective, say with an attack that rotates images. What must you
-# write?
+# You want coresets for a new objective: an attack that rotates images, and cross-entropy on what it
+# gives. What must you write?
 #
-# (a) a new greedy solver; (b) its attack, its loss and the last-layer gradients; (c) a new
-# schedule.
+# (a) a new greedy solver; (b) the attack alone; (c) a new schedule.
 #
 # <details><summary>Hint</summary>
 #
-# Which part of `my_training` in Lesson 6 knew about the objective?
+# Which lines of `my_training` in Lesson 6 knew about the objective? What does `AdversarialTraining`
+# of Lesson 2 take, and which loss does it have?
 #
 # </details>
 

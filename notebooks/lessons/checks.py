@@ -7,6 +7,7 @@ on with where yours is not there yet.
 
 import functools
 import math
+import string
 import traceback
 
 import numpy as np
@@ -30,15 +31,26 @@ class Wrong(Exception):
     """What is wrong with an answer, said where it is noticed."""
 
 
-def exercise(number: str, todo: str, right: str):
-    """Makes a check of a function that returns what is wrong with an answer, or None."""
+def exercise(number: str, todo: str, right: str, examples=((),)):
+    """Makes a check of a function that returns what is wrong with an answer, or None.
+
+    examples: the arguments of the body beside the answer, for each time that it is asked. A second
+    example finds the answers that are right for the first one alone.
+    """
 
     def wrap(body):
+        def wrong_with(answer) -> str | None:
+            for place, example in enumerate(examples):
+                wrong = body(filled(answer), *example)
+                if wrong:
+                    return f"right for one example, not for another: {wrong}" if place else wrong
+            return None
+
         @functools.wraps(body)
         def check(answer=None) -> bool:
             wrong, empty = None, False
             try:
-                wrong = body(filled(answer))
+                wrong = wrong_with(answer)
             except Empty:
                 empty = True
             except Wrong as found:
@@ -105,9 +117,9 @@ def kind(value) -> str:
 
 
 def scalar(value) -> float:
-    """The value as a number, if it is one or holds one."""
+    """The value as a number, if it is one or holds one; without a word about autograd's graph."""
     try:
-        return float(value)
+        return float(value.item() if hasattr(value, "item") else value)
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"one number is expected, not {kind(value)}") from None
 
@@ -123,12 +135,23 @@ def floats(value) -> Tensor:
 def truth(value) -> bool:
     """The value as True or False, if it is one of them or stands for one."""
     try:
-        found = float(value)
-    except (TypeError, ValueError, RuntimeError):
+        found = scalar(value)
+    except Wrong:
         found = math.nan
     if found not in (0, 1):
         raise Wrong(f"True or False is expected, not {kind(value)}")
     return bool(found)
+
+
+def pair(value, of: str) -> tuple[float, float]:
+    """The value as two numbers, whatever holds them; `of` says which they are."""
+    try:
+        ends = list(value)
+    except TypeError:
+        ends = []
+    if len(ends) != 2:
+        raise Wrong(f"return two numbers: {of}")
+    return scalar(ends[0]), scalar(ends[1])
 
 
 def index(value) -> int:
@@ -162,8 +185,8 @@ def number(value, expected: float, tolerance: float = 0.01) -> bool:
 
 
 def choice(answer, options: str) -> str:
-    """One of the letters; anything else is wrong."""
-    letter = str(answer).strip("() ").lower()
+    """One of the letters, with whatever is written about it; anything else is wrong."""
+    letter = str(answer).strip(string.punctuation + string.whitespace).lower()
     if letter not in tuple(options):
         raise Wrong(f"{answer!r} is not one of {', '.join(options)}")
     return letter
@@ -214,15 +237,16 @@ def outside(got: Tensor, images: Tensor, epsilon: float) -> str | None:
     "1.1",
     "return x, moved to the nearest point within epsilon of the images and within [0, 1]",
     "every pixel stays within epsilon of the image and within [0, 1]",
+    examples=((0.2,), (0.05,)),
 )
-def check_1_1(project):
+def check_1_1(project, epsilon):
     images, _ = toy_images()
     x = images + torch.linspace(-0.5, 0.5, images.numel()).view_as(images)
-    got = tensor(call(project, x, images, 0.2), images.shape)
-    wrong = outside(got, images, 0.2)
+    got = tensor(call(project, x, images, epsilon), images.shape)
+    wrong = outside(got, images, epsilon)
     if wrong:
         return wrong
-    if not close(got, projected(x, images, 0.2)):
+    if not close(got, projected(x, images, epsilon)):
         return "both limits hold, but there is a nearer point: leave pixels alone that break none"
     return None
 
@@ -231,17 +255,18 @@ def check_1_1(project):
     "1.2",
     "return the images after one step of size epsilon along the sign of the gradient",
     "one step along the sign of the gradient raises the loss as far as one step can",
+    examples=((0.1,), (0.04,)),
 )
-def check_1_2(fgsm):
+def check_1_2(fgsm, epsilon):
     model, (images, labels) = toy(), toy_images()
-    got = tensor(call(fgsm, model, images, labels, 0.1), images.shape)
-    wrong = outside(got, images, 0.1)
+    got = tensor(call(fgsm, model, images, labels, epsilon), images.shape)
+    wrong = outside(got, images, epsilon)
     if wrong:
         return wrong
     before = cross_entropy(model(images), labels)
     if cross_entropy(model(got.float()), labels) < before:
         return "the loss falls: go up the gradient, not down"
-    expected = PGD("linf", 0.1, 0.1, 1, random_start=False)(model, images, labels)
+    expected = PGD("linf", epsilon, epsilon, 1, random_start=False)(model, images, labels)
     if not close(got, expected):
         return "the loss grows, but less than it could: every pixel must move by the whole epsilon"
     return None
@@ -251,14 +276,15 @@ def check_1_2(fgsm):
     "1.3",
     "repeat steps of size `step` along the gradient's sign, and project after each",
     "it takes the steps that the library's PGD takes without a random start",
+    examples=((0.2, 0.06, 6), (0.1, 0.03, 5)),
 )
-def check_1_3(pgd):
+def check_1_3(pgd, epsilon, step, steps):
     model, (images, labels) = curved(), toy_images()
-    got = tensor(call(pgd, model, images, labels, 0.2, 0.05, 6), images.shape)
-    wrong = outside(got, images, 0.2)
+    got = tensor(call(pgd, model, images, labels, epsilon, step, steps), images.shape)
+    wrong = outside(got, images, epsilon)
     if wrong:
         return f"{wrong}: project after every step"
-    for mistake, elsewhere in climbs(model, images, labels, 0.2, 0.05, 6).items():
+    for mistake, elsewhere in climbs(model, images, labels, epsilon, step, steps).items():
         if close(got, elsewhere):
             return mistake or None
     return "it ends elsewhere than projected steps of size `step` do"
@@ -292,6 +318,7 @@ def climbs(model, images, labels, epsilon, step, steps) -> dict[str, Tensor]:
         ),
         "its steps have the size epsilon: take `step`": climb(epsilon, steps),
         "its steps have the size epsilon / steps: take `step`": climb(epsilon / steps, steps),
+        "its steps have the size epsilon / 4: take `step`": climb(epsilon / 4, steps),
     }
 
 
@@ -309,9 +336,13 @@ def robust_share(right: Tensor) -> float:
     "1.4",
     "return the share of samples that are right in every one of the restarts",
     "a sample counts as robust only if no restart fools the network",
+    examples=(
+        ([[1, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0]],),
+        ([[1, 1, 0, 1, 1], [1, 1, 1, 1, 0]],),
+    ),
 )
-def check_1_4(share):
-    right = torch.tensor([[1, 1, 0, 1, 0, 0], [1, 0, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0]]).bool()
+def check_1_4(share, rows):
+    right = torch.tensor(rows).bool()
     got = scalar(call(share, right))
     if number(got, 1 - robust_share(right)):
         return "that is the share that is fooled"
@@ -328,7 +359,7 @@ def check_1_4(share):
     expected = robust_share(right)
     if number(got, expected):
         return None
-    return f"for {right.int().tolist()} it is {expected:.3f}, not {got:.3f}"
+    return f"for {rows} it is {expected:.3f}, not {got:.3f}"
 
 
 @exercise(
@@ -345,11 +376,11 @@ def check_1_5(answer):
 # Lesson 2: adversarial training
 
 
-def plane() -> tuple[Tensor, Tensor, Tensor]:
+def plane(dtype=torch.float64) -> tuple[Tensor, Tensor, Tensor]:
     """A linear classifier theta (2,), images (5, 2) and labels (5,) of -1 and 1."""
-    theta = torch.tensor([1.5, -0.5], dtype=torch.float64)
     images = torch.tensor([[1, 0.5], [0.2, 1], [-1, 0.3], [0.4, -0.8], [-0.3, -0.6]])
-    return theta, images.double(), torch.tensor([1.0, -1, -1, 1, -1], dtype=torch.float64)
+    theta, labels = torch.tensor([1.5, -0.5]), torch.tensor([1.0, -1, -1, 1, -1])
+    return theta.to(dtype), images.to(dtype), labels.to(dtype)
 
 
 def worst(theta: Tensor, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
@@ -373,16 +404,18 @@ def worst_gradient(theta: Tensor, images: Tensor, labels: Tensor, epsilon: float
     "2.1",
     "return the images, each coordinate moved by epsilon to where the margin shrinks most",
     "every coordinate goes the whole epsilon against the label's side",
+    examples=((0.1, torch.float64), (0.3, torch.float32)),  # the lesson has both
 )
-def check_2_1(answer):
+def check_2_1(answer, epsilon, dtype):
+    got = tensor(call(answer, *plane(dtype), epsilon), (5, 2))
     theta, images, labels = plane()
-    got = tensor(call(answer, theta, images, labels, 0.1), images.shape)
     margin = labels * (got @ theta)
-    if (got - images).abs().max() > 0.1 + 1e-9:
-        return f"a coordinate moves by {float((got - images).abs().max()):.3g}, and epsilon is 0.1"
-    if (margin > labels * (images @ theta) + 1e-9).any():
+    far = float((got - images).abs().max())
+    if far > epsilon + 1e-6:
+        return f"a coordinate moves by {far:.3g}, and epsilon is {epsilon:g}"
+    if (margin > labels * (images @ theta) + 1e-6).any():
         return "some margins grow, so the attack helps: mind the label's sign"
-    if not close(got, worst(theta, images, labels, 0.1)):
+    if not close(got, worst(theta, images, labels, epsilon)):
         return "the margins could shrink more: move every coordinate by the whole epsilon"
     return None
 
@@ -391,18 +424,19 @@ def check_2_1(answer):
     "2.2",
     "return log(1 + exp(-margin)) with the margin that the worst image has",
     "the attack costs a linear classifier epsilon times the sum of |theta|",
+    examples=((0.1,), (0.3,)),
 )
-def check_2_2(answer):
+def check_2_2(answer, epsilon):
     theta, images, labels = plane()
-    got = tensor(call(answer, theta, images, labels, 0.1), labels.shape)
+    got = tensor(call(answer, theta, images, labels, epsilon), labels.shape)
     if close(got, worst_loss(theta, images, labels, 0)):
         return "that is the loss of the clean images: subtract what the attack takes off the margin"
-    if close(got, worst_loss(theta, images, labels, -0.1)):
+    if close(got, worst_loss(theta, images, labels, -epsilon)):
         return "the margin grew: the attack takes epsilon |theta|_1 away"
-    euclidean = labels * (images @ theta) - 0.1 * theta.norm()
+    euclidean = labels * (images @ theta) - epsilon * theta.norm()
     if close(got, torch.nn.functional.softplus(-euclidean)):
         return "that is for the l2 ball: under a limit on each coordinate it is the sum of |theta|"
-    expected = worst_loss(theta, images, labels, 0.1)
+    expected = worst_loss(theta, images, labels, epsilon)
     return None if close(got, expected) else "it is not the loss of the worst images"
 
 
@@ -410,15 +444,16 @@ def check_2_2(answer):
     "2.3",
     "return the gradient of the loss at the worst images, held fixed",
     "find the worst image, hold it fixed, take the ordinary gradient",
+    examples=((0.1,), (0.3,)),
 )
-def check_2_3(answer):
+def check_2_3(answer, epsilon):
     theta, images, labels = plane()
-    got = tensor(call(answer, theta, images, labels, 0.1), images.shape)
+    got = tensor(call(answer, theta, images, labels, epsilon), images.shape)
     if close(got, worst_gradient(theta, images, labels, 0)):
         return "that is the gradient at the clean images: put the worst ones in their place"
-    if close(got, -worst_gradient(theta, images, labels, 0.1)):
+    expected = worst_gradient(theta, images, labels, epsilon)
+    if close(got, -expected):
         return "the sign is wrong: the loss falls where the margin grows"
-    expected = worst_gradient(theta, images, labels, 0.1)
     return None if close(got, expected) else "it differs from the slope of the worst-case loss"
 
 
@@ -472,7 +507,7 @@ def check_2_4(step):
 def check_2_5(answer):
     if number(answer, 10):
         return "those are the attack's passes; the step that learns is a pass, too"
-    return None if number(answer, 11) else "count one pass for each attack step and one to learn"
+    return None if number(answer, 11, 0) else "count one pass for each attack step and one to learn"
 
 
 # Lesson 3: last-layer gradients
@@ -512,10 +547,11 @@ def adversarial_gradients(model, images, labels, attack) -> LastLayerGradients:
     "3.1",
     "return the gradient of the cross-entropy with respect to the logits, for each sample",
     "what the network says minus what it should say",
+    examples=((5,), (2,)),  # two samples do not show every class
 )
-def check_3_1(answer):
-    _, logits, labels = factors()
-    got = tensor(call(answer, logits, labels), logits.shape)
+def check_3_1(answer, count):
+    _, logits, labels = factors(count)
+    got = tensor(call(answer, logits.float(), labels), logits.shape)
     expected = errors(logits, labels)
     if close(got, -expected):
         return "the sign is wrong: the loss falls where the right logit grows"
@@ -530,18 +566,19 @@ def check_3_1(answer):
     "3.2",
     "return the (C, D + 1) matrix of products of an error and a feature, the bias last",
     "the whole gradient of a linear layer is an outer product",
+    examples=((0,), (1,)),
 )
-def check_3_2(answer):
+def check_3_2(answer, sample):
     features, logits, labels = factors()
-    error = errors(logits, labels)[0]
-    got = call(answer, error, features[0])
+    feature, error = features[sample], errors(logits, labels)[sample]
+    got = call(answer, error.float(), feature.float())
     shape = getattr(got, "shape", None)
     if shape == (3, 4):
         return "the bias is missing: its gradient is the error itself, the last column"
     if shape == (5, 3):
         return "rows and columns are swapped: a row for each class"
     got = tensor(got, (3, 5))
-    expected = outer(error, features[0])
+    expected = outer(error, feature)
     if close(got, expected.roll(1, 1)):
         return "the bias comes last, not first"
     return None if close(got, expected) else "entry (c, d) must be error[c] times feature[d]"
@@ -551,11 +588,12 @@ def check_3_2(answer):
     "3.3",
     "return <e_i, e_j> times (<h_i, h_j> + 1) for all pairs",
     "n x n inner products, and no gradient was ever formed",
+    examples=((5,), (2,)),
 )
-def check_3_3(answer):
-    features, logits, labels = factors()
+def check_3_3(answer, count):
+    features, logits, labels = factors(count)
     error = errors(logits, labels)
-    got = tensor(call(answer, error, features), (5, 5))
+    got = tensor(call(answer, error.float(), features.float()), (count, count))
     if close(got, (error @ error.T) * (features @ features.T)):
         return "the bias is missing: add 1 to the inner product of the features"
     if close(got, error @ error.T + features @ features.T):
@@ -581,12 +619,13 @@ def check_3_4(answer):
     "3.5",
     "attack, take features and logits of the attacked images, return LastLayerGradients",
     "eq. (18): the coreset is chosen by what the attacked images would teach",
+    examples=((6,), (4,)),
 )
-def check_3_5(answer):
+def check_3_5(answer, count):
     torch.manual_seed(0)
     model = models.build("resnet18", channels=1, width=4, depths=(1, 1), classes=3).eval()
-    images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(2))
-    labels, attack = torch.arange(6) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
+    images = torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+    labels, attack = torch.arange(count) % 3, PGD("linf", 0.2, 0.1, 3, random_start=False)
     got = call(answer, model, images, labels, attack)
     if not isinstance(got, LastLayerGradients):
         return f"it gives {kind(got)}: return LastLayerGradients(errors, features)"
@@ -596,6 +635,9 @@ def check_3_5(answer):
         return "the factors carry autograd's graph: compute them within torch.no_grad()"
     clean = adversarial_gradients(model, images, labels, lambda model, x, y: x)
     expected = adversarial_gradients(model, images, labels, attack)
+    if got.dense().shape != expected.dense().shape:
+        shape = tuple(got.dense().shape)
+        return f"the gradients have shape {shape}: each image has an error and features"
     if close(got.dense().double(), clean.dense()):
         return "those are the clean images' gradients: attack first"
     if close(got.features.double(), clean.features):
@@ -655,22 +697,24 @@ def apart() -> Tensor:
     "4.1",
     "return the sum over all samples of the distance to the nearest chosen one",
     "everyone is served by the nearest chosen sample",
+    examples=(([0, 7],), ([2, 9, 13],)),
 )
-def check_4_1(answer):
+def check_4_1(answer, chosen):
     distances = apart()
-    got, expected = scalar(call(answer, distances, [0, 7])), cost(distances, [0, 7])
-    if number(got, float(distances[:, [0, 7]].sum()), 1e-6):
+    got, expected = scalar(call(answer, distances, list(chosen))), cost(distances, chosen)
+    to_chosen = distances[:, chosen]
+    if number(got, float(to_chosen.sum()), 1e-6):
         return "it sums the distances to all chosen samples: only the nearest one serves"
-    if number(got, float(distances[:, [0, 7]].amax(1).sum()), 1e-6):
+    if number(got, float(to_chosen.amax(1).sum()), 1e-6):
         return "it takes the farthest chosen sample: the nearest one serves"
     if number(got, expected / len(distances), 1e-6):
         return "it takes the mean over the samples: L is a sum"
-    if number(got, float(distances[:, [0, 7]].amin(0).sum()), 1e-6):
+    if number(got, float(to_chosen.amin(0).sum()), 1e-6):
         return "the minimum runs over the samples: for each sample, take it over the chosen ones"
     return (
         None
         if number(got, expected, 1e-6)
-        else f"L of samples 0 and 7 is {expected:.3f}, not {got:.3f}"
+        else f"L of samples {chosen} is {expected:.3f}, not {got:.3f}"
     )
 
 
@@ -705,16 +749,17 @@ def check_4_2(answer):
     "4.3",
     "return how many samples each chosen one serves, as a tensor in the order of `chosen`",
     "the weights add up to the number of samples",
+    examples=(([9, 1, 11],), ([13, 4],)),
 )
-def check_4_3(answer):
-    distances, chosen = apart(), [9, 1, 11]
-    got, expected = call(answer, distances, chosen), cluster_sizes(distances, chosen)
+def check_4_3(answer, chosen):
+    distances = apart()
+    got, expected = call(answer, distances, list(chosen)), cluster_sizes(distances, chosen)
     served_by = distances[:, chosen].argmin(1)
     if isinstance(got, Tensor) and torch.equal(got, served_by):
         return "that says who serves each sample: count how many each of the chosen ones serves"
     if isinstance(got, Tensor) and torch.equal(got, distances[:, chosen].argmin(0).bincount()):
         return "the minimum runs over the samples: for each sample, take it over the chosen ones"
-    got = tensor(got, (3,))
+    got = tensor(got, (len(chosen),))
     if close(got, expected / len(distances)):
         return "those are shares: the weights of eq. (12) count samples"
     if close(got.sort().values, expected.sort().values.double()) and not close(got, expected):
@@ -722,7 +767,7 @@ def check_4_3(answer):
     if close(got, expected - 1):
         return "a chosen sample serves itself, too"
     return (
-        None if close(got, expected) else f"the three serve {expected.tolist()}, not {got.tolist()}"
+        None if close(got, expected) else f"{chosen} serve {expected.tolist()}, not {got.tolist()}"
     )
 
 
@@ -730,15 +775,16 @@ def check_4_3(answer):
     "4.4",
     "return the list of `budget` samples that greedy steps pick, in order",
     "your Algorithm 2 picks what the library's CRAIG picks",
+    examples=((5,), (3,)),
 )
-def check_4_4(answer):
+def check_4_4(answer, budget):
     distances = apart()
-    picks = indices(call(answer, distances, 5))
-    if len(picks) != 5:
-        return f"the budget is 5, and it picks {len(picks)}"
-    if len(set(picks)) < 5:
+    picks = indices(call(answer, distances, budget))
+    if len(picks) != budget:
+        return f"the budget is {budget}, and it picks {len(picks)}"
+    if len(set(picks)) < budget:
         return f"it picks a sample twice: {picks}"
-    expected = selectors.craig(points(), 5).picks.tolist()
+    expected = selectors.craig(points(), budget).picks.tolist()
     if sorted(picks) == sorted(expected) and picks != expected:
         return f"the samples are right, the order is {expected}: the best one comes first"
     if picks[0] != expected[0]:
@@ -810,11 +856,11 @@ def pursuit(gradients: Tensor, budget: int) -> tuple[list[int], Tensor]:
     "5.1",
     "return the inner product of every gradient with what is missing",
     "the largest of them points best towards what is missing",
+    examples=((8, [1.0, -2.0, 0.5]), (5, [-0.5, 1.0, 3.0])),
 )
-def check_5_1(answer):
-    gradients = arrows()
-    missing = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    got, expected = tensor(call(answer, gradients, missing), (8,)), scores(gradients, missing)
+def check_5_1(answer, count, missing):
+    gradients, missing = arrows()[:count], torch.tensor(missing, dtype=torch.float64)
+    got, expected = tensor(call(answer, gradients, missing), (count,)), scores(gradients, missing)
     if close(got, expected / gradients.norm(dim=1)):
         return "those are divided by the gradients' lengths: Algorithm 3 takes the inner products"
     if close(got, expected.abs()):
@@ -826,14 +872,13 @@ def check_5_1(answer):
     "5.2",
     "return the least-squares weights of the chosen gradients",
     "what is still missing is now perpendicular to every chosen gradient",
+    examples=(([1, 4],), ([6, 0, 3],)),
 )
-def check_5_2(answer):
-    gradients, chosen = arrows(), [1, 4]
+def check_5_2(answer, chosen):
+    gradients = arrows()
     target = gradients.sum(0)
-    got, expected = (
-        tensor(call(answer, gradients, target, chosen), (2,)),
-        refit(gradients, target, chosen),
-    )
+    got = tensor(call(answer, gradients, target, list(chosen)), (len(chosen),))
+    expected = refit(gradients, target, chosen)
     if close(got, (gradients[chosen] @ target) / gradients[chosen].square().sum(1)):
         return "each weight is fitted alone: fit them together, they share the work"
     if not close(got, expected):
@@ -844,12 +889,15 @@ def check_5_2(answer):
 
 
 @exercise(
-    "5.3", "return the least-squares weights that are at least 0", "no sample is to be unlearnt"
+    "5.3",
+    "return the least-squares weights that are at least 0",
+    "no sample is to be unlearnt",
+    examples=(([0, 1, 2, 5],), ([6, 1],)),
 )
-def check_5_3(answer):
-    gradients, chosen = arrows(), [0, 1, 2, 5]
+def check_5_3(answer, chosen):
+    gradients = arrows()
     target = gradients.sum(0)
-    got = tensor(call(answer, gradients, target, chosen), (4,))
+    got = tensor(call(answer, gradients, target, list(chosen)), (len(chosen),))
     if (got < -1e-9).any():
         return f"a weight is negative: {float(got.min()):.3g}"
     free = refit(gradients, target, chosen)
@@ -892,10 +940,11 @@ def check_5_4(answer):
         return f"{len(picks)} picks need as many weights, not {tuple(weights.shape)}"
     if not close(weights, fitted):
         return "the picks are right; fit all weights anew at the end"
-    weights = floats(call(answer, crossing(), 4)[1])
+    weights, fitted = floats(call(answer, crossing(), 4)[1]), pursuit(crossing(), 4)[1]
+    if weights.shape != fitted.shape:
+        return f"4 picks need as many weights, not {tuple(weights.shape)}"
     if (weights < -1e-9).any():
         return f"with other gradients a weight is {float(weights.min()):.2f}: use `positive_refit`"
-    fitted = pursuit(crossing(), 4)[1]
     return None if close(weights, fitted) else f"with other gradients it gives {weights.tolist()}"
 
 
@@ -908,18 +957,19 @@ def effective_share(weights: Tensor) -> float:
     "5.5",
     "return (sum of the weights) squared over (their number times the sum of their squares)",
     "1 says that all weights are equal, 1 / k that a single sample has it all",
+    examples=(([4, 1, 1, 0, 2],), ([1, 2, 6],)),
 )
-def check_5_5(answer):
-    weights = torch.tensor([4.0, 1, 1, 0, 2], dtype=torch.float64)
+def check_5_5(answer, values):
+    weights = torch.tensor(values, dtype=torch.float64)
     got, expected = scalar(call(answer, weights)), effective_share(weights)
-    if number(got, expected * 5):
+    if number(got, expected * len(weights)):
         return "that is the effective number: divide by how many weights there are"
     if number(got, 1 / expected):
         return "turn it over: a share is at most 1"
     return (
         None
         if number(got, expected)
-        else f"for weights 4, 1, 1, 0, 2 it is {expected:.3f}, not {got:.3f}"
+        else f"for the weights {values} it is {expected:.3f}, not {got:.3f}"
     )
 
 
@@ -969,15 +1019,16 @@ def check_6_1(answer):
     "6.2",
     "return the cost of the plan over that of full training",
     "it is k whatever κ is, up to rounding: κ moves when the work is done, not how much",
+    # the last: of 5 epochs before the coresets 2 are warm start, since epochs are whole
+    examples=((100, 0.6, 0.5), (60, 0.75, 0.2), (10, 0.5, 0.5)),
 )
-def check_6_2(answer):
-    for epochs, kappa, k in ((100, 0.6, 0.5), (100, 0.3, 0.5), (60, 0.75, 0.2)):
-        got, expected = scalar(call(answer, epochs, kappa, k)), plan_cost(epochs, kappa, k)
-        if number(got, expected * epochs):
-            return "that counts epochs: divide by E"
-        if not number(got, expected, 1e-3):
-            return f"with E={epochs}, κ={kappa}, k={k} it is {expected:.3f}, not {got:.3f}"
-    return None
+def check_6_2(answer, epochs, kappa, k):
+    got, expected = scalar(call(answer, epochs, kappa, k)), plan_cost(epochs, kappa, k)
+    if number(got, expected * epochs):
+        return "that counts epochs: divide by E"
+    if number(got, expected, 1e-3):
+        return None
+    return f"with E={epochs}, κ={kappa}, k={k} it is {expected:.3f}, not {got:.3f}"
 
 
 @exercise(
@@ -992,22 +1043,24 @@ def check_6_3(answer):
         return "the epochs in which a coreset is selected are trained, too"
     if number(answer, 32):
         return "count the ends: 60 and 100 both meet line 7"
-    return None if number(answer, 33) else "count the epochs that meet line 5 or line 7"
+    return None if number(answer, 33, 0) else "count the epochs that meet line 5 or line 7"
 
 
 @exercise(
-    "6.4", "return the mean of the weights times the losses", "eq. (23), estimated on one batch"
+    "6.4",
+    "return the mean of the weights times the losses",
+    "eq. (23), estimated on one batch",
+    examples=(([1, 2, 4, 0.5], [2, 0.5, 1, 0.1]), ([3, 0.2, 1], [0.4, 2.5, 1.5])),
 )
-def check_6_4(answer):
-    losses = torch.tensor([1.0, 2, 4, 0.5], dtype=torch.float64)
-    weights = torch.tensor([2.0, 0.5, 1.0, 0.1], dtype=torch.float64)
+def check_6_4(answer, losses, weights):
+    losses, weights = torch.tensor(losses).float(), torch.tensor(weights).float()
     got, expected = scalar(call(answer, losses, weights)), float(weighted_loss(losses, weights))
     if number(got, float((weights * losses).sum() / weights.sum())):
         return (
             "it divides by this batch's weights: then equal weights in a batch cancel, large or "
             "small; divide by how many samples there are"
         )
-    if number(got, 4 * expected):
+    if number(got, len(losses) * expected):
         return (
             "that is the sum: take the mean, so that the rate does not depend on the batch's size"
         )
@@ -1114,10 +1167,11 @@ def check_6_5(answer):
     "6.6",
     "return the seconds of full training over those of the plan, selections included",
     "selecting costs something, so the speed-up stays below 1 / k",
+    examples=(((100, 0.5, 0.6, 20), 10.0, 8.0), ((40, 0.3, 0.5, 4), 5.0, 20.0)),
 )
-def check_6_6(answer):
-    plan = schedule.plan(100, 0.5, 0.6, 20)
-    got, expected = scalar(call(answer, plan, 10.0, 8.0)), speed_up(plan, 10.0, 8.0)
+def check_6_6(answer, planned, epoch, select):
+    plan = schedule.plan(*planned)
+    got, expected = scalar(call(answer, plan, epoch, select)), speed_up(plan, epoch, select)
     if number(got, plan.ceiling, 1e-4):
         return "that is the ceiling: add the seconds of the selections"
     if number(got, 1 / expected):
@@ -1171,33 +1225,32 @@ def lpips_distance(first: list[Tensor], second: list[Tensor]) -> Tensor:
     "7.1",
     "return the clean cross-entropy plus beta times that of the two predictions, for each sample",
     "eq. (4), with beta in place of 1 / lambda",
+    examples=((3.0,), (0.5,)),
 )
-def check_7_1(answer):
+def check_7_1(answer, beta):
     _, clean, labels = factors()
-    moved = factors(5)[1].flip(0)
-    got = tensor(call(answer, clean, moved, labels, 3.0), labels.shape)
-    if close(
-        got,
-        cross_entropy(clean, labels, reduction="none")
-        + 3 * cross_entropy(moved, labels, reduction="none"),
-    ):
+    moved = clean.flip(0)
+    got = tensor(call(answer, clean, moved, labels, beta), labels.shape)
+    first = cross_entropy(clean, labels, reduction="none")
+    if close(got, first + beta * cross_entropy(moved, labels, reduction="none")):
         return "the second term compares with the clean prediction, softmax(clean), not the label"
-    if close(got, trades_loss(clean, moved, labels, 1 / 3)):
+    if close(got, trades_loss(clean, moved, labels, 1 / beta)):
         return "beta is 1 / lambda: multiply by it"
     swapped = cross_entropy(clean, moved.softmax(1), reduction="none")
-    if close(got, cross_entropy(clean, labels, reduction="none") + 3 * swapped):
+    if close(got, first + beta * swapped):
         return "the two predictions are swapped: the clean one is the target"
-    return None if close(got, trades_loss(clean, moved, labels, 3.0)) else "it is not eq. (4)"
+    return None if close(got, trades_loss(clean, moved, labels, beta)) else "it is not eq. (4)"
 
 
 @exercise(
     "7.2",
     "return the gradient with respect to the clean logits, for each sample",
     "the third term of eq. (22): the target moves, too",
+    examples=((5,), (2,)),
 )
-def check_7_2(answer):
-    _, clean, _ = factors()
-    moved = factors(5)[1].flip(0)
+def check_7_2(answer, count):
+    _, clean, _ = factors(count)
+    moved = clean.flip(0)
     got, expected = tensor(call(answer, clean, moved), clean.shape), target_errors(clean, moved)
     p, surprise = clean.softmax(1), -moved.log_softmax(1)
     if close(got, moved.softmax(1) - p):
@@ -1213,20 +1266,22 @@ def check_7_2(answer):
     "7.3",
     "return eq. (4) for the constant prediction, for either form",
     "with the cross-entropy form it pays to be sure, even if wrong",
+    examples=((6.0,), (0.5,)),
 )
-def check_7_3(answer):
+def check_7_3(answer, beta):
     confidence = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
-    ce = tensor(call(answer, confidence, 6.0, "ce"), (3,))
-    kl = tensor(call(answer, confidence, 6.0, "kl"), (3,))
+    ce = tensor(call(answer, confidence.float(), beta, "ce"), (3,))
+    kl = tensor(call(answer, confidence.float(), beta, "kl"), (3,))
     if close(ce, kl):
         return 'the forms differ: for "ce" add beta times the entropy of the prediction'
-    if not close(kl, constant_loss(confidence, 6.0, "kl")):
+    if not close(kl, constant_loss(confidence, beta, "kl")):
         return (
             "the clean part is wrong: a tenth of the images have the favoured class, nine tenths "
             "have one that gets (1 - confidence) / 9"
         )
-    if not close(ce, constant_loss(confidence, 6.0, "ce")):
-        return "the entropy is -c log(c) - 9 r log(r) with r = (1 - c) / 9"
+    entropy = constant_loss(confidence, 1.0, "ce") - constant_loss(confidence, 1.0, "kl")
+    if not close(ce, kl + beta * entropy):
+        return f"add {beta:g} H, where the entropy is H = -c log(c) - 9 r log(r), r = (1 - c) / 9"
     return None
 
 
@@ -1234,15 +1289,14 @@ def check_7_3(answer):
     "7.4",
     "return the distance between the normalised feature maps, for each image",
     "every position counts by its direction, every layer the same",
+    # shapes of maps: a map need not be square
+    examples=(([(2, 3, 4, 4), (2, 5, 2, 2)],), ([(3, 2, 2, 4)],)),
 )
-def check_7_4(answer):
+def check_7_4(answer, shapes):
     generator = torch.Generator().manual_seed(9)
-    first = [
-        torch.rand(2, 3, 4, 4, generator=generator),
-        torch.rand(2, 5, 2, 2, generator=generator),
-    ]
-    second = [torch.rand(m.shape, generator=generator) for m in first]
-    got, expected = tensor(call(answer, first, second), (2,)), lpips_distance(first, second)
+    first, second = ([torch.rand(s, generator=generator) for s in shapes] for _ in range(2))
+    got = tensor(call(answer, first, second), (len(first[0]),))
+    expected = lpips_distance(first, second)
     if close(got, expected.square()):
         return "that is the squared distance: take the root"
     sizes = zip(first, second, strict=True)
@@ -1262,11 +1316,11 @@ def check_7_4(answer):
 @exercise(
     "7.5",
     'set "a", "b" or "c"',
-    "only perturb and the gradients change with the objective; the solver stays",
+    "AdversarialTraining(attack) has the loss and its gradients; other losses get autograd's",
 )
 def check_7_5(answer):
     return {
-        "a": "GradMatch sees gradients only, and these may come from any attack",
+        "a": "the solver sees gradients only, and these may come from any attack",
         "b": None,
         "c": "the schedule does not look at the objective",
     }[choice(answer, "abc")]
@@ -1295,10 +1349,11 @@ def slack(gap: float, gradient: Tensor, theta: Tensor, optimum: Tensor) -> float
     "8.1",
     "return the length of the mean gradient minus the weighted sum over n",
     "the Γ that Theorem 1 has, for L the mean loss",
+    examples=((8, [1, 4, 6], [2.0, 3.0, 1.5]), (5, [0, 2], [1.0, 2.5])),
 )
-def check_8_1(answer):
-    gradients = arrows()
-    coreset = selectors.Coreset(torch.tensor([1, 4, 6]), torch.tensor([2.0, 3.0, 1.5]).double())
+def check_8_1(answer, count, chosen, weights):
+    gradients = arrows()[:count]
+    coreset = selectors.Coreset(torch.tensor(chosen), torch.tensor(weights).double())
     got, expected = scalar(call(answer, gradients, coreset)), gradient_error(gradients, coreset)
     of_coreset = coreset.weights @ gradients[coreset.indices]
     if number(got, float((gradients.mean(0) - of_coreset).norm()), 1e-4):
@@ -1322,17 +1377,16 @@ def check_8_1(answer):
     "8.2",
     "return the gradient times (θ - θ*), minus L(θ) - L(θ*)",
     "a convex function lies above its tangents, so this is never negative",
+    examples=((0.7, 1), (0.2, 2)),
 )
-def check_8_2(answer):
-    generator = torch.Generator().manual_seed(1)
+def check_8_2(answer, gap, seed):
+    generator = torch.Generator().manual_seed(seed)
     gradient, theta, optimum = torch.randn(3, 4, generator=generator).double()
-    got, expected = (
-        scalar(call(answer, 0.7, gradient, theta, optimum)),
-        slack(0.7, gradient, theta, optimum),
-    )
+    got = scalar(call(answer, torch.tensor(gap).double(), gradient, theta, optimum))
+    expected = slack(gap, gradient, theta, optimum)
     if number(got, -expected):
         return "turn the difference over: the right side of (B19) minus the left one"
-    if number(got, -float(gradient @ (theta - optimum)) - 0.7):
+    if number(got, -float(gradient @ (theta - optimum)) - gap):
         return "the vector goes from θ* to θ: theta - optimum"
     return (
         None
@@ -1345,15 +1399,17 @@ def check_8_2(answer):
     "8.3",
     "return delta sigma / sqrt(T) plus delta times the mean of the gammas",
     "noise that time removes, and an error that only better coresets remove",
+    examples=((3.0, 2.0, [0.1, 0.3, 0.2, 0.4]), (1.5, 4.0, [0.5, 0.2, 0.6])),
 )
-def check_8_3(answer):
-    gammas = torch.tensor([0.1, 0.3, 0.2, 0.4], dtype=torch.float64)
-    got, expected = scalar(call(answer, 3.0, 2.0, gammas)), right_side(3.0, 2.0, gammas)
-    if number(got, 3 + 3 * float(gammas.sum())):
+def check_8_3(answer, delta, sigma, values):
+    gammas = torch.tensor(values, dtype=torch.float64)
+    got, expected = scalar(call(answer, delta, sigma, gammas)), right_side(delta, sigma, gammas)
+    noise, error = delta * sigma / len(gammas) ** 0.5, delta * float(gammas.mean())
+    if number(got, noise + error * len(gammas)):
         return "take the mean of the gammas: the sum in (1) is divided by T"
-    if number(got, 3 * 2 / 4 + 3 * 0.25):
+    if number(got, delta * sigma / len(gammas) + error):
         return "the first term is divided by the root of T"
-    if number(got, 3):
+    if number(got, noise):
         return "that is the noise alone: add delta times the mean of the gammas"
     return (
         None
@@ -1366,18 +1422,19 @@ def check_8_3(answer):
     "8.4",
     "return how many iterations make delta sigma / sqrt(T) at most `wanted`",
     "ten times the precision takes a hundred times the iterations",
+    # the last: 64 iterations to the dot, so that there is nothing to round
+    examples=((20.0, 1.0, 0.3), (22.0, 1.2, 0.7), (16.0, 2.0, 4.0)),
 )
-def check_8_4(answer):
-    for delta, sigma, wanted in ((20.0, 1.0, 0.3), (22.0, 1.2, 0.7)):
-        got, exact = scalar(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
-        if number(got, exact**0.5, 0.05):
-            return "square it: the noise falls with the root of T"
-        if got != math.ceil(exact) and abs(got - exact) < 1:
-            return f"iterations are whole: round {exact:.2f} up to {math.ceil(exact)}"
-        if got != math.ceil(exact):
-            asked = f"Δ={delta:g}, σ={sigma:g}, wanted {wanted:g}"
-            return f"{asked}: it takes {math.ceil(exact)}, not {got:g}"
-    return None
+def check_8_4(answer, delta, sigma, wanted):
+    got, exact = scalar(call(answer, delta, sigma, wanted)), (delta * sigma / wanted) ** 2
+    if got == math.ceil(exact):
+        return None
+    if number(got, exact**0.5, 0.05):
+        return "square it: the noise falls with the root of T"
+    if abs(got - exact) < 1:
+        return f"iterations are whole: round {exact:.2f} up to {math.ceil(exact)}"
+    asked = f"Δ={delta:g}, σ={sigma:g}, wanted {wanted:g}"
+    return f"{asked}: it takes {math.ceil(exact)}, not {got:g}"
 
 
 @exercise(
@@ -1396,14 +1453,18 @@ def check_8_5(answer):
 # Lesson 9: reading critically
 
 
-def printed_table() -> pd.DataFrame:
-    """Three rows in the shape of Table 1, the second difference of which is wrong."""
+def printed_table(labels=None) -> pd.DataFrame:
+    """Three rows in the shape of Table 1, the second difference of which is wrong.
+
+    labels: those of the index, three.
+    """
     return pd.DataFrame(
         {
             "method": ["adv_craig", "adv_gradmatch", "full"],
             "acc_pct": [80.1, 81.5, 83.0],
             "acc_diff_printed_pct": [-2.9, -1.75, math.nan],
-        }
+        },
+        labels,
     )
 
 
@@ -1444,16 +1505,19 @@ def seeds_needed(deviation: float, half_width: float) -> int:
     "9.1",
     "return the index labels of the rows whose printed difference is more than 0.0051 off",
     "a table can be checked against itself",
+    examples=(([0, 1, 2],), ([12, 4, 7],)),
 )
-def check_9_1(answer):
-    table = printed_table()
+def check_9_1(answer, labels):
+    table, (good, wrong, of_full) = printed_table(labels), labels
     full = table.iloc[[2, 2, 2]].set_index(table.index)
     got = indices(call(answer, table.copy(), full.copy()))
-    if 2 in got:
+    if of_full in got:
         return "full training has no printed difference: a missing value is not an error"
-    if got == [0, 1]:
+    if got == [good, wrong]:
         return "the first row is right: -2.90 is 80.10 - 83.00 up to the computer's own rounding"
-    return None if got == [1] else f"row 1 prints -1.75 for 81.50 - 83.00; it gives {got}"
+    if got == [wrong]:
+        return None
+    return f"the row labelled {wrong} prints -1.75 for 81.50 - 83.00, and it gives {got}"
 
 
 @exercise(
@@ -1464,7 +1528,9 @@ def check_9_1(answer):
 def check_9_2(answer):
     if number(answer, 15) or number(answer, 24):
         return "leave the rows of full training out, and count those with a speed-up of 2 or more"
-    return None if number(answer, 7) else "count `speedup_x >= 2` among the rows that are not full"
+    return (
+        None if number(answer, 7, 0) else "count `speedup_x >= 2` among the rows that are not full"
+    )
 
 
 @exercise(
@@ -1473,17 +1539,18 @@ def check_9_2(answer):
     "no weighing of points against minutes is needed where one row dominates",
 )
 def check_9_3(answer):
-    def row(acc, racc, minutes):
-        return pd.Series({"acc_pct": acc, "racc_pct": racc, "time_min": minutes})
+    def row(acc, racc, minutes, method="adv_craig"):
+        numbers = {"acc_pct": acc, "racc_pct": racc, "time_min": minutes}
+        return pd.Series({"method": method, **numbers})
 
-    same, better, slower = row(80, 40, 100), row(81, 40, 100), row(81, 41, 120)
-    if not truth(call(answer, better, row(80, 40, 100))):
+    same, better, slower = row(80, 40, 100, "full"), row(81, 40, 100), row(81, 41, 120)
+    if not truth(call(answer, better, same)):
         return "more ACC at the same RACC and minutes: the first dominates"
-    if truth(call(answer, slower, row(80, 40, 100))):
+    if truth(call(answer, slower, same)):
         return (
             "a row that takes longer does not dominate, however accurate: fewer minutes are better"
         )
-    if truth(call(answer, same, same)):
+    if truth(call(answer, row(80, 40, 100), same)):
         return "a row does not dominate its equal: at least one must be better"
     if truth(call(answer, row(81, 39, 90), same)):
         return "all three must be at least as good, and RACC is lower here"
@@ -1499,13 +1566,10 @@ def check_9_3(answer):
     "9.5",
     "return the lower and the upper end of the 95 % interval",
     "what the seeds together say, and how sure they are",
+    examples=(([1.0, -0.5, 2.0, 0.3, 1.4],), ([0.6, 1.1, -2.0],)),
 )
-def check_9_5(answer):
-    values = [1.0, -0.5, 2.0, 0.3, 1.4]
-    ends = call(answer, values)
-    if not isinstance(ends, tuple | list | np.ndarray) or len(ends) != 2:
-        return "return two numbers: the lower and the upper end"
-    low, high = map(scalar, ends)
+def check_9_5(answer, values):
+    low, high = pair(call(answer, np.array(values)), "the lower and the upper end")
     expected = interval(values)
     half, middle = (high - low) / 2, (high + low) / 2
     if abs(middle - float(np.mean(values))) > 1e-6:
@@ -1514,7 +1578,8 @@ def check_9_5(answer):
     if number(half, 1.96 * spread):
         return "that is where single seeds lie: divide by the root of their number for the mean"
     if number(half, 1.96 * spread / n**0.5, 0.005):
-        return "with five seeds the factor is t's 2.78, not 1.96: stats.t.ppf(0.975, n - 1)"
+        factor = stats.t.ppf(0.975, n - 1)
+        return f"with {n} seeds the factor is t's {factor:.2f}, not 1.96: stats.t.ppf(0.975, n - 1)"
     if number(half, stats.t.ppf(0.975, n - 1) * float(np.std(values)) / n**0.5, 1e-3):
         return "divide by n - 1 in the standard deviation: ddof=1"
     return (
@@ -1530,17 +1595,18 @@ def check_9_5(answer):
     "9.6",
     "return (1.96 deviation / half_width) squared, rounded up",
     "half the width takes four times the seeds",
+    # the last: 49 squared to the dot, so that there is nothing to round
+    examples=((2.0, 1.0), (3.5, 0.5), (25.0, 1.0)),
 )
-def check_9_6(answer):
-    for deviation, half in ((2.0, 1.0), (3.5, 0.5)):
-        got, expected = scalar(call(answer, deviation, half)), seeds_needed(deviation, half)
-        if number(got, 1.96 * deviation / half):
-            return "square it: the width falls with the root of the number"
-        if got != expected and abs(got - expected) < 1:
-            return f"seeds are whole: round {got:.2f} up to {expected}"
-        if got != expected:
-            return f"deviation {deviation:g}, half-width {half:g}: it takes {expected}, not {got:g}"
-    return None
+def check_9_6(answer, deviation, half):
+    got, expected = scalar(call(answer, deviation, half)), seeds_needed(deviation, half)
+    if got == expected:
+        return None
+    if number(got, 1.96 * deviation / half):
+        return "square it: the width falls with the root of the number"
+    if abs(got - expected) < 1:
+        return f"seeds are whole: round {got:.2f} up to {expected}"
+    return f"deviation {deviation:g}, half-width {half:g}: it takes {expected}, not {got:g}"
 
 
 @exercise(
