@@ -36,8 +36,8 @@ def timeline(plan: Plan, axis: Axes | None = None) -> Axes:
     for phase, (colour, hatch, label) in PHASES.items():
         boxes = [(epoch.index, 1) for epoch in plan if epoch.phase == phase]
         if boxes:
-            edge = {"edgecolor": "#555555", "linewidth": 0.5}
-            axis.broken_barh(boxes, (0, 1), facecolor=colour, hatch=hatch, label=label, **edge)
+            drawn = axis.broken_barh(boxes, (0, 1), facecolor=colour, hatch=hatch, label=label)
+            drawn.set(edgecolor="#555555", linewidth=0.5)
     chosen = [epoch.index + 0.5 for epoch in plan if epoch.select]
     if chosen:
         axis.plot(chosen, [1.25] * len(chosen), "v", color="black", label="selection")
@@ -111,8 +111,8 @@ def stack_seconds(axis: Axes, rows: pd.DataFrame) -> None:
     base = 0 * rows.epoch.astype(float)
     for part, (colour, hatch) in PARTS.items():
         seconds = rows[f"seconds_{part}"]
-        look = {"color": colour, "hatch": hatch, "label": part}
-        axis.bar(rows.epoch + 0.5, seconds, 0.8, bottom=base, **look)
+        middle = rows.epoch + 0.5
+        axis.bar(middle, seconds, 0.8, bottom=base, color=colour, hatch=hatch, label=part)
         base = base + seconds
     axis.set(xlabel="epoch", ylabel="seconds")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
