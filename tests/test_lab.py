@@ -105,6 +105,33 @@ def wait_for(address: str, log: Path) -> None:
     pytest.fail(f"JupyterLab does not answer: {log.read_text()[-2000:]}")
 
 
+# what a command says in a new terminal
+IN_A_TERMINAL = """async ([token, command]) => {
+  const made = await fetch(`/api/terminals?token=${token}`, {method: "POST"});
+  const {name} = await made.json();
+  const socket = new WebSocket(`ws://${location.host}/terminals/websocket/${name}?token=${token}`);
+  return await new Promise(done => {
+    let said = "";
+    socket.onmessage = event => {
+      const [kind, text] = JSON.parse(event.data);
+      said += kind === "stdout" ? text : "";
+      if (said.includes("the end of it")) done(said);
+    };
+    const line = command + "; echo the end 'of it'\\r";
+    socket.onopen = () => socket.send(JSON.stringify(["stdin", line]));
+    setTimeout(() => done(said), 20000);
+  });
+}"""
+
+
+def test_a_terminal_finds_the_command(browser, lab):
+    """Also where the server's output goes to a file, for which Jupyter has login shells."""
+    with browser.new_page() as page:
+        page.goto(f"{lab}/lab?token={TOKEN}")
+        said = page.evaluate(IN_A_TERMINAL, [TOKEN, "command -v acs"])
+    assert str(Path(sys.executable).with_name("acs")) in said
+
+
 @pytest.fixture
 def page(browser, lab):
     """A page that notes what it complains of and what it fetches from elsewhere."""

@@ -38,5 +38,8 @@ def environment() -> dict[str, str]:
 if __name__ == "__main__":
     where = ["--ServerApp.root_dir", str(ROOT), "--LabApp.default_url"]
     where.append("/lab/tree/notebooks/index.ipynb")
+    # named, it is no login shell, which would set PATH anew
+    settings = {"shell_command": [os.environ.get("SHELL") or "sh"]}
+    where.append(f"--ServerApp.terminado_settings={settings}")
     command = [sys.executable, "-m", "jupyterlab", *where, *sys.argv[1:]]
     os.execve(sys.executable, command, environment())

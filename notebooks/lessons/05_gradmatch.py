@@ -247,7 +247,7 @@ plt.show()
 #
 # The last-layer gradients of 1,437 attacked digits, as in Lesson 4.
 #
-# **Prediction.** With 10 % of the images CRAIG's error was about a quarter of the full gradient.
+# **Prediction.** With 10 % of the images CRAIG's error was about a fifth of the full gradient.
 # And GradMatch's?
 
 # %%
