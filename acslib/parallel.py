@@ -26,7 +26,9 @@ Value = TypeVar("Value")
 
 
 STARTED = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun tells each process
-PROCESSES_APART = 1 << 40  # added to a seed for each further process, once the order is drawn
+# added to a seed for each further process, once the order is drawn; torch's generator on CPUs looks
+# at the low 32 bits alone
+PROCESSES_APART = 0x9E3779B1
 # one solves while the others wait, or attacks what is harder; torchrun ends all when one dies
 LONGEST_WAIT = timedelta(days=7)
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acslib import parallel
 
@@ -114,6 +116,18 @@ def test_two_processes_evaluate_what_one_does(tmp_path):
         ours, theirs = torch.load(tmp_path / name)
         assert torch.equal(ours, one)
         assert torch.equal(theirs, all_of_them)
+
+
+@given(seed=st.integers(0, 2**63), ranks=st.sets(st.integers(0, 63), min_size=2, max_size=2))
+def test_processes_draw_different_numbers(seed, ranks):
+    """On CPUs a generator looks at the low 32 bits of its seed."""
+    drawn = []
+    for rank in ranks:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(parallel, "rank", lambda rank=rank: rank)
+            generator = torch.Generator().manual_seed(parallel.own_seed(seed))
+        drawn.append(torch.rand(4, generator=generator))
+    assert not torch.equal(*drawn)
 
 
 def test_several_processes_that_nobody_has_started_are_refused(monkeypatch):

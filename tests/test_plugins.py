@@ -287,6 +287,29 @@ def test_methods_of_a_changed_file_share_their_warm_start_anew(use, tmp_path, mo
         assert second["shared"]
 
 
+def test_what_a_killed_run_left_before_its_file_changed_stops_no_warm_start(
+    use, tmp_path, monkeypatch
+):
+    def killed(row):
+        if row["epoch"] == 4:
+            raise KeyboardInterrupt
+
+    other = 'register.method("other", chosen, label="Other")'
+    small = (
+        "+evaluation_restarts@1+evaluation_steps@1+steps@1+train_limit@96+epochs@10+lr_drops@[4,8]"
+    )
+    for comment in ("# one", "# two"):
+        use("\n".join([FIRST.format(selector="gradmatch"), other, comment, ""]))
+        both = [config.resolve(f"{SETTING}.{name}{small}", "smoke") for name in ("mine", "other")]
+        monkeypatch.setattr(warm, "peers", lambda run, both=both: both)
+        if comment == "# one":
+            with pytest.raises(KeyboardInterrupt):
+                runs.execute(both[0], 0, "cpu", tmp_path, told=runs.Told(progress=killed))
+    rows = []
+    runs.warm_up(both[0], 0, "cpu", tmp_path, told=runs.Told(progress=rows.append))
+    assert rows[0]["epoch"] == 0
+
+
 def test_a_warm_start_is_anew_with_another_model_but_not_with_another_method(use):
     text = FIRST.format(selector="gradmatch") + 'register.objective("own", print)  # {}'
     found = []

@@ -94,6 +94,8 @@ def warm_up(
     with as_asked(device) as own:
         if parallel.rank():
             told = SILENT
+        else:  # what a plugin's file of before has left, of a run that was killed
+            records.clear_outdated(run, seed, results)
         if records.finished_record(run, seed, results) is not None:
             return
         experiment, sharing = at_start(run, seed, own, results, told)

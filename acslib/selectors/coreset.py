@@ -48,8 +48,9 @@ class Coreset:
     weights: (k,) float64, for the sum over samples of eqs. (12), (13) and (23). They are >= 0
         unless a selector was told otherwise.
     reason: why the search ended. "budget"; "tolerance"; "optimum", where no further sample lowers
-        the error (by more than 3e-8 of the target, for gradmatch); or "rounding", where one might,
-        and double precision cannot tell which.
+        the error (for gradmatch by more than 3e-8 of the target; among nearly parallel or nearly
+        equal gradients by more than some 5e-4); or "rounding", where one might, and double
+        precision cannot tell which.
     picks: (k,) the same indices in the order in which they were chosen.
     trace: the error after each step of the search, empty where no search was made. For gradmatch it
         is the square root of its objective over |target|: without a ridge, the relative error of
