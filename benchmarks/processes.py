@@ -57,15 +57,19 @@ def launched(count: int) -> dict[str, Any]:
     """What the first of so many processes finds; nothing where there are no images."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     with tempfile.TemporaryDirectory() as folder:
-        torchrun = [
-            *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1"),
-            *(f"--nproc-per-node={count}", "--rdzv-backend=c10d"),
-            *("--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
-        ]
-        command = [*torchrun, "-m", "benchmarks.processes", folder]
+        command = [*torchrun(count), "-m", "benchmarks.processes", folder]
         subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
         found = Path(folder) / "found.json"
         return json.loads(found.read_text()) if found.exists() else {}
+
+
+def torchrun(count: int) -> list[str]:
+    """What starts so many processes of a module on this machine, as Make does."""
+    return [
+        *(sys.executable, "-m", "torch.distributed.run", "--nnodes=1"),
+        *(f"--nproc-per-node={count}", "--rdzv-backend=c10d"),
+        *("--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"),
+    ]
 
 
 class Reducing:

@@ -23,6 +23,7 @@ import pandas as pd
 from acslib.paper import config, records
 from acslib.paper.study import half_width
 from benchmarks.before import ROOT
+from benchmarks.processes import torchrun
 
 FILE = ROOT / "results" / "published" / "bench" / "same_accuracy.csv"
 MEASURES = {"acc": "clean accuracy", "racc": "robust accuracy"}
@@ -37,6 +38,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.seeds < 2 or options.processes < 2:
         parser.error("an interval needs two seeds or more, and a comparison two processes or more")
+    if config.resolve(options.run, options.profile).setting.norm == "lpips":
+        parser.error(
+            "perceptual runs have no robust accuracy of their own: give one under linf or l2"
+        )
     alone, together = (trained(options, count) for count in (1, options.processes))
     table = pd.DataFrame(compared(options, alone, together))
     print(table.to_string(index=False))
@@ -56,7 +61,8 @@ def trained(options: argparse.Namespace, processes: int) -> pd.DataFrame:
         environment |= {"ACS_RESULTS": folder, "ACS_PROCESSES": str(processes)}
         for seed in range(options.seeds):
             asked = ["train", options.run, "--seeds", str(seed), "--profile", options.profile]
-            command = [*launcher(processes), "-m", "acslib.paper", *asked]
+            start = [sys.executable] if processes == 1 else torchrun(processes)
+            command = [*start, "-m", "acslib.paper", *asked]
             subprocess.run(
                 command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, check=True
             )
@@ -68,14 +74,6 @@ def trained(options: argparse.Namespace, processes: int) -> pd.DataFrame:
     return pd.DataFrame(
         {name: [100 * record["metrics"][name] for record in found] for name in MEASURES}
     )
-
-
-def launcher(processes: int) -> list[str]:
-    """Python, or torchrun as Make calls it."""
-    if processes == 1:
-        return [sys.executable]
-    torchrun = ["-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
-    return [sys.executable, *torchrun, "--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0"]
 
 
 def compared(

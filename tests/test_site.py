@@ -95,7 +95,7 @@ def test_a_document_that_is_not_there_breaks_nothing(monkeypatch, tmp_path):
 
 
 def test_the_page_that_make_paper_has_made_is_among_the_results(monkeypatch, tmp_path):
-    """With its pictures and its PDF."""
+    """With its pictures, also where brackets describe them, and its PDF."""
     monkeypatch.setattr(make_site, "ROOT", tmp_path / "clone")
     monkeypatch.setattr(make_site, "PUBLISHED", tmp_path / "clone" / "results" / "published")
     for chapter in ("write_course", "write_api"):
@@ -103,7 +103,7 @@ def test_the_page_that_make_paper_has_made_is_among_the_results(monkeypatch, tmp
     held = {
         "README.md": b"# Here\n",
         "figures/demo/fig3.png": b"a picture",
-        "results/demo/paper.md": b"[PDF](paper.pdf)\n\n![seen](../../figures/demo/fig3.png)\n",
+        "results/demo/paper.md": b"[PDF](paper.pdf)\n\n![\\[%\\]](../../figures/demo/fig3.png)\n",
         "results/demo/paper.pdf": b"a PDF",
     }
     for name, content in held.items():

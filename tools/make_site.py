@@ -59,7 +59,7 @@ CHAPTERS = {
     ),
     "Taking part": ("examples/index", "CONTRIBUTING", "CHANGELOG"),
 }
-LINK = re.compile(r"(!?\[[^]]*\])\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"(!?\[(?:\\.|[^]\\])*\])\((?!https?:|#)([^)#\s]+)(#[^)\s]*)?\)")
 DIAGRAM = re.compile(r"^```mermaid\n.*?^```\n+", re.M | re.S)  # only a script of others draws it
 TITLES = {"examples": "Examples", "results/paper": "The paper's tables, as printed"}  # of folders
 SHOWN = {".py": "python", ".yaml": "yaml"}  # files whose text the page of a folder shows
